@@ -1,0 +1,51 @@
+PYTHONS := >=3.11,<3.14
+UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .tools/bin/uv)
+TOX := $(UV) tool run --python '$(PYTHONS)' --with tox-uv tox run
+INSTALLED := .venv/.installed
+
+.PHONY: help demo test slow lint types bench system-libs clean
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+
+demo: $(INSTALLED) ## install the project into .venv and run its demo
+	.venv/bin/sparseseg demo
+
+# tox ends with a summary of its own, so that pytest runs last and with tox silent;
+# --notest has by then installed everything, with tox free to say what went wrong.
+test: system-libs | $(UV) ## check style, manifest and types, then run the tests
+	$(TOX) -e lint,types
+	$(TOX) -e py --notest
+	@$(TOX) -qq -e py --skip-pkg-install
+
+slow: system-libs | $(UV) ## run the tests that take long
+	$(TOX) -e slow
+
+lint types: | $(UV) ## run this check alone
+	$(TOX) -e $@
+
+bench: $(INSTALLED) ## run the benchmarks
+	$(UV) pip install --quiet --python .venv --group test
+	@for file in benchmarks/[a-z]*.py; do \
+	  .venv/bin/python -m benchmarks.$$(basename "$$file" .py) || exit 1; \
+	done
+
+system-libs: ## install, or name, the system libraries that windows need
+	@tools/system_libs.sh
+
+clean: ## remove environments, caches and builds
+	rm -rf .venv .tools .tox .mypy_cache .pytest_cache .ruff_cache build dist
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml | $(UV)
+	$(UV) venv --allow-existing --python '$(PYTHONS)' .venv
+	$(UV) pip install --python .venv --editable .
+	@touch $@
+
+.tools/bin/uv:
+	@python3 -c '' 2>/dev/null || { echo "python3 is missing: install Python 3 with" \
+	  "its venv module (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || { echo "the venv module of" \
+	  "python3 is missing (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	python3 -m venv .tools
+	.tools/bin/python -m pip install --quiet uv

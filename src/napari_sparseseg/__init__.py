@@ -1,0 +1,58 @@
+"""Segmentation learned from sparse strokes: for napari, Python and the command line.
+
+The public names are resolved on first use, so that importing the package loads no
+torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_sparseseg.api import (
+        evaluate,
+        iter_train,
+        load_model,
+        predict,
+        save_model,
+        train,
+    )
+    from napari_sparseseg.errors import SparseSegError
+
+    __version__: str
+
+__all__ = [
+    "SparseSegError",
+    "__version__",
+    "evaluate",
+    "iter_train",
+    "load_model",
+    "predict",
+    "save_model",
+    "train",
+]
+
+_HOMES = {
+    "SparseSegError": "napari_sparseseg.errors",
+    "evaluate": "napari_sparseseg.api",
+    "iter_train": "napari_sparseseg.api",
+    "load_model": "napari_sparseseg.api",
+    "predict": "napari_sparseseg.api",
+    "save_model": "napari_sparseseg.api",
+    "train": "napari_sparseseg.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("napari-sparseseg")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

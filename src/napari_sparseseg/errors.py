@@ -1,0 +1,43 @@
+"""Errors whose message is one sentence for the user: given, expected, what to do."""
+
+from __future__ import annotations
+
+
+class SparseSegError(Exception):
+    """Base of all errors that bad input can cause.
+
+    Parameters
+    ----------
+    message
+        One sentence: what was given, what is expected, what to do.
+    **values
+        The offending values, kept in ``values`` for programs that catch the error.
+    """
+
+    def __init__(self, message: str, **values: object) -> None:
+        super().__init__(message)
+        self.values = values
+
+
+class ImageError(SparseSegError):
+    """An image cannot be read or used."""
+
+
+class LabelError(SparseSegError):
+    """A label map, or a set of them, cannot be used."""
+
+
+class ClassTableError(SparseSegError):
+    """A class table is inconsistent or does not fit the labels."""
+
+
+class ModelFileError(SparseSegError):
+    """A model or checkpoint file cannot be read, or does not fit the data."""
+
+
+class OutputError(SparseSegError):
+    """A result cannot be written."""
+
+
+class OptionError(SparseSegError):
+    """An option has a value that cannot be used."""

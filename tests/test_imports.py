@@ -1,0 +1,68 @@
+"""What importing the package costs and loads, each time in a fresh interpreter."""
+
+import json
+import subprocess
+import sys
+from typing import cast
+
+import pytest
+
+import napari_sparseseg
+
+WINDOWS = {"PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy", "magicgui", "napari"}
+LOADED_WHEN_USED = {"dask", "kornia", "torchvision", "zarr"}
+
+
+def run_fresh(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def packages_loaded_by(module: str) -> set[str]:
+    """Top-level packages that `import module` adds to a fresh interpreter's own."""
+    code = (
+        "import json, sys; before = set(sys.modules); "
+        f"import {module}; "
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    names = cast("list[str]", json.loads(run_fresh(code)))
+    return {name.partition(".")[0] for name in names}
+
+
+def test_importing_the_package_loads_nothing_but_the_standard_library() -> None:
+    loaded = packages_loaded_by("napari_sparseseg")
+    assert loaded - sys.stdlib_module_names == {"napari_sparseseg"}
+
+
+def test_importing_the_package_takes_less_than_a_tenth_of_a_second() -> None:
+    # Timed inside, so that the interpreter's own start does not count; the best of
+    # several, so that a busy machine does not either.
+    code = (
+        "import time; start = time.perf_counter(); import napari_sparseseg; "
+        "print(time.perf_counter() - start)"
+    )
+    assert min(float(run_fresh(code)) for _ in range(5)) < 0.1
+
+
+@pytest.mark.parametrize("module", ["napari_sparseseg.api", "napari_sparseseg.cli"])
+def test_headless_modules_load_no_window_toolkit(module: str) -> None:
+    loaded = packages_loaded_by(module)
+    assert "napari_sparseseg" in loaded
+    assert not loaded & WINDOWS
+
+
+@pytest.mark.parametrize("module", ["napari_sparseseg.api", "napari_sparseseg.cli"])
+def test_heavy_libraries_wait_until_they_are_used(module: str) -> None:
+    assert not packages_loaded_by(module) & LOADED_WHEN_USED
+
+
+@pytest.mark.parametrize("name", napari_sparseseg.__all__)
+def test_every_public_name_resolves_and_is_listed(name: str) -> None:
+    assert getattr(napari_sparseseg, name) is not None
+    assert name in dir(napari_sparseseg)
+
+
+def test_an_unknown_name_is_refused_like_any_modules() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'segment_everything'"):
+        napari_sparseseg.segment_everything  # noqa: B018
