@@ -1,0 +1,78 @@
+"""Files that are either written completely or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_sparseseg.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "your disk quota is used up; free some space",
+    errno.EFBIG: "the file would be larger than allowed; choose another folder",
+    errno.EACCES: "there is no permission to write there; choose another folder",
+    errno.EPERM: "there is no permission to write there; choose another folder",
+    errno.EROFS: "the disk is read-only; choose another folder",
+    errno.ENOENT: "its folder does not exist; create it first",
+    errno.ENOTDIR: "its folder is a file; choose another folder",
+    errno.EISDIR: "a folder has that name; choose another name",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+}
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Write a file under a temporary name in its folder, then rename it.
+
+    Whoever reads ``path`` sees the old file or the new one, never a part of either,
+    and a failure leaves the old file as it was and nothing else behind.
+
+    Parameters
+    ----------
+    path
+        The file to write or replace.
+    write
+        Writes the content to the path it is given, which has the suffix of ``path``.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written, with the reason. Errors of ``write`` other than
+        ``OSError`` pass unchanged.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    try:
+        try:
+            write(temporary)
+            _flush_to_disk(temporary)
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+    except OSError as error:
+        raise OutputError(
+            f"{target} cannot be written: {_reason(error)}.", path=str(target)
+        ) from error
+
+
+def _flush_to_disk(path: Path) -> None:
+    """Make sure that the content is on disk before the old file is replaced.
+
+    Some file systems rename before they write, and report a full disk only here.
+    """
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _reason(error: OSError) -> str:
+    text = _REASONS.get(error.errno or 0)
+    return text or (error.strerror or str(error) or type(error).__name__)
