@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from napari_sparseseg.annotations.classes import ClassTable, write_class_table
 from napari_sparseseg.annotations.strokes import check_label_map
@@ -29,6 +30,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ome.tif", ".ome.tiff", ".tif", ".ti
 """Suffixes of files that can be read here, in lower case."""
 
 _LABEL_SUFFIXES = (".png", ".tif", ".tiff")
+_PREDICTION = "prediction of napari-sparseseg"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -130,7 +132,7 @@ def read_image(path: str | Path) -> ImageFile:
     file = Path(path)
     with _reading(file):
         data, um_per_px = _read_pixels(file)
-    return ImageFile(_checked_pixels(data, file), um_per_px)
+    return ImageFile(check_pixels(data, str(file)), um_per_px)
 
 
 def read_label_map(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -168,7 +170,11 @@ def read_label_map(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def write_label_map(
-    path: str | Path, label_map: ArrayLike, table: ClassTable | None = None
+    path: str | Path,
+    label_map: ArrayLike,
+    table: ClassTable | None = None,
+    *,
+    prediction: bool = False,
 ) -> None:
     """Write a label map to a PNG or TIFF file, completely or not at all.
 
@@ -183,6 +189,10 @@ def write_label_map(
         (y, x) integers, 0 = not annotated.
     table
         The classes, if they are to be kept with it.
+    prediction
+        Whether a program made it, and not a user: a PNG is then marked so (see
+        `is_prediction`), and has plain grey values instead of a palette, which some
+        readers turn into colours.
 
     Raises
     ------
@@ -204,7 +214,7 @@ def write_label_map(
 
     def write(temporary: Path) -> None:
         if file.suffix.lower() == ".png":
-            _write_png(temporary, labels, table)
+            _write_png(temporary, labels, table, prediction)
         else:
             _write_tiff(temporary, labels, compression="zlib")
         # Before the rename, so that no label map is left without its classes.
@@ -212,6 +222,15 @@ def write_label_map(
             write_class_table(file.with_name(f"{stem_of(file)}.classes.json"), table)
 
     write_atomically(file, write)
+
+
+def is_prediction(path: str | Path) -> bool:
+    """Tell whether a file is a PNG marked as a prediction by `write_label_map`."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Comment") == _PREDICTION
+    except OSError:
+        return False
 
 
 def write_probabilities(path: str | Path, probabilities: ArrayLike) -> None:
@@ -270,6 +289,45 @@ def read_probabilities(path: str | Path) -> NDArray[np.float32]:
                 path=str(file),
             )
         return np.ascontiguousarray(series.asarray(), np.float32)
+
+
+def check_pixels(data: NDArray[Any], name: str = "the image") -> NDArray[Any]:
+    """Check that an array can be used as an image.
+
+    Parameters
+    ----------
+    data
+        (y, x) or (y, x, c), integers or finite floats, at least one pixel.
+    name
+        What the error message calls it.
+
+    Returns
+    -------
+    ndarray
+        The same numbers, contiguous and in the byte order of this machine.
+
+    Raises
+    ------
+    ImageError
+        If it is something else, with what it is.
+    """
+    if data.size == 0 or data.dtype.kind not in "iuf" or data.ndim not in (2, 3):
+        raise ImageError(
+            f"{name} holds {data.dtype} of shape {data.shape}, but an image needs "
+            "integers or floats of (y, x) or (y, x, channel) and at least one pixel; "
+            "save it again as a plane of 8 or 16 bits.",
+            name=name,
+        )
+    if data.dtype.kind == "f":
+        n_bad = int(data.size - np.count_nonzero(np.isfinite(data)))
+        if n_bad:
+            raise ImageError(
+                f"{name} has {n_bad} of {data.size} values that are not finite numbers "
+                "(NaN or infinite); replace them, for example by the lowest value.",
+                name=name,
+                n_bad=n_bad,
+            )
+    return np.ascontiguousarray(data, data.dtype.newbyteorder("="))
 
 
 def stem_of(path: str | Path) -> str:
@@ -530,25 +588,6 @@ def _strange_colors(file: Path, colors: str) -> ImageError:
     )
 
 
-def _checked_pixels(data: NDArray[Any], file: Path) -> NDArray[Any]:
-    if data.size == 0 or data.dtype.kind not in "iuf":
-        raise ImageError(
-            f"{file} holds {data.dtype} of shape {data.shape}, but an image needs "
-            "integers or floats and at least one pixel; save it again as 8 or 16 bits.",
-            path=str(file),
-        )
-    if data.dtype.kind == "f":
-        n_bad = int(data.size - np.count_nonzero(np.isfinite(data)))
-        if n_bad:
-            raise ImageError(
-                f"{file} has {n_bad} of {data.size} values that are not finite numbers "
-                "(NaN or infinite); replace them, for example by the lowest value.",
-                path=str(file),
-                n_bad=n_bad,
-            )
-    return np.ascontiguousarray(data, data.dtype.newbyteorder("="))
-
-
 def _um_per_px(tiff: TiffFile, page: TiffPage) -> float | None:
     if tiff.is_ome:
         size = _ome_um_per_px(tiff.ome_metadata or "")
@@ -625,7 +664,13 @@ def _write_png(
     path: Path,
     labels: NDArray[np.uint8] | NDArray[np.uint16],
     table: ClassTable | None,
+    prediction: bool,
 ) -> None:
+    if prediction:
+        mark = PngInfo()
+        mark.add_text("Comment", _PREDICTION)
+        Image.fromarray(labels).save(path, format="PNG", pnginfo=mark)
+        return
     if table is None or int(labels.max()) > 255:
         Image.fromarray(labels).save(path, format="PNG")
         return

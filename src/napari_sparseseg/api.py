@@ -1,0 +1,453 @@
+"""Learn from labels, predict, score: the headless face, the same words everywhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+
+import numpy as np
+import torch
+
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.annotations.strokes import check_label_map
+from napari_sparseseg.errors import ImageError, LabelError, ModelFileError, OptionError
+from napari_sparseseg.inputs.normalisation import fit_normalisation, window
+from napari_sparseseg.io.images import check_pixels
+from napari_sparseseg.io.model_file import (
+    load_checkpoint,
+    load_model,
+    save_checkpoint,
+    save_model,
+)
+from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
+from napari_sparseseg.learning.metrics import evaluate
+from napari_sparseseg.learning.options import RECIPES, RecipeName, TrainingOptions
+from napari_sparseseg.learning.trainer import Trainer
+from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
+from napari_sparseseg.networks.registry import PRESETS, Preset
+from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
+from napari_sparseseg.prediction.uncertainty import entropy
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_sparseseg.learning.events import TrainingEvent
+    from napari_sparseseg.networks.model import SegmentationModel
+
+    Images = NDArray[Any] | Sequence[NDArray[Any]] | Mapping[str, NDArray[Any]]
+
+__all__ = [
+    "TrainingWishes",
+    "entropy",
+    "evaluate",
+    "iter_train",
+    "load_model",
+    "make_trainer",
+    "predict",
+    "save_model",
+    "train",
+]
+
+#: A checkpoint is written while training whenever this many seconds have passed.
+CHECKPOINT_S = 60.0
+
+
+class TrainingWishes(TypedDict, total=False):
+    """What a training can be asked for; every entry may be left out.
+
+    Attributes
+    ----------
+    classes
+        Class table. Default: "class 1", "class 2", ... for the values that occur.
+    balance
+        ``"none"``, ``"instance"`` or ``"mini-batch"`` (Bokhorst 2018, section 3).
+        Default: mini-batch; instance as soon as there are dense images.
+    preset
+        Network: ``"light"`` for a CPU, ``"paper"`` (Bokhorst 2018), or ``"auto"``:
+        ``paper`` on a GPU, else ``light``.
+    recipe
+        ``"live"``, quick and endless, or ``"paper"``, the numbers of Bokhorst 2018.
+    scale
+        Working pixels per image pixel, or ``"auto"``: found out on held-out strokes.
+    um_per_px
+        Working resolution in micrometres per pixel; needs ``pixel_size_um``.
+    pixel_size_um
+        Pixel size of the images: one number, or one for each image name.
+    window
+        (centre, width) of the intensities, as for CT in HU. Default: percentiles of
+        grey images, the range of 8-bit colours.
+    head_start
+        Whether a per-pixel head predicts until the network is better. Default True.
+    dense_images, dense_labels
+        Images of which whole regions are labelled, and their label maps.
+    seed
+        Of every random draw. Default 0.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    checkpoint
+        File that keeps the state of the training; written every minute and at the end.
+    resume
+        Go on from ``checkpoint``.
+    """
+
+    classes: ClassTable | None
+    balance: Balancing | None
+    preset: Preset | Literal["auto"]
+    recipe: RecipeName
+    scale: float | Literal["auto"]
+    um_per_px: float | None
+    pixel_size_um: float | Mapping[str, float | None] | None
+    window: tuple[float, float] | None
+    head_start: bool
+    dense_images: Images
+    dense_labels: Images
+    seed: int
+    device: str
+    checkpoint: str | Path | None
+    resume: bool
+
+
+def train(
+    images: Images,
+    labels: Images,
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    **wishes: Unpack[TrainingWishes],
+) -> SegmentationModel:
+    """Learn from (sparse) label maps.
+
+    Parameters
+    ----------
+    images
+        (y, x) or (y, x, c) arrays of any numeric type: one, several, or by name.
+    labels
+        (y, x) integer arrays of the same shapes, order or names: 0 = not annotated,
+        other values are classes.
+    steps
+        Mini-batches to learn. The same number gives the same model on one machine.
+    seconds
+        Stop after this time instead, which cannot promise the same model twice.
+        Without either, training takes two minutes.
+    **wishes
+        See :class:`TrainingWishes`.
+
+    Returns
+    -------
+    SegmentationModel
+        On the CPU.
+
+    Raises
+    ------
+    SparseSegError
+        If images, labels or options cannot be used; the message says why.
+    """
+    events = iter_train(images, labels, steps=steps, seconds=seconds, **wishes)
+    while True:
+        try:
+            next(events)
+        except StopIteration as stop:
+            model: SegmentationModel = stop.value
+            return model
+
+
+def iter_train(
+    images: Images,
+    labels: Images,
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    **wishes: Unpack[TrainingWishes],
+) -> Generator[TrainingEvent, None, SegmentationModel]:
+    """Learn like :func:`train`, telling what happens; to stop, close the generator.
+
+    Returns
+    -------
+    Generator
+        Of events; its return value is the model.
+    """
+    check_limits(steps, seconds)
+    if steps is None and seconds is None:
+        seconds = 120.0
+    trainer = make_trainer(images, labels, **wishes)
+    return run(trainer, steps, seconds, wishes.get("checkpoint"))
+
+
+def run(
+    trainer: Trainer,
+    steps: int | None,
+    seconds: float | None,
+    checkpoint: str | Path | None,
+) -> Generator[TrainingEvent, None, SegmentationModel]:
+    """Run a trainer until a limit; a checkpoint is left however it ends."""
+    started = saved = time.perf_counter()
+    try:
+        for event in trainer.run(steps):
+            yield event
+            now = time.perf_counter()
+            if checkpoint is not None and now - saved > CHECKPOINT_S:
+                save_checkpoint(checkpoint, *trainer.state())
+                saved = now
+            if seconds is not None and now - started >= seconds:
+                break
+    finally:
+        if checkpoint is not None:
+            save_checkpoint(checkpoint, *trainer.state())
+    return trainer.model().to("cpu")
+
+
+def make_trainer(
+    images: Images, labels: Images, **wishes: Unpack[TrainingWishes]
+) -> Trainer:
+    """Return the trainer of these images, labels and wishes, at its first step.
+
+    Raises
+    ------
+    SparseSegError
+        If images, labels or options cannot be used; the message says why.
+    """
+    sizes = wishes.get("pixel_size_um")
+    sparse = training_images(images, labels, sizes, dense=False)
+    dense = training_images(
+        wishes.get("dense_images", {}),
+        wishes.get("dense_labels", {}),
+        sizes,
+        dense=True,
+    )
+    both = [*sparse, *dense]
+    if not both:
+        raise ImageError("no image is given; training needs at least one.")
+    options = _options(wishes, bool(dense), both)
+    classes = wishes.get("classes") or classes_of(each.labels for each in both)
+    hu = wishes.get("window")
+    normalisation = (
+        fit_normalisation(each.pixels for each in both) if hu is None else window(*hu)
+    )
+    trainer = Trainer(TrainingSet(both, classes, normalisation, options.seed), options)
+    if wishes.get("resume"):
+        resume(trainer, wishes.get("checkpoint"))
+    return trainer
+
+
+def training_images(
+    images: Images,
+    labels: Images,
+    pixel_size_um: float | Mapping[str, float | None] | None,
+    *,
+    dense: bool,
+) -> list[TrainingImage]:
+    """Pair images with their label maps.
+
+    Raises
+    ------
+    ImageError, LabelError
+        If an image or a label map cannot be used, or has no partner.
+    """
+    pixels_of, labels_of = named(images), named(labels)
+    if pixels_of.keys() != labels_of.keys():
+        raise LabelError(
+            f"{len(pixels_of)} image(s) and {len(labels_of)} label map(s) are given, "
+            "but each image needs one label map of the same name or place.",
+            images=sorted(pixels_of),
+            labels=sorted(labels_of),
+        )
+    sizes = pixel_size_um if isinstance(pixel_size_um, Mapping) else {}
+    common = None if isinstance(pixel_size_um, Mapping) else pixel_size_um
+    return [
+        TrainingImage(
+            name=f"{name} (dense)" if dense else name,
+            pixels=check_pixels(pixels, name),
+            labels=check_label_map(labels_of[name], pixels.shape[:2], name),
+            dense=dense,
+            um_per_px=sizes.get(name, common),
+        )
+        for name, pixels in pixels_of.items()
+    ]
+
+
+def named(images: Images) -> dict[str, NDArray[Any]]:
+    """Return arrays by name: their own, or "image 1", "image 2", ..."""
+    if isinstance(images, Mapping):
+        return {name: np.asarray(image) for name, image in images.items()}
+    if isinstance(images, np.ndarray) and images.dtype != object:
+        images = [images]
+    return {f"image {i}": np.asarray(image) for i, image in enumerate(images, 1)}
+
+
+def classes_of(label_maps: Iterable[NDArray[Any]]) -> ClassTable:
+    """Return a class table of the values that occur, named after them."""
+    values = {int(value) for labels in label_maps for value in np.unique(labels)}
+    return ClassTable.from_values(sorted(values - {0}))
+
+
+def resume(trainer: Trainer, checkpoint: str | Path | None) -> None:
+    """Let *trainer* go on where a checkpoint left off.
+
+    Raises
+    ------
+    ModelFileError
+        If there is none, or it belongs to another kind of training.
+    """
+    if checkpoint is None or not Path(checkpoint).exists():
+        raise ModelFileError(
+            f"there is no checkpoint {checkpoint} to go on from; train without resume "
+            "first.",
+            path=str(checkpoint),
+        )
+    tensors, values = load_checkpoint(checkpoint)
+    network = trainer.options.network
+    for what, given, expected in (
+        ("classes", trainer.data.classes.to_json(), values["classes"]),
+        (
+            "network",
+            {"name": network.name, "options": dict(network.options)},
+            values["network"],
+        ),
+        ("channels", trainer.data.n_channels, values["channels"]),
+    ):
+        if given != expected:
+            raise ModelFileError(
+                f"the training in {checkpoint} had {what} {expected}, but now they are "
+                f"{given}; give the same, or train without resume.",
+                given=given,
+                expected=expected,
+            )
+    trainer.load_state(tensors, values)
+
+
+def predict(
+    model: SegmentationModel,
+    image: NDArray[Any],
+    *,
+    probabilities: bool = False,
+    pixel_size_um: float | None = None,
+    device: str = "auto",
+) -> NDArray[Any] | tuple[NDArray[Any], NDArray[np.float32]]:
+    """Label every pixel of an image.
+
+    Parameters
+    ----------
+    model
+        Of :func:`train` or :func:`load_model`.
+    image
+        (y, x) or (y, x, c) with the channels of the model.
+    probabilities
+        Whether to return class probabilities too.
+    pixel_size_um
+        Pixel size of the image in micrometres; where it differs from that of the
+        training images, the image is resampled.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+
+    Returns
+    -------
+    ndarray, or tuple of two
+        (y, x) class values, uint8 or uint16; and (C, y, x) float32 probabilities in
+        ascending order of class value.
+
+    Raises
+    ------
+    ImageError
+        If the image cannot be used or has other channels than the model.
+    """
+    options = PredictOptions(probabilities=probabilities, um_per_px=pixel_size_um)
+    labels, maps = predict_image(
+        model.to(choose_device(device)), check_pixels(np.asarray(image)), options
+    )
+    return labels if maps is None else (labels, maps)
+
+
+def choose_device(device: str) -> str:
+    """Return the torch device that a name stands for.
+
+    Raises
+    ------
+    OptionError
+        If the device is not known or not there.
+    """
+    has = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if has[name])
+    kind = device.partition(":")[0]
+    if not has.get(kind, False):
+        there = ", ".join(name for name, is_there in has.items() if is_there)
+        raise OptionError(
+            f"the device {device!r} is not there; this machine has {there}.",
+            device=device,
+        )
+    return device
+
+
+def check_limits(steps: int | None, seconds: float | None) -> None:
+    """Raise OptionError unless the limits of a training are above 0."""
+    for name, limit in (("steps", steps), ("seconds", seconds)):
+        if limit is not None and not (limit > 0 and math.isfinite(limit)):
+            raise OptionError(
+                f"{name} is {limit}; expected a number above 0.", limit=limit
+            )
+
+
+def _options(
+    wishes: TrainingWishes, has_dense: bool, images: Sequence[TrainingImage]
+) -> TrainingOptions:
+    device = choose_device(wishes.get("device", "auto"))
+    preset = wishes.get("preset", "auto")
+    if preset == "auto":
+        preset = "light" if device == "cpu" else "paper"
+    recipe = wishes.get("recipe", "live")
+    for what, given, known in (
+        ("preset", preset, PRESETS),
+        ("recipe", recipe, RECIPES),
+    ):
+        if given not in known:
+            raise OptionError(
+                f"the {what} is {given!r}; expected one of {', '.join(known)}.",
+                given=given,
+            )
+    balance = wishes.get("balance") or ("instance" if has_dense else "mini-batch")
+    if balance not in BALANCINGS:
+        raise OptionError(
+            f"balance is {balance!r}; expected one of {', '.join(BALANCINGS)}.",
+            given=balance,
+        )
+    return TrainingOptions(
+        balancing=balance,
+        network=PRESETS[preset],
+        recipe=RECIPES[recipe],
+        recipe_name=recipe,
+        scale=_scale(wishes, images),
+        head_start=wishes.get("head_start", True),
+        seed=wishes.get("seed", 0),
+        device=device,
+    )
+
+
+def _scale(wishes: TrainingWishes, images: Sequence[TrainingImage]) -> float | None:
+    scale, um_per_px = wishes.get("scale", "auto"), wishes.get("um_per_px")
+    if um_per_px is not None:
+        size = next((i.um_per_px for i in images if i.um_per_px is not None), None)
+        if size is None:
+            raise OptionError(
+                f"the working resolution is to be {um_per_px} um per px, but the pixel "
+                "size of the images is not known; give a scale instead.",
+                um_per_px=um_per_px,
+            )
+        scale = size / um_per_px if um_per_px > 0 else 0.0
+    if scale == "auto":
+        return None
+    if not 0 < scale <= 4:
+        raise OptionError(
+            f"the scale is {scale} working pixels per image pixel; expected a number "
+            "above 0 and up to 4.",
+            scale=scale,
+        )
+    return float(scale)

@@ -1,0 +1,469 @@
+"""The command ``sparseseg``: parses, calls the Python functions, tells what happens."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from napari_sparseseg.errors import OptionError, SparseSegError
+
+#: Exit codes: some inputs failed, the others done; bad input or usage; interrupted.
+SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+#: Training time when neither steps nor seconds are given.
+DEFAULT_SECONDS = 120.0
+
+app = typer.Typer(
+    name="sparseseg",
+    help="Segment images from a few brush strokes: train, predict, evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write the results as JSON; - = standard output."),
+]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps")]
+
+
+class Talk:
+    """Tells a person what happens: a progress bar on a terminal, lines in a pipe.
+
+    With ``--json -`` standard output belongs to the JSON, and people read standard
+    error.
+    """
+
+    def __init__(self, json_path: Path | None) -> None:
+        self.json_path = json_path
+        self.console = Console(stderr=json_path == Path("-"), highlight=False)
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence."""
+        self.console.print(sentence, markup=False, soft_wrap=True)
+
+    def result(self, content: dict[str, Any]) -> None:
+        """Write the result where ``--json`` asks for it."""
+        if self.json_path is None:
+            return
+        text = json.dumps(content, indent=1)
+        if self.json_path == Path("-"):
+            print(text)
+            return
+        from napari_sparseseg.io.atomic import write_atomically
+
+        def write(path: Path) -> None:
+            path.write_text(text + "\n", encoding="utf-8")
+
+        write_atomically(self.json_path, write)
+
+    @contextmanager
+    def progress(self, total: float) -> Iterator[Callable[[float, str], None]]:
+        """Show a bar on a terminal; the function yielded moves it and names the state.
+
+        In a pipe only states that are new are printed, one line each.
+        """
+        if not self.console.is_terminal:
+            last = [""]
+
+            def line(_done: float, state: str) -> None:
+                if state != last[0]:
+                    self.say(state)
+                    last[0] = state
+
+            yield line
+            return
+        columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, console=self.console) as bar:
+            task = bar.add_task("", total=total)
+
+            def move(done: float, state: str) -> None:
+                bar.update(task, completed=done, description=state)
+
+            yield move
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path(
+        "sparseseg-demo"
+    ),
+    seconds: Annotated[float, typer.Option(help="Learning time for each sample.")] = 60,
+    json_path: Json = None,
+) -> None:
+    """Learn two sample images from their strokes; write labels, pictures, scores."""
+    from napari_sparseseg.api import check_limits
+    from napari_sparseseg.demo import SampleDone, iter_demo
+
+    talk = Talk(json_path)
+    check_limits(None, seconds)
+    scores: dict[str, Any] = {}
+    clock = Clock()
+    with talk.progress(seconds) as show:
+        for event in iter_demo(out, seconds):
+            if isinstance(event, SampleDone):
+                talk.say(f"{event.name}: {event.picture}")
+                scores |= event.scores
+                clock = Clock()
+            else:
+                clock.take(event)
+                show(clock.seconds, clock.state)
+    for name, each in scores.items():
+        talk.console.print(score_table(name, each.to_json()))
+    talk.say(f"labels, pictures, models and scores are in {out}")
+    talk.result({name: each.to_json() for name, each in scores.items()})
+
+
+@app.command()
+def train(
+    images: Annotated[Path, typer.Argument(help="Image or folder of images.")],
+    labels: Annotated[
+        Path, typer.Argument(help="Label map or folder of them; 0 = not annotated.")
+    ],
+    model: Annotated[Path, typer.Option(help="Model file to write (.safetensors).")],
+    classes: Annotated[
+        Path | None, typer.Option(help="Class table (JSON); default: beside LABELS.")
+    ] = None,
+    balance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="none|instance|mini-batch",
+            help="Default: mini-batch; instance when there are dense images.",
+        ),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(metavar="auto|light|paper", help="Size of the network.")
+    ] = "auto",
+    recipe: Annotated[
+        str, typer.Option(metavar="live|paper", help="Numbers of the training.")
+    ] = "live",
+    scale: Annotated[
+        str,
+        typer.Option(metavar="auto|S", help="Working pixels per image pixel."),
+    ] = "auto",
+    um_per_px: Annotated[
+        float | None, typer.Option(help="Working resolution, instead of --scale.")
+    ] = None,
+    window: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="CENTRE WIDTH", help="Intensity window, as for CT in HU."),
+    ] = None,
+    head_start: Annotated[
+        str,
+        typer.Option(
+            metavar="on|off", help="Predict by a per-pixel head until the network wins."
+        ),
+    ] = "on",
+    dense_images: Annotated[
+        Path | None, typer.Option(help="Images labelled completely.")
+    ] = None,
+    dense_labels: Annotated[Path | None, typer.Option(help="Their label maps.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Mini-batches to learn: the same command, the same model."),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Time to learn; cannot give the same model twice."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    device: Device = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint of the model.")
+    ] = False,
+    json_path: Json = None,
+) -> None:
+    """Learn from sparse label maps; a checkpoint beside the model allows to go on."""
+    from napari_sparseseg.api import check_limits, run, save_model
+    from napari_sparseseg.folders import make_folder, trainer_of_folders
+
+    talk = Talk(json_path)
+    check_limits(steps, seconds)
+    if steps is None and seconds is None:
+        seconds = DEFAULT_SECONDS
+    make_folder(model.resolve().parent)
+    checkpoint = model.with_name(f"{model.stem}.checkpoint.safetensors")
+    # The words of the user go in as they are: what they may be is checked there.
+    wishes: Any = {
+        "balance": balance,
+        "preset": preset,
+        "recipe": recipe,
+        "scale": number_or_auto(scale),
+        "um_per_px": um_per_px,
+        "window": window,
+        "head_start": on_or_off(head_start),
+        "seed": seed,
+        "device": device,
+        "checkpoint": checkpoint,
+        "resume": resume,
+    }
+    trainer, inputs = trainer_of_folders(
+        images, labels, dense_images, dense_labels, classes, wishes
+    )
+    for sentence in (*inputs.notes, *inputs.failures):
+        talk.say(sentence)
+    clock = Clock()
+    interrupted = False
+    with talk.progress(steps or seconds or 1) as show:
+        try:
+            for event in run(trainer, steps, seconds, checkpoint):
+                clock.take(event)
+                show(clock.seconds if steps is None else clock.steps, clock.state)
+        except KeyboardInterrupt:
+            interrupted = True
+    trained = trainer.model()
+    save_model(trained.to("cpu"), model)
+    report = describe(trained)
+    talk.console.print(model_table(report))
+    talk.say(f"saved: {model}")
+    talk.result(report | {"failures": inputs.failures})
+    if interrupted:
+        talk.say(
+            f"stopped after {trainer.steps} steps; go on with the same command and "
+            f"--resume, from the checkpoint {checkpoint}"
+        )
+        raise typer.Exit(INTERRUPTED)
+    if inputs.failures:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
+    images: Annotated[Path, typer.Argument(help="Image or folder of images.")],
+    out: Annotated[Path, typer.Option(help="Folder of the label maps.")],
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities", help="Write class probabilities to OUT/probabilities."
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace files that are no predictions too."),
+    ] = False,
+    device: Device = "auto",
+    json_path: Json = None,
+) -> None:
+    """Label every pixel of images."""
+    from napari_sparseseg.folders import iter_predict_folder
+    from napari_sparseseg.io.model_file import load_model
+
+    talk = Talk(json_path)
+    done = []
+    events = iter_predict_folder(
+        load_model(model),
+        images,
+        out,
+        probabilities=probabilities,
+        device=device,
+        overwrite=overwrite,
+    )
+    with talk.progress(1) as show:
+        for event in events:
+            done.append(event)
+            state = f"{event.done}/{event.total} {event.stem}"
+            show(event.done / event.total, state)
+            if event.failure or event.warning:
+                talk.say(f"{event.stem}: {event.failure or event.warning}")
+    failures = [f"{each.stem}: {each.failure}" for each in done if each.failure]
+    talk.say(f"{len(done) - len(failures)} of {len(done)} images predicted, in {out}")
+    talk.result(
+        {
+            "predicted": [each.stem for each in done if not each.failure],
+            "failures": failures,
+            "seconds": sum(each.seconds for each in done),
+        }
+    )
+    if failures:
+        raise typer.Exit(BAD_INPUT if len(failures) == len(done) else SOME_FAILED)
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Label map or folder.")],
+    truth: Annotated[Path, typer.Argument(help="Label map or folder.")],
+    classes: Annotated[Path | None, typer.Option(help="Class table (JSON).")] = None,
+    json_path: Json = None,
+) -> None:
+    """Score label maps against truth: Dice of every class, overall, accuracy."""
+    from napari_sparseseg.folders import evaluate_folders
+
+    talk = Talk(json_path)
+    scores, failures = evaluate_folders(predictions, truth, classes)
+    for sentence in failures:
+        talk.say(sentence)
+    content = scores.to_json()
+    talk.console.print(score_table("Dice", content))
+    talk.result(content)
+    if failures:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def info(
+    model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
+    json_path: Json = None,
+) -> None:
+    """Tell what is known about a model."""
+    from napari_sparseseg.io.model_file import load_model
+
+    talk = Talk(json_path)
+    report = describe(load_model(model))
+    talk.console.print(model_table(report))
+    talk.result(report)
+
+
+class Clock:
+    """Follows a training: time, steps, and its state in one line."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self.steps = 0
+        self.state = "reading strokes"
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._started
+
+    def take(self, event: object) -> None:
+        """Learn from an event."""
+        from napari_sparseseg.learning import events
+
+        if isinstance(event, events.StepDone):
+            self.steps += 1
+        elif isinstance(event, events.HeadFitted):
+            score = "" if event.score is None else f", Dice {event.score.overall:.3f}"
+            self.state = f"head fitted at scale {event.scale:g}{score}"
+        elif isinstance(event, events.Validated):
+            self.state = f"step {event.step}: {event.reason}"
+        elif isinstance(event, events.ScaleChosen):
+            self.state = f"step {event.step}: the network works at {event.scale:g}"
+        elif isinstance(event, events.Recovered):
+            self.state = (
+                f"step {event.step}: the loss was no number; back to the last good "
+                f"weights, with learning rate {event.learning_rate:.1e}"
+            )
+        elif isinstance(event, events.MemorySaved):
+            self.state = (
+                f"step {event.step}: not enough memory, {event.micro_batch} patches at "
+                "a time"
+            )
+
+
+def describe(model: Any) -> dict[str, Any]:
+    """Return what is known about a model as JSON values."""
+    info = model.info
+    return {
+        "classes": info.classes.to_json()["classes"],
+        "shown": info.shown,
+        "scales": dict(info.scales),
+        "network": {"name": info.network.name, **info.network.options},
+        "channels": info.in_channels,
+        "um_per_px": info.um_per_px,
+        "normalisation": {
+            "kind": info.normalisation.kind,
+            "low": info.normalisation.low,
+            "high": info.normalisation.high,
+        },
+        **info.training,
+    }
+
+
+def model_table(report: dict[str, Any]) -> Table:
+    """Return the table of a model's classes."""
+    title = (
+        f"{report['shown']} predicts, scale {report['scales'][report['shown']]:g}, "
+        f"balance {report['balancing']}, {report['steps']} steps, seed {report['seed']}"
+    )
+    table = Table(title=title)
+    for column in ("value", "class", "strokes", "pixels", "head", "network"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for each in report["classes"]:
+        value = str(each["value"])
+        dice = [
+            report["held_out_dice"].get(part, {}).get(value)
+            for part in ("head", "network")
+        ]
+        table.add_row(
+            value,
+            each["name"],
+            str(report["strokes"].get(value, 0)),
+            str(report["pixels"].get(value, 0)),
+            *map(number, dice),
+        )
+    table.caption = "head, network: Dice on held-out strokes"
+    return table
+
+
+def score_table(title: str, content: dict[str, Any]) -> Table:
+    """Return the table of scores."""
+    table = Table(title=title)
+    table.add_column("class")
+    table.add_column("Dice", justify="right")
+    for name, dice in content["dice"].items():
+        table.add_row(name, number(dice))
+    table.add_section()
+    table.add_row("overall", number(content["overall_dice"]))
+    table.add_row("pixel accuracy", number(content["pixel_accuracy"]))
+    table.add_row("cross-entropy", number(content["cross_entropy"]))
+    return table
+
+
+def number(value: float | None) -> str:
+    """Return a score with three digits, a dash where there is none."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def number_or_auto(text: str) -> Any:
+    """Return ``"auto"`` or the number that *text* is."""
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError(
+            f"the scale is {text!r}; expected auto or a number such as 0.25."
+        ) from None
+
+
+def on_or_off(text: str) -> bool:
+    """Return whether *text* is ``"on"``; it must be that or ``"off"``."""
+    if text not in ("on", "off"):
+        raise OptionError(f"the head start is {text!r}; expected on or off.")
+    return text == "on"
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command; bad input gives one sentence and exit code 2."""
+    # A cluster ends jobs by this signal: they leave a checkpoint like any other.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except SparseSegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except MemoryError:
+        print(
+            "error: the memory does not suffice; close other programs, or use smaller "
+            "images or a smaller scale.",
+            file=sys.stderr,
+        )
+        sys.exit(BAD_INPUT)

@@ -1,0 +1,316 @@
+"""The same on folders of files: images and label maps matched by their stems."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from napari_sparseseg.annotations.classes import (
+    ClassTable,
+    find_class_table,
+    read_class_table,
+)
+from napari_sparseseg.annotations.strokes import check_label_map
+from napari_sparseseg.api import choose_device, make_trainer
+from napari_sparseseg.errors import (
+    ImageError,
+    LabelError,
+    OutputError,
+)
+from napari_sparseseg.io.images import (
+    ImageFile,
+    is_prediction,
+    list_images,
+    match_by_stem,
+    read_image,
+    read_label_map,
+    read_probabilities,
+    write_label_map,
+    write_probabilities,
+)
+from napari_sparseseg.learning.metrics import Scores, evaluate
+from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_sparseseg.api import TrainingWishes
+    from napari_sparseseg.learning.trainer import Trainer
+    from napari_sparseseg.networks.model import SegmentationModel
+
+#: Folder of the class probabilities, beside the predictions.
+PROBABILITIES = "probabilities"
+
+
+@dataclass
+class Inputs:
+    """Images and label maps that could be read, and what became of the others.
+
+    Attributes
+    ----------
+    images, labels
+        Arrays by stem.
+    pixel_size_um
+        Pixel sizes by stem, None when unknown.
+    failures
+        Sentences on inputs that could not be used.
+    notes
+        Sentences on inputs that were left out rightly.
+    classes
+        The class table found beside the label maps, if any.
+    """
+
+    images: dict[str, NDArray[Any]] = field(default_factory=dict)
+    labels: dict[str, NDArray[Any]] = field(default_factory=dict)
+    pixel_size_um: dict[str, float | None] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    classes: ClassTable | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileDone:
+    """One image of a folder was predicted, or could not be.
+
+    Attributes
+    ----------
+    stem
+        Of the image.
+    done, total
+        Images so far, and in all.
+    failure
+        Why it could not be predicted, or None.
+    warning
+        What the user should know about the result, or None.
+    seconds
+        Reading, predicting and writing.
+    """
+
+    stem: str
+    done: int
+    total: int
+    failure: str | None
+    warning: str | None
+    seconds: float
+
+
+def read_pairs(images: Path, labels: Path) -> Inputs:
+    """Read images and their label maps; files that cannot be used are named.
+
+    Raises
+    ------
+    SparseSegError
+        If there is no pair of an image and a label map at all.
+    """
+    match = match_by_stem(list_images(images), list_images(labels))
+    inputs = Inputs()
+    inputs.notes += [f"{stem}: no label map, left out" for stem in match.images_only]
+    inputs.failures += [
+        f"{stem}: there is a label map in {labels}, but no image of this name in "
+        f"{images}"
+        for stem in match.labels_only
+    ]
+    if not match.pairs:
+        raise LabelError(
+            f"no image in {images} has a label map of the same name in {labels}; name "
+            "them alike, for example a.tif and a.png."
+        )
+    for stem, image_path, label_path in match.pairs:
+        try:
+            image = read_image(image_path)
+            label_map = check_label_map(
+                read_label_map(label_path), image.data.shape[:2], str(label_path)
+            )
+            table = find_class_table(label_path)
+        except (ImageError, LabelError) as error:
+            inputs.failures.append(f"{stem}: {error}")
+            continue
+        inputs.images[stem], inputs.labels[stem] = image.data, label_map
+        inputs.pixel_size_um[stem] = image.um_per_px
+        inputs.classes = inputs.classes or table
+    return inputs
+
+
+def trainer_of_folders(
+    images: Path,
+    labels: Path,
+    dense_images: Path | None,
+    dense_labels: Path | None,
+    classes: Path | None,
+    wishes: TrainingWishes,
+) -> tuple[Trainer, Inputs]:
+    """Return the trainer of folders of images and label maps.
+
+    Parameters
+    ----------
+    images, labels
+        Files or folders.
+    dense_images, dense_labels
+        Images of which whole regions are labelled, and their label maps.
+    classes
+        JSON of the class table. Default: the one beside the label maps, or names
+        after the values.
+    wishes
+        All else, as for :func:`~napari_sparseseg.api.train`.
+
+    Raises
+    ------
+    SparseSegError
+        If nothing can be learned; the message says why.
+    """
+    sparse = read_pairs(images, labels)
+    if (dense_images is None) != (dense_labels is None):
+        raise LabelError(
+            "dense images and dense labels go together, but only one of them is given; "
+            "give both folders."
+        )
+    if dense_images is not None and dense_labels is not None:
+        dense = read_pairs(dense_images, dense_labels)
+        wishes = wishes | {"dense_images": dense.images, "dense_labels": dense.labels}
+        sparse.failures += dense.failures
+        sparse.notes += dense.notes
+        sparse.pixel_size_um |= dense.pixel_size_um
+    table = sparse.classes if classes is None else read_class_table(classes)
+    if not sparse.images and sparse.failures:
+        raise LabelError(f"none of the images can be used: {sparse.failures[0]}")
+    wishes = wishes | {"classes": table, "pixel_size_um": sparse.pixel_size_um}
+    return make_trainer(sparse.images, sparse.labels, **wishes), sparse
+
+
+def iter_predict_folder(
+    model: SegmentationModel,
+    images: Path,
+    out: Path,
+    *,
+    probabilities: bool = False,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> Iterator[FileDone]:
+    """Predict each image of a folder and write its label map.
+
+    Writes ``OUT/STEM.png`` with class values, ``OUT/STEM.classes.json``, and with
+    *probabilities* ``OUT/probabilities/STEM.tif``, (C, y, x) float32. A file that is
+    no prediction, such as an annotation or the image itself, is replaced only with
+    *overwrite*.
+
+    Raises
+    ------
+    SparseSegError
+        If there is no image, or *out* cannot be written to.
+    """
+    files = list_images(images)
+    if not overwrite:
+        _spare_other_files(out, files)
+    make_folder(out / PROBABILITIES if probabilities else out)
+    model = model.to(choose_device(device))
+    for done, (stem, path) in enumerate(files.items(), 1):
+        started = time.perf_counter()
+        failure = warning = None
+        try:
+            image = read_image(path)
+            warning = _size_warning(model, image)
+            options = PredictOptions(
+                probabilities=probabilities, um_per_px=image.um_per_px
+            )
+            labels, maps = predict_image(model, image.data, options)
+            write_label_map(
+                out / f"{stem}.png", labels, model.info.classes, prediction=True
+            )
+            if maps is not None:
+                write_probabilities(out / PROBABILITIES / f"{stem}.tif", maps)
+        except ImageError as error:
+            failure = str(error)
+        seconds = time.perf_counter() - started
+        yield FileDone(stem, done, len(files), failure, warning, seconds)
+
+
+def evaluate_folders(
+    predictions: Path, truth: Path, classes: Path | None
+) -> tuple[Scores, list[str]]:
+    """Score predictions against truth.
+
+    Cross-entropy is reported when there are probabilities of all predictions in
+    ``PREDICTIONS/probabilities``.
+
+    Returns
+    -------
+    tuple
+        The scores, and sentences on what could not be scored.
+    """
+    match = match_by_stem(list_images(predictions), list_images(truth))
+    if not match.pairs:
+        raise LabelError(
+            f"no prediction in {predictions} has a truth of the same name in {truth}."
+        )
+    failures = [f"{stem}: no prediction" for stem in match.labels_only]
+    predicted: dict[str, NDArray[Any]] = {}
+    true: dict[str, NDArray[Any]] = {}
+    maps: dict[str, NDArray[Any]] = {}
+    table = None if classes is None else read_class_table(classes)
+    for stem, prediction_path, truth_path in match.pairs:
+        try:
+            table = table or find_class_table(prediction_path)
+            found = read_label_map(prediction_path)
+            expected = check_label_map(
+                read_label_map(truth_path), found.shape, str(truth_path)
+            )
+        except (ImageError, LabelError) as error:
+            failures.append(f"{stem}: {error}")
+            continue
+        predicted[stem], true[stem] = found, expected
+        probability_path = prediction_path.parent / PROBABILITIES / f"{stem}.tif"
+        if probability_path.exists():
+            maps[stem] = read_probabilities(probability_path)
+    if not predicted:
+        raise LabelError(f"nothing can be scored: {failures[0]}")
+    complete = maps.keys() == predicted.keys()
+    return evaluate(predicted, true, table, maps if complete else None), failures
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises
+    ------
+    OutputError
+        If that is not possible.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the folder {path} cannot be made: {error.strerror}; choose another one.",
+            path=str(path),
+        ) from error
+
+
+def _spare_other_files(out: Path, stems: Iterable[str]) -> None:
+    """Raise OutputError if a prediction would replace what is no prediction."""
+    targets = [out / f"{stem}.png" for stem in stems]
+    others = [path for path in targets if path.exists() and not is_prediction(path)]
+    if others:
+        raise OutputError(
+            f"{out} holds {others[0].name}, which is no prediction and would be "
+            f"replaced{f', and {len(others) - 1} more' if others[1:] else ''}; choose "
+            "another folder, or ask for it with --overwrite.",
+            paths=[str(path) for path in others],
+        )
+
+
+def _size_warning(model: SegmentationModel, image: ImageFile) -> str | None:
+    trained = model.info.um_per_px
+    if (trained is None) == (image.um_per_px is None):
+        return None
+    known, unknown = (
+        ("the image", "the training images")
+        if trained is None
+        else ("the training images", "the image")
+    )
+    return (
+        f"the pixel size of {known} is known, that of {unknown} is not; they are taken "
+        "as equal"
+    )

@@ -1,0 +1,1 @@
+"""How networks learn from sparse and dense labels."""

@@ -1,0 +1,197 @@
+"""Random views of an image and its labels, with one geometric draw for both.
+
+A patch is not cut out and then turned, which would leave empty corners: the turned,
+bent grid is laid into the whole image and sampled once, so only the border of the
+image itself is ever missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from napari_sparseseg.networks.fixed_features import TRUNCATE, mix, unmix
+
+#: Control points of the elastic deformation along each side of a patch.
+ELASTIC_POINTS = 5
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentationOptions:
+    """Ranges of the random changes; (low, high) are drawn uniformly.
+
+    The list is that of Bokhorst 2018, section 3 "Training"; the ranges are ours.
+
+    Attributes
+    ----------
+    flip, rotate
+        Mirror about y and x with probability one half each; turn by any angle.
+    zoom
+        Factor of magnification.
+    elastic_px
+        Largest displacement of a control point, in pixels of the working resolution.
+    blur_px
+        Standard deviation of the Gaussian blur, in pixels.
+    gamma, contrast, saturation
+        Exponent, factor about the patch's mean, factor about grey.
+    stain
+        Haematoxylin, eosin and DAB densities are multiplied by ``1 +- stain``
+        (RGB only).
+    noise
+        Largest standard deviation of the added noise, intensities being in [0, 1].
+    """
+
+    flip: bool = True
+    rotate: bool = True
+    zoom: Range = (0.9, 1.1)
+    elastic_px: float = 10.0
+    blur_px: Range = (0.0, 1.5)
+    gamma: Range = (0.7, 1.4)
+    contrast: Range = (0.8, 1.2)
+    saturation: Range = (0.8, 1.2)
+    stain: float = 0.2
+    noise: float = 0.03
+
+    def for_channels(self, n_channels: int) -> AugmentationOptions:
+        """Return the options with changes of colour left out unless RGB is given."""
+        if n_channels == 3:
+            return self
+        return dataclasses.replace(self, saturation=(1.0, 1.0), stain=0.0)
+
+
+def uniform(low: float, high: float, count: int, generator: Generator) -> Tensor:
+    """Draw *count* numbers from [low, high) on the CPU."""
+    return torch.rand(count, generator=generator) * (high - low) + low
+
+
+def draw_offsets(
+    count: int, size: int, options: AugmentationOptions, generator: Generator
+) -> Tensor:
+    """Draw where the pixels of *count* patches lie relative to their centres.
+
+    Returns
+    -------
+    Tensor
+        (count, size, size, 2) float, (y, x) offsets in pixels.
+    """
+    axis = torch.arange(size) - (size - 1) / 2
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)
+    angle = uniform(-math.pi, math.pi, count, generator) * options.rotate
+    zoom = uniform(*options.zoom, count, generator)
+    flips = torch.randint(0, 2, (count, 2), generator=generator) * 2.0 - 1.0
+    if not options.flip:
+        flips = torch.ones_like(flips)
+    cos, sin = angle.cos() / zoom, angle.sin() / zoom
+    turn = torch.stack([cos, -sin, sin, cos], dim=-1).view(count, 2, 2)
+    offsets = torch.einsum("nij,hwj->nhwi", turn * flips[:, None, :], grid)
+    if options.elastic_px:
+        points = torch.rand(
+            (count, 2, ELASTIC_POINTS, ELASTIC_POINTS), generator=generator
+        )
+        bend = F.interpolate(
+            points * 2 - 1, size=(size, size), mode="bicubic", align_corners=True
+        )
+        offsets = offsets + options.elastic_px * bend.permute(0, 2, 3, 1)
+    return offsets
+
+
+def cut_patch(
+    image: Tensor, labels: Tensor, centre: tuple[float, float], offsets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sample one patch of *image* and *labels* at *centre* plus *offsets*.
+
+    Parameters
+    ----------
+    image
+        (C, H, W) float.
+    labels
+        (H, W) int64, 0 = not annotated.
+    centre
+        (y, x) in pixels.
+    offsets
+        (size, size, 2) as of :func:`draw_offsets`.
+
+    Returns
+    -------
+    tuple of Tensor
+        (C, size, size) bilinear, the image mirrored at its border, and
+        (size, size) int64 by nearest neighbour, 0 beyond the border.
+    """
+    height, width = labels.shape
+    places = offsets + torch.tensor(centre)
+    unit = (places + 0.5) * 2 / torch.tensor([height, width]) - 1
+    patch = F.grid_sample(
+        image[None],
+        unit.flip(-1)[None].to(image),
+        mode="bilinear",
+        padding_mode="reflection",
+        align_corners=False,
+    )[0]
+    nearest = places.round().long()
+    y, x = nearest[..., 0], nearest[..., 1]
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    y, x = y.clamp(0, height - 1).to(labels.device), x.clamp(0, width - 1)
+    cut = labels[y, x.to(labels.device)]
+    return patch, torch.where(inside.to(cut.device), cut, 0)
+
+
+def change_colours(
+    images: Tensor, options: AugmentationOptions, generator: Generator
+) -> Tensor:
+    """Change stain, gamma, contrast, saturation, sharpness and noise of each image.
+
+    Parameters
+    ----------
+    images
+        (B, C, H, W) float in [0, 1].
+    options
+        Ranges; ``options.for_channels(C)`` leaves colour out where there is none.
+    generator
+        On the CPU, so that every device sees the same draws.
+
+    Returns
+    -------
+    Tensor
+        (B, C, H, W) float in [0, 1].
+    """
+    count = len(images)
+    options = options.for_channels(images.shape[1])
+
+    def draw(low: float, high: float) -> Tensor:
+        return uniform(low, high, count, generator).to(images).view(-1, 1, 1, 1)
+
+    if options.stain:
+        gains = uniform(1 - options.stain, 1 + options.stain, 3 * count, generator)
+        images = mix(unmix(images) * gains.to(images).view(count, 3, 1, 1))
+    images = images.clamp(0, 1) ** draw(*options.gamma)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = mean + (images - mean) * draw(*options.contrast)
+    if options.saturation != (1.0, 1.0):
+        grey = images.mean(dim=1, keepdim=True)
+        images = grey + (images - grey) * draw(*options.saturation)
+    images = blur_each(images, uniform(*options.blur_px, count, generator))
+    if options.noise:
+        noise = torch.randn(images.shape, generator=generator).to(images)
+        images = images + noise * draw(0, options.noise)
+    return images.clamp(0, 1)
+
+
+def blur_each(images: Tensor, sigmas: Tensor) -> Tensor:
+    """Blur each of (B, C, H, W) with its own Gaussian of *sigmas* (B,) pixels."""
+    from kornia.filters import gaussian_blur2d
+
+    size = 2 * math.ceil(TRUNCATE * float(sigmas.max())) + 1
+    if size == 1:
+        return images
+    sigmas = sigmas.clamp_min(0.1).to(images)  # a delta, where 0 would divide by 0
+    blurred: Tensor = gaussian_blur2d(
+        images, (size, size), sigmas[:, None].repeat(1, 2), border_type="replicate"
+    )
+    return blurred

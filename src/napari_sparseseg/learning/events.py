@@ -1,0 +1,110 @@
+"""What a training tells while it goes on: small frozen records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_sparseseg.networks.model import Part
+
+
+@dataclass(frozen=True, slots=True)
+class PartScore:
+    """How well the head or the network does on pixels it has not learned from.
+
+    Attributes
+    ----------
+    overall
+        Mean Dice over the classes that were scored, in [0, 1].
+    dice
+        Dice by class value; classes that could not be scored are left out.
+    strokes
+        Held-out strokes behind it, by class value.
+    """
+
+    overall: float
+    dice: Mapping[int, float]
+    strokes: Mapping[int, int]
+
+
+def score_from_json(values: Mapping[str, Any]) -> PartScore:
+    """Return a score of its dictionary, whose class values JSON has made strings."""
+    return PartScore(
+        values["overall"],
+        {int(value): dice for value, dice in values["dice"].items()},
+        {int(value): count for value, count in values["strokes"].items()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HeadFitted:
+    """The per-pixel head knows the strokes of now."""
+
+    scale: float
+    score: PartScore | None
+    scores_by_scale: Mapping[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """One mini-batch was learned."""
+
+    step: int
+    loss: float
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """Head and network were scored on what was held out.
+
+    Attributes
+    ----------
+    step
+        Steps so far.
+    head, network
+        Scores, None where there is nothing to score or no such part.
+    shown
+        The part that predicts from now on.
+    reason
+        Why, in plain words.
+    """
+
+    step: int
+    head: PartScore | None
+    network: PartScore | None
+    shown: Part
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleChosen:
+    """The network's working resolution was decided on held-out strokes."""
+
+    step: int
+    scale: float
+    scores_by_scale: Mapping[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The loss was no number; training went back to the last good weights."""
+
+    step: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySaved:
+    """Memory did not suffice; the mini-batch goes through in smaller parts."""
+
+    step: int
+    micro_batch: int
+
+
+TrainingEvent = (
+    HeadFitted | StepDone | Validated | ScaleChosen | Recovered | MemorySaved
+)

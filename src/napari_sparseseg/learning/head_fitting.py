@@ -1,0 +1,93 @@
+"""Fitting the per-pixel head on labelled pixels: a result within seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from napari_sparseseg.networks.pixel_head import PixelHead
+
+
+@dataclass(frozen=True, slots=True)
+class HeadOptions:
+    """How the head is fitted: AdamW with one cycle of the learning rate.
+
+    Counted in steps, not seconds, so that the result does not depend on the machine's
+    load; 300 steps take about half a second on two cores.
+    """
+
+    steps: int = 300
+    batch: int = 4096
+    learning_rate: float = 5e-3
+    weight_decay: float = 1e-2
+
+
+def fit_head(
+    features: Tensor,
+    labels: Tensor,
+    n_classes: int,
+    options: HeadOptions,
+    generator: Generator,
+) -> PixelHead:
+    """Fit a per-pixel head on labelled pixels, every class drawn equally often.
+
+    Parameters
+    ----------
+    features
+        (N, F) float, of the labelled pixels.
+    labels
+        (N,) int64, channel indices in [0, *n_classes*); N >= 1.
+    n_classes
+        Output channels; classes without a pixel get no draw.
+    options
+        Steps, batch, learning rate.
+    generator
+        On the CPU; draws weights and batches.
+
+    Returns
+    -------
+    PixelHead
+        In evaluation mode, on the device of *features*.
+    """
+    head = PixelHead(features.shape[1], n_classes)
+    _initialise(head, generator)
+    head.to(features.device)
+    head.mean.copy_(features.mean(dim=0))
+    head.deviation.copy_(features.std(dim=0, correction=0) + 1e-6)
+    pixels_of = [
+        pixels
+        for channel in range(n_classes)
+        if len(pixels := (labels == channel).nonzero()[:, 0])
+    ]
+    share = max(1, options.batch // len(pixels_of))
+    optimiser = torch.optim.AdamW(
+        head.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, options.learning_rate, total_steps=options.steps
+    )
+    for _ in range(options.steps):
+        draw = torch.cat(
+            [
+                pixels[torch.randint(len(pixels), (share,), generator=generator)]
+                for pixels in pixels_of
+            ]
+        )
+        optimiser.zero_grad()
+        F.cross_entropy(head(features[draw]), labels[draw]).backward()
+        optimiser.step()
+        schedule.step()
+    return head.eval().requires_grad_(False)
+
+
+def _initialise(head: PixelHead, generator: Generator) -> None:
+    """Draw He-normal weights from *generator*, leaving torch's global state alone."""
+    for layer in head.layers:
+        if isinstance(layer, torch.nn.Linear):
+            torch.nn.init.kaiming_normal_(
+                layer.weight, nonlinearity="relu", generator=generator
+            )
+            torch.nn.init.zeros_(layer.bias)

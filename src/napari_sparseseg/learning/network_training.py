@@ -1,0 +1,298 @@
+"""One network in training: its weights, their average, optimiser and best moment."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim.lr_scheduler import LinearLR
+
+from napari_sparseseg.learning.balancing import weight_map
+from napari_sparseseg.learning.events import PartScore, score_from_json
+from napari_sparseseg.learning.losses import weighted_cross_entropy
+from napari_sparseseg.learning.patches import PatchSampler
+from napari_sparseseg.learning.schedules import build_schedule, step_schedule
+from napari_sparseseg.learning.training_set import TrainingSet, WorkingImage
+from napari_sparseseg.learning.validation import held_out_confusion
+from napari_sparseseg.networks.registry import Standardised, build_network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from napari_sparseseg.learning.options import TrainingOptions
+
+#: After a loss that is no number the learning rate is multiplied by this.
+RECOVERY = 0.5
+
+
+class NetworkTraining:
+    """A network that learns at one working resolution, step by step.
+
+    The weights that predict are a running average of the weights that learn, and the
+    average is kept as ``best`` whenever its score on held-out strokes is the highest.
+
+    Parameters
+    ----------
+    data
+        Images and labels.
+    scale
+        Working pixels per image pixel.
+    options
+        Network, recipe, balancing, device.
+    generator
+        On the CPU; draws patches and augmentations. Shared by the networks of a
+        training.
+    """
+
+    def __init__(
+        self,
+        data: TrainingSet,
+        scale: float,
+        options: TrainingOptions,
+        generator: Generator,
+    ) -> None:
+        self.scale = scale
+        self.options = options
+        self.steps = 0
+        self.best_score: PartScore | None = None
+        self.micro_batch = options.recipe.batch
+        self._generator = generator
+        # Weights are drawn by torch's global generator, which is the user's.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            self.network = build_network(
+                options.network, data.n_channels, len(data.classes)
+            ).to(options.device)
+        self._start_optimiser(options.recipe.learning_rate)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.best = copy.deepcopy(self.average)
+        self._good = copy.deepcopy(self.network.state_dict())
+        self.see(data)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return float(self.optimiser.param_groups[0]["lr"])
+
+    def see(self, data: TrainingSet) -> None:
+        """Take images and labels as they are now."""
+        recipe, device = self.options.recipe, self.options.device
+        self.images = [
+            WorkingImage(
+                image.pixels.to(device),
+                image.learned.to(device),
+                image.held_out.to(device),
+                image.dense,
+            )
+            for image in data.at(self.scale)
+        ]
+        self._sampler = PatchSampler(
+            self.images,
+            patch_px=recipe.patch_px,
+            stride=self.network.stride,
+            by=recipe.draw,
+            dense_share=self.options.dense_share,
+            augmentation=recipe.augmentation,
+        )
+
+    def step(self) -> float:
+        """Learn one mini-batch; return the loss, which may be no number.
+
+        Raises
+        ------
+        torch.OutOfMemoryError
+            When even a mini-batch passed patch by patch does not fit into memory.
+        """
+        batch, labels = self._sampler.draw(self.options.recipe.batch, self._generator)
+        weights = weight_map(labels, self.options.balancing)
+        self.network.train()
+        self.optimiser.zero_grad()
+        loss = sum(self._accumulate(batch, labels, weights), 0.0)
+        if not torch.isfinite(torch.tensor(loss)):
+            return loss
+        self.optimiser.step()
+        if self.steps < self.options.recipe.warm_up:
+            self._warm_up.step()
+        self.steps += 1
+        self._update_average()
+        return loss
+
+    def _accumulate(
+        self, batch: Tensor, labels: Tensor, weights: Tensor
+    ) -> Iterator[float]:
+        """Add up the gradients of the parts of a mini-batch; yield their losses."""
+        total = weights.sum()
+        for part in torch.arange(len(batch)).split(self.micro_batch):
+            images = batch[part].contiguous(memory_format=torch.channels_last)
+            scores = self.network(images)
+            loss = weighted_cross_entropy(scores, labels[part], weights[part], total)
+            loss.backward()
+            yield float(loss.detach())
+
+    def recover(self) -> None:
+        """Go back to the last good weights, with half the learning rate."""
+        self.network.load_state_dict(self._good)
+        self._start_optimiser(self.learning_rate * RECOVERY, warm_up=False)
+
+    def _start_optimiser(self, learning_rate: float, warm_up: bool = True) -> None:
+        recipe = self.options.recipe
+        self.optimiser = torch.optim.Adam(self.network.parameters(), learning_rate)
+        self._schedule = build_schedule(
+            self.optimiser, recipe.schedule, recipe.max_epochs
+        )
+        length = recipe.warm_up if warm_up else 0
+        self._warm_up = LinearLR(
+            self.optimiser, 1 / max(1, length), total_iters=max(1, length)
+        )
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Move the average towards the weights, faster in the first steps."""
+        decay = min(self.options.recipe.averaging, self.steps / (self.steps + 9))
+        averaged = self.average.state_dict()
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                averaged[name].lerp_(value, 1 - decay)
+            else:
+                averaged[name].copy_(value)
+
+    def confusion(self, n_classes: int) -> Any:
+        """Return the average's (C, C) confusion matrix on held-out strokes."""
+        return held_out_confusion(self.average, self.images, n_classes)
+
+    def end_epoch(self, score: PartScore | None) -> None:
+        """Keep the average if it is the best so far, and move the learning rate on.
+
+        Parameters
+        ----------
+        score
+            On held-out strokes, None where there are none: then the newest is best.
+        """
+        if self.is_best(score):
+            self.best_score = score
+            self.best.load_state_dict(self.average.state_dict())
+        self._good = copy.deepcopy(self.network.state_dict())
+        step_schedule(self._schedule, None if score is None else score.overall)
+
+    def is_best(self, score: PartScore | None) -> bool:
+        """Tell whether *score* of the average is no worse than the best so far."""
+        if score is None or self.best_score is None:
+            return True
+        return score.overall >= self.best_score.overall
+
+    def judge_anew(self) -> None:
+        """Forget the best score: the held-out strokes are not what they were."""
+        self.best_score = None
+
+    def use_classes(self, n_classes: int, places: Mapping[int, int]) -> None:
+        """Change the classes, keeping what is known of those that stay.
+
+        Parameters
+        ----------
+        n_classes
+            Output channels from now on.
+        places
+            For each old channel that stays its new number.
+        """
+        for network in (self.network, self.average, self.best):
+            change_classes(network, n_classes, places)
+        self._good = copy.deepcopy(self.network.state_dict())
+        self._start_optimiser(self.learning_rate, warm_up=False)
+        self.judge_anew()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return everything needed to go on: tensors, and JSON values."""
+        tensors = {
+            f"{kind}.{name}": value
+            for kind, states in (
+                ("network", self.network.state_dict()),
+                ("average", self.average.state_dict()),
+                ("best", self.best.state_dict()),
+                ("good", self._good),
+            )
+            for name, value in states.items()
+        }
+        optimiser = self.optimiser.state_dict()
+        for index, moments in optimiser["state"].items():
+            tensors |= {f"adam.{index}.{k}": v for k, v in moments.items()}
+        values = {
+            "scale": self.scale,
+            "steps": self.steps,
+            "best_score": self.best_score and dataclasses.asdict(self.best_score),
+            "micro_batch": self.micro_batch,
+            "optimiser": optimiser["param_groups"],
+            "schedule": _json_state(self._schedule),
+            "warm_up": _json_state(self._warm_up),
+        }
+        return tensors, values
+
+    def load_state(
+        self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
+    ) -> None:
+        """Go on from a state of :meth:`state`."""
+        for kind, network in (
+            ("network", self.network),
+            ("average", self.average),
+            ("best", self.best),
+        ):
+            network.load_state_dict(_under(tensors, kind))
+        self._good = {k: v.clone() for k, v in _under(tensors, "good").items()}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under(tensors, "adam").items():
+            index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = value
+        self.optimiser.load_state_dict(
+            {"state": moments, "param_groups": values["optimiser"]}
+        )
+        self._schedule.load_state_dict(dict(values["schedule"]))
+        self._warm_up.load_state_dict(dict(values["warm_up"]))
+        self.steps = values["steps"]
+        best = values["best_score"]
+        self.best_score = None if best is None else score_from_json(best)
+        self.micro_batch = values["micro_batch"]
+
+
+def change_classes(
+    network: Standardised, n_classes: int, places: Mapping[int, int]
+) -> None:
+    """Give a network another number of output channels, in place.
+
+    Parameters
+    ----------
+    network
+        Whose last layer is ``classifier``.
+    n_classes
+        Output channels afterwards.
+    places
+        For each old channel that stays its new number; new ones start at zero, no
+        more likely than any other.
+    """
+    inner: Any = network.network
+    old: nn.Conv2d = inner.classifier
+    new = nn.Conv2d(old.in_channels, n_classes, kernel_size=1).to(old.weight)
+    nn.init.zeros_(new.weight)
+    assert new.bias is not None and old.bias is not None
+    nn.init.zeros_(new.bias)
+    with torch.no_grad():
+        for before, after in places.items():
+            new.weight[after] = old.weight[before]
+            new.bias[after] = old.bias[before]
+    new.requires_grad_(old.weight.requires_grad)
+    inner.classifier = new
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}
+
+
+def _json_state(scheduler: Any) -> dict[str, Any]:
+    """Return a scheduler's state as far as it is JSON."""
+    return {
+        key: value
+        for key, value in scheduler.state_dict().items()
+        if isinstance(value, (int, float, str, bool, list, type(None)))
+    }

@@ -1,0 +1,116 @@
+"""The user's wishes for a training, and the recipes behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from napari_sparseseg.learning.augmentation import AugmentationOptions
+from napari_sparseseg.learning.head_fitting import HeadOptions
+from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
+
+if TYPE_CHECKING:
+    from napari_sparseseg.learning.balancing import Balancing
+    from napari_sparseseg.learning.schedules import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The numbers of a training.
+
+    Attributes
+    ----------
+    batch
+        Patches in a mini-batch.
+    patch_px
+        Side of a patch in working pixels; images that are smaller get smaller patches.
+    learning_rate
+        Of Adam.
+    warm_up
+        Steps over which the learning rate rises to its value.
+    schedule
+        How it falls afterwards; an epoch has ``epoch`` steps.
+    epoch
+        Steps between two validations.
+    max_epochs
+        After so many the training ends by itself; None = never.
+    draw
+        ``"class"``: a class is drawn, then one of its pixels, so rare classes are seen
+        as often as common ones. ``"image"``: an image is drawn, then a labelled pixel.
+    averaging
+        Decay of the running average of the weights that predicts; 0 = none, the last
+        weights predict.
+    augmentation
+        Ranges of the random changes.
+    """
+
+    batch: int = 8
+    patch_px: int = 128
+    learning_rate: float = 1e-3
+    warm_up: int = 20
+    schedule: Schedule = "constant"
+    epoch: int = 25
+    max_epochs: int | None = None
+    draw: Literal["class", "image"] = "class"
+    averaging: float = 0.99
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+
+
+RecipeName = Literal["live", "paper"]
+
+RECIPES: dict[RecipeName, Recipe] = {
+    "live": Recipe(),
+    # Bokhorst 2018, section 3 "Training".
+    "paper": Recipe(
+        patch_px=384,
+        learning_rate=1e-5,
+        warm_up=0,
+        schedule="plateau",
+        epoch=750,
+        max_epochs=300,
+        draw="image",
+        averaging=0.0,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """What a training does.
+
+    Attributes
+    ----------
+    balancing
+        See :func:`~napari_sparseseg.learning.balancing.weight_map`.
+    network
+        Name and options of the network.
+    recipe
+        The numbers.
+    recipe_name
+        Kept with the model.
+    scale
+        Working pixels per image pixel for head and network; None = found out on
+        held-out strokes.
+    head_start
+        Whether the per-pixel head predicts until the network is better.
+    dense_share
+        Probability that a patch comes from a dense image where there are both kinds
+        (Bokhorst 2018 mixes sparse and dense images 4 : 1).
+    head
+        How the head is fitted.
+    seed
+        Of every random draw.
+    device
+        A torch device.
+    """
+
+    balancing: Balancing = "mini-batch"
+    network: NetworkSpec = PRESETS["light"]
+    recipe: Recipe = RECIPES["live"]
+    recipe_name: RecipeName = "live"
+    scale: float | None = None
+    head_start: bool = True
+    dense_share: float = 0.2
+    head: HeadOptions = field(default_factory=HeadOptions)
+    seed: int = 0
+    device: str = "cpu"

@@ -1,0 +1,153 @@
+"""Drawing mini-batches of patches in which something is annotated."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from napari_sparseseg.learning.augmentation import (
+    AugmentationOptions,
+    change_colours,
+    cut_patch,
+    draw_offsets,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sparseseg.learning.training_set import WorkingImage
+
+#: The annotated pixel that was drawn lies within this share of the patch's side from
+#: its centre, so that turning the patch does not lose it.
+JITTER = 0.35
+
+#: Draws of a patch before one without a label is accepted.
+ATTEMPTS = 10
+
+
+class LabelledPixels:
+    """The annotated pixels of some images, to draw from.
+
+    Parameters
+    ----------
+    images
+        Images at the working resolution.
+    indices
+        Which of them to draw from.
+    """
+
+    def __init__(self, images: Sequence[WorkingImage], indices: Sequence[int]) -> None:
+        self._places: dict[int, Tensor] = {}  # class -> (n, 3): image, y, x
+        self._of_image: dict[int, Tensor] = {}  # image -> (n, 3)
+        per_class: dict[int, list[Tensor]] = {}
+        for index in indices:
+            learned = images[index].learned.cpu()
+            yx = learned.nonzero()
+            if not len(yx):
+                continue
+            places = torch.cat([torch.full_like(yx[:, :1], index), yx], dim=1)
+            self._of_image[index] = places
+            values = learned[yx[:, 0], yx[:, 1]]
+            for value in values.unique().tolist():
+                per_class.setdefault(value, []).append(places[values == value])
+        for value, parts in sorted(per_class.items()):
+            self._places[value] = torch.cat(parts)
+
+    def __bool__(self) -> bool:
+        """Tell whether anything is annotated."""
+        return bool(self._places)
+
+    def draw(
+        self, by: Literal["class", "image"], generator: Generator
+    ) -> tuple[int, int, int]:
+        """Draw a class or an image, then one of its annotated pixels: image, y, x."""
+        pools = list((self._places if by == "class" else self._of_image).values())
+        pool = pools[_below(len(pools), generator)]
+        image, y, x = pool[_below(len(pool), generator)].tolist()
+        return image, y, x
+
+
+class PatchSampler:
+    """Draws augmented mini-batches; see :meth:`draw`.
+
+    Parameters
+    ----------
+    images
+        At the working resolution, on the device that is to sample them.
+    patch_px
+        Largest side of a patch; images that are all smaller get smaller patches.
+    stride
+        Patch sides are multiples of it.
+    by
+        ``"class"`` or ``"image"``, see :class:`~.options.Recipe`.
+    dense_share
+        Probability of a dense image where both kinds are annotated.
+    augmentation
+        Ranges of the random changes.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[WorkingImage],
+        *,
+        patch_px: int,
+        stride: int,
+        by: Literal["class", "image"],
+        dense_share: float,
+        augmentation: AugmentationOptions,
+    ) -> None:
+        self.images = images
+        longest = max(max(image.learned.shape) for image in images)
+        self.patch_px = min(patch_px, math.ceil(longest / stride) * stride)
+        self._by = by
+        self._dense_share = dense_share
+        self._augmentation = augmentation
+        kinds = [image.dense for image in images]
+        self._sparse = LabelledPixels(
+            images, [i for i, dense in enumerate(kinds) if not dense]
+        )
+        self._dense = LabelledPixels(
+            images, [i for i, dense in enumerate(kinds) if dense]
+        )
+
+    def draw(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Draw *count* patches.
+
+        Returns
+        -------
+        tuple of Tensor
+            (count, C, size, size) float in [0, 1] and (count, size, size) int64 labels,
+            0 = not annotated.
+        """
+        patches, labels = zip(
+            *(self._draw_one(generator) for _ in range(count)), strict=True
+        )
+        images = change_colours(torch.stack(patches), self._augmentation, generator)
+        return images, torch.stack(labels)
+
+    def _draw_one(self, generator: Generator) -> tuple[Tensor, Tensor]:
+        for _ in range(ATTEMPTS):
+            index, y, x = self._pool(generator).draw(self._by, generator)
+            shift = (torch.rand(2, generator=generator) - 0.5) * 2 * JITTER
+            dy, dx = (shift * self.patch_px).tolist()
+            offsets = draw_offsets(1, self.patch_px, self._augmentation, generator)
+            image = self.images[index]
+            patch, labels = cut_patch(
+                image.pixels, image.learned, (y + dy, x + dx), offsets[0]
+            )
+            if labels.any():
+                break
+        return patch, labels
+
+    def _pool(self, generator: Generator) -> LabelledPixels:
+        if self._sparse and self._dense:
+            dense = torch.rand((), generator=generator).item() < self._dense_share
+            return self._dense if dense else self._sparse
+        return self._sparse or self._dense
+
+
+def _below(count: int, generator: Generator) -> int:
+    return int(torch.randint(count, (), generator=generator))

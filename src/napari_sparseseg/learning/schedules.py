@@ -1,0 +1,80 @@
+"""Learning rates over time, by torch's own schedulers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    ExponentialLR,
+    LRScheduler,
+    PolynomialLR,
+    ReduceLROnPlateau,
+)
+
+from napari_sparseseg.errors import OptionError
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+Schedule = Literal["constant", "plateau", "polynomial", "exponential"]
+
+#: The learning rate is halved when the score has not risen for so many epochs
+#: (Bokhorst 2018, section 3 "Training").
+PATIENCE, HALVED = 10, 0.5
+
+#: Fan 2022: ``(1 - epoch / max_epochs) ** 0.9``.
+POLYNOMIAL_POWER = 0.9
+
+#: Abdulhamid: factor an epoch.
+EXPONENTIAL_DECAY = 0.96
+
+
+def build_schedule(
+    optimiser: Optimizer, schedule: Schedule, max_epochs: int | None
+) -> LRScheduler:
+    """Return the scheduler of an optimiser, to be stepped once an epoch.
+
+    Parameters
+    ----------
+    optimiser
+        Whose learning rate is changed.
+    schedule
+        ``"constant"``; ``"plateau"``, halved after 10 epochs without a better score;
+        ``"polynomial"``, to 0 at *max_epochs*; ``"exponential"``, times 0.96 an epoch.
+    max_epochs
+        Length of the training, needed for ``"polynomial"``.
+
+    Raises
+    ------
+    OptionError
+        For another *schedule*, or ``"polynomial"`` without an end.
+    """
+    if schedule == "constant":
+        return ConstantLR(optimiser, factor=1.0)
+    if schedule == "plateau":
+        # torch's patience is the number of epochs that are still forgiven.
+        return ReduceLROnPlateau(
+            optimiser, mode="max", factor=HALVED, patience=PATIENCE - 1
+        )
+    if schedule == "exponential":
+        return ExponentialLR(optimiser, EXPONENTIAL_DECAY)
+    if schedule != "polynomial":
+        raise OptionError(
+            f"the schedule is {schedule!r}; expected one of "
+            f"{', '.join(get_args(Schedule))}."
+        )
+    if max_epochs is None:
+        raise OptionError(
+            "the polynomial schedule falls to 0 at the last epoch, but the training "
+            "has no end; give a number of epochs."
+        )
+    return PolynomialLR(optimiser, max_epochs, POLYNOMIAL_POWER)
+
+
+def step_schedule(scheduler: LRScheduler, score: float | None) -> None:
+    """Tell *scheduler* that an epoch with this validation *score* is over."""
+    if not isinstance(scheduler, ReduceLROnPlateau):
+        scheduler.step()
+    elif score is not None:
+        scheduler.step(score)

@@ -1,0 +1,454 @@
+"""Learning from strokes: the head at once, the network step by step, the better shown.
+
+A training is a generator of events. Stop = stop asking; pause = do not ask for a while.
+Strokes, images and classes may change between two events.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from napari_sparseseg.learning.events import (
+    MemorySaved,
+    PartScore,
+    Recovered,
+    ScaleChosen,
+    StepDone,
+    TrainingEvent,
+    Validated,
+)
+from napari_sparseseg.learning.head_training import FittedHead, HeadTraining
+from napari_sparseseg.learning.held_out import FEWEST_STROKES, HELD_OUT
+from napari_sparseseg.learning.network_training import NetworkTraining
+from napari_sparseseg.learning.options import TrainingOptions
+from napari_sparseseg.learning.training_set import (
+    TrainingImage,
+    TrainingSet,
+    WorkingImage,
+)
+from napari_sparseseg.learning.validation import held_out_confusion, score_of
+from napari_sparseseg.networks.model import ModelInfo, Part, SegmentationModel
+
+if TYPE_CHECKING:
+    from collections.abc import Generator as Events
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from napari_sparseseg.annotations.classes import ClassTable
+    from napari_sparseseg.networks.scoring import ScoringNetwork
+
+#: Working resolutions the network may choose from.
+NETWORK_SCALES = (0.5, 0.25)
+
+#: Epochs that networks of all these resolutions learn side by side before all but the
+#: best on held-out strokes are given up.
+TRIAL_EPOCHS = 2
+
+#: Strokes scored before they were learned that are remembered.
+FIRST_LOOKS = 20
+
+
+class Trainer:
+    """Trains head and network on a training set.
+
+    Parameters
+    ----------
+    data
+        Images, labels, classes. Change it through the methods of the trainer.
+    options
+        Balancing, network, recipe, resolution, seed, device.
+
+    Raises
+    ------
+    LabelError
+        If fewer than two classes are annotated.
+    """
+
+    def __init__(
+        self,
+        data: TrainingSet,
+        options: TrainingOptions | None = None,
+    ) -> None:
+        data.check_trainable()
+        self.data = data
+        self.options = options or TrainingOptions()
+        self.steps = 0
+        self.shown: Part = "head" if self.options.head_start else "network"
+        self.head: FittedHead | None = None
+        self.networks: list[NetworkTraining] = []
+        self._generator = Generator().manual_seed(self.options.seed)
+        self._head_training = HeadTraining(data, self.options)
+        self._first_looks: deque[Mapping[str, NDArray[np.int64]]] = deque(
+            maxlen=FIRST_LOOKS
+        )
+        self._changed = True
+
+    # What the user does meanwhile.
+
+    def put(self, *images: TrainingImage) -> None:
+        """Add images, or replace those of the same name (new strokes).
+
+        Strokes of classes too rare to hold any out are scored now, before they are
+        learned.
+        """
+        looks = [self._first_look(image) for image in images]
+        self.data.put(*images)
+        self._first_looks.extend(look for look in looks if look)
+        self._changed = True
+
+    def remove(self, name: str) -> None:
+        """Take an image out."""
+        self.data.remove(name)
+        self._changed = True
+
+    def use_classes(self, classes: ClassTable) -> None:
+        """Use another class table; networks keep what they know of classes that stay.
+
+        Raises
+        ------
+        LabelError
+            If a value is annotated that is not in the table.
+        """
+        for image in self.data.images.values():
+            classes.check_values(image.labels, image.name)
+        old = self.data.classes.values
+        places = {
+            old.index(value): new
+            for new, value in enumerate(classes.values)
+            if value in old
+        }
+        self.data.classes = classes
+        for network in self.networks:
+            network.use_classes(len(classes), places)
+        self._first_looks.clear()
+        self.shown = "head" if self.options.head_start else "network"
+        self.head = None
+        self._changed = True
+
+    # Learning.
+
+    def run(self, steps: int | None = None) -> Iterator[TrainingEvent]:
+        """Learn for *steps* mini-batches, or until nobody asks any more.
+
+        Yields
+        ------
+        TrainingEvent
+            At least one a step.
+        """
+        end = math.inf if steps is None else self.steps + steps
+        last = self.options.recipe.max_epochs
+        if last is not None:
+            end = min(end, last * self.options.recipe.epoch)
+        yield from self._take_changes()
+        while self.steps < end:
+            yield from self._step()
+            if self.steps % self.options.recipe.epoch == 0:
+                yield from self._end_epoch()
+            yield from self._take_changes()
+
+    def _take_changes(self) -> Iterator[TrainingEvent]:
+        if not self._changed:
+            return
+        self._changed = False
+        if self.options.head_start:
+            self.head, event = self._head_training.fit(self.data)
+            yield event
+        if not self.networks:
+            self.networks = [
+                NetworkTraining(self.data, scale, self.options, self._generator)
+                for scale in self._network_scales()
+            ]
+        else:
+            for network in self.networks:
+                network.see(self.data)
+                network.judge_anew()
+
+    def _network_scales(self) -> list[float]:
+        if self.options.scale is not None:
+            return [self.options.scale]
+        if not self.data.held_out.held_out_strokes():
+            return [min(NETWORK_SCALES)]
+        return list(NETWORK_SCALES)
+
+    def _step(self) -> Iterator[TrainingEvent]:
+        losses = []
+        for network in self.networks:
+            loss = yield from self._network_step(network)
+            if loss is None:
+                return
+            losses.append(loss)
+        self.steps += 1
+        yield StepDone(
+            self.steps, sum(losses) / len(losses), self.networks[0].learning_rate
+        )
+
+    def _network_step(
+        self, network: NetworkTraining
+    ) -> Events[TrainingEvent, None, float | None]:
+        """Yield what happened; return the loss, None when there is to be a new try."""
+        try:
+            loss = network.step()
+        except torch.OutOfMemoryError:
+            if network.micro_batch == 1:
+                raise
+            torch.cuda.empty_cache()
+            network.micro_batch = max(1, network.micro_batch // 2)
+            yield MemorySaved(self.steps, network.micro_batch)
+            return None
+        if not math.isfinite(loss):
+            network.recover()
+            yield Recovered(self.steps, network.learning_rate)
+            return None
+        return loss
+
+    def _end_epoch(self) -> Iterator[TrainingEvent]:
+        n_classes = len(self.data.classes)
+        for network in self.networks:
+            network.end_epoch(self._score(network.confusion(n_classes)))
+        trial_ends = self.steps >= TRIAL_EPOCHS * self.options.recipe.epoch
+        if len(self.networks) > 1 and trial_ends:
+            yield self._settle()
+        head = None
+        if self.head is not None:
+            head = self._score(self.head.confusion, "head")
+        best = max(self.networks, key=lambda each: overall(each.best_score))
+        self.shown, reason = choose(
+            head, best.best_score, self.options.head_start, self.shown
+        )
+        yield Validated(self.steps, head, best.best_score, self.shown, reason)
+
+    def _settle(self) -> ScaleChosen:
+        """Go on with the best of the networks alone."""
+        scores = {n.scale: overall(n.best_score) for n in self.networks}
+        best = max(self.networks, key=lambda each: overall(each.best_score))
+        for network in self.networks:
+            if network is not best:
+                self.data.forget_scale(network.scale)
+        self.networks = [best]
+        return ScaleChosen(self.steps, best.scale, scores)
+
+    # Scoring.
+
+    def _score(
+        self, confusion: NDArray[np.int64], part: str = "network"
+    ) -> PartScore | None:
+        """Score on held-out strokes, and on first looks where a class has none."""
+        held_out = self.data.held_out.held_out_strokes()
+        values = self.data.classes.values
+        rare = [i for i, value in enumerate(values) if value not in held_out]
+        confusion = confusion.copy()
+        for look in self._first_looks:
+            confusion[rare] += look[part][rare]
+        return score_of(confusion, values, held_out)
+
+    def _first_look(self, image: TrainingImage) -> dict[str, NDArray[np.int64]] | None:
+        """Score the new strokes of rare classes by head and network as they are."""
+        before = self.data.images.get(image.name)
+        if before is None or self.head is None or not self.networks:
+            return None
+        strokes = {v: s for v, (_, s) in self.data.counts().items()}
+        common = [v for v, count in strokes.items() if count >= FEWEST_STROKES]
+        known = np.isin(image.labels, self.data.classes.values)
+        new = known & (before.labels == 0) & ~np.isin(image.labels, common)
+        if not new.any():
+            return None
+        labels = np.where(new, image.labels, 0)
+        network = self.networks[0]
+        return {
+            "head": self._look(self.head.network, image, labels, self.head.scale),
+            "network": self._look(network.average, image, labels, network.scale),
+        }
+
+    def _look(
+        self,
+        module: ScoringNetwork,
+        image: TrainingImage,
+        labels: NDArray[Any],
+        scale: float,
+    ) -> NDArray[np.int64]:
+        device = self.options.device
+        working = self.data.working(image.name, scale)
+        truth = self.data.shrunk_labels(image.name, labels, scale).to(device)
+        seen = WorkingImage(working.pixels.to(device), truth * 0, truth, image.dense)
+        return held_out_confusion(module, [seen], len(self.data.classes))
+
+    # Results.
+
+    def model(self) -> SegmentationModel:
+        """Return the best model so far, a copy that does not change any more.
+
+        The weights of now are scored too, so that nothing is lost of a training that
+        ends between two validations; the training itself is not changed.
+        """
+        parts: dict[Part, ScoringNetwork] = {}
+        scales: dict[Part, float] = {}
+        scores: dict[Part, PartScore | None] = {"head": None, "network": None}
+        if self.head is not None:
+            parts["head"], scales["head"] = self.head.network, self.head.scale
+            scores["head"] = self._score(self.head.confusion, "head")
+        if self.networks:
+            now = [self._now(network) for network in self.networks]
+            best = max(now, key=lambda each: overall(each[1]))
+            parts["network"], scores["network"], scales["network"] = best
+        shown, _ = choose(
+            scores["head"], scores["network"], self.options.head_start, self.shown
+        )
+        info = ModelInfo(
+            classes=self.data.classes,
+            in_channels=self.data.n_channels,
+            normalisation=self.data.normalisation,
+            scales=scales,
+            shown=shown,
+            network=self.options.network,
+            um_per_px=self.data.um_per_px,
+            training=self._report(scores),
+        )
+        return SegmentationModel(info, copy.deepcopy(parts))
+
+    def _now(
+        self, network: NetworkTraining
+    ) -> tuple[ScoringNetwork, PartScore | None, float]:
+        """Return the better of the best moment and the present one, and its score."""
+        score = self._score(network.confusion(len(self.data.classes)))
+        if network.is_best(score):
+            return network.average, score, network.scale
+        return network.best, network.best_score, network.scale
+
+    def _report(self, scores: Mapping[Part, PartScore | None]) -> dict[str, Any]:
+        counts = self.data.counts()
+        return {
+            "recipe": self.options.recipe_name,
+            "balancing": self.options.balancing,
+            "seed": self.options.seed,
+            "steps": self.steps,
+            "images": len(self.data.images),
+            "pixels": {str(value): pixels for value, (pixels, _) in counts.items()},
+            "strokes": {str(value): strokes for value, (_, strokes) in counts.items()},
+            "held_out_dice": {
+                part: {str(value): dice for value, dice in score.dice.items()}
+                for part, score in scores.items()
+                if score is not None
+            },
+        }
+
+    # Going on later.
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all that is needed to go on to the bit: tensors and JSON values.
+
+        The images are not in it; what is held out of each is found by its content.
+        """
+        tensors = {"generator": self._generator.get_state()}
+        networks = []
+        for index, network in enumerate(self.networks):
+            weights, values = network.state()
+            tensors |= {f"{index}.{name}": value for name, value in weights.items()}
+            networks.append(values)
+        held_out: list[str] = []
+        for name, image in self.data.images.items():
+            place = np.flatnonzero(self.data.held_out.membership[name] == HELD_OUT)
+            tensors[f"held_out.{len(held_out)}"] = torch.from_numpy(place)
+            held_out.append(content_hash(image.pixels))
+        looks = [
+            {part: matrix.tolist() for part, matrix in look.items()}
+            for look in self._first_looks
+        ]
+        return tensors, {
+            "steps": self.steps,
+            "shown": self.shown,
+            "classes": self.data.classes.to_json(),
+            "channels": self.data.n_channels,
+            "network": {
+                "name": self.options.network.name,
+                "options": dict(self.options.network.options),
+            },
+            "networks": networks,
+            "held_out": held_out,
+            "held_out_random": self.data.held_out.random_state(),
+            "first_looks": looks,
+        }
+
+    def load_state(
+        self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
+    ) -> None:
+        """Go on from a state of :meth:`state`, with the images and classes of then."""
+        members = {
+            key: tensors[f"held_out.{index}"].numpy()
+            for index, key in enumerate(values["held_out"])
+        }
+        for name, image in self.data.images.items():
+            place = members.get(content_hash(image.pixels))
+            if place is None:
+                continue
+            if not image.dense:
+                self.data.held_out.restore(name, image.labels, place)
+            elif place.size:
+                self.data.held_out.hold_out_image(name, image.labels)
+            else:
+                self.data.held_out.learn_image(name, image.labels)
+        self.data.held_out.set_random_state(values["held_out_random"])
+        self._generator.set_state(tensors["generator"])
+        self.networks = []
+        for index, each in enumerate(values["networks"]):
+            network = NetworkTraining(
+                self.data, each["scale"], self.options, self._generator
+            )
+            prefix = f"{index}."
+            mine = {
+                k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)
+            }
+            network.load_state(mine, each)
+            self.networks.append(network)
+        self.steps = values["steps"]
+        self.shown = values["shown"]
+        for look in values["first_looks"]:
+            self._first_looks.append({k: np.array(v) for k, v in look.items()})
+        if self.options.head_start:
+            self.head, _ = self._head_training.fit(self.data)
+        self._changed = False
+
+
+def choose(
+    head: PartScore | None,
+    network: PartScore | None,
+    head_start: bool,
+    shown: Part,
+) -> tuple[Part, str]:
+    """Decide which part predicts, and say why in one sentence.
+
+    The network takes over when it is better than the head on strokes that neither has
+    learned; where nothing can be compared, what is shown stays.
+    """
+    if not head_start:
+        return "network", "the network predicts, since the head start is off"
+    if head is None or network is None:
+        return shown, (
+            f"the {shown} predicts; with {FEWEST_STROKES} strokes of a class, head and "
+            "network can be compared on held-out strokes"
+        )
+    better: Part = "network" if network.overall > head.overall else "head"
+    return better, (
+        f"the {better} predicts: Dice on held-out strokes is {head.overall:.3f} for "
+        f"the head and {network.overall:.3f} for the network"
+    )
+
+
+def overall(score: PartScore | None) -> float:
+    """Return the overall Dice, or -1 where nothing was scored, to rank by."""
+    return -1.0 if score is None else score.overall
+
+
+def content_hash(pixels: NDArray[Any]) -> str:
+    """Return a hash of an image's shape, type and pixels."""
+    digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode())
+    digest.update(np.ascontiguousarray(pixels).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,274 @@
+"""The images of a training, their labels, and what is held out of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_sparseseg.annotations.strokes import check_label_map, count_labels
+from napari_sparseseg.errors import ImageError, LabelError
+from napari_sparseseg.inputs.resolution import (
+    shrink,
+    shrink_labels,
+    whole,
+    working_shape,
+)
+from napari_sparseseg.learning.held_out import HELD_OUT, LEARNED, HeldOutStrokes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from napari_sparseseg.annotations.classes import ClassTable
+    from napari_sparseseg.inputs.normalisation import Normalisation
+
+#: Share of the dense images that is held out, whole, when there are at least two.
+DENSE_HELD_OUT_SHARE = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImage:
+    """An image and what is annotated in it.
+
+    Attributes
+    ----------
+    name
+        Unique within a training.
+    pixels
+        (y, x) or (y, x, c), any numeric type.
+    labels
+        (y, x) uint8 or uint16 class values, 0 = not annotated.
+    dense
+        Whether regions of it are labelled completely.
+    um_per_px
+        Pixel size in micrometres, None when unknown. Images of different known pixel
+        sizes are brought to the one of the first.
+    """
+
+    name: str
+    pixels: NDArray[Any]
+    labels: NDArray[Any]
+    dense: bool = False
+    um_per_px: float | None = None
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of the image, 1 for a grey one."""
+        return 1 if self.pixels.ndim == 2 else self.pixels.shape[2]
+
+
+@dataclass(frozen=True, eq=False)
+class WorkingImage:
+    """An image at a working resolution.
+
+    Attributes
+    ----------
+    pixels
+        (C, H, W) float32 in [0, 1].
+    learned, held_out
+        (H, W) int64: k + 1 where channel k is annotated, 0 elsewhere; no pixel is
+        annotated in both.
+    dense
+        Whether regions of it are labelled completely.
+    """
+
+    pixels: Tensor
+    learned: Tensor
+    held_out: Tensor
+    dense: bool
+
+
+class TrainingSet:
+    """Images, classes, and which strokes are held out; all may change while training.
+
+    Parameters
+    ----------
+    images
+        At least one, all with the same number of channels.
+    classes
+        The class table; values that occur in labels must be in it.
+    normalisation
+        Of all images.
+    seed
+        Decides what is held out.
+
+    Raises
+    ------
+    ImageError, LabelError
+        If images and labels do not fit each other or the class table.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[TrainingImage],
+        classes: ClassTable,
+        normalisation: Normalisation,
+        seed: int,
+    ) -> None:
+        if not images:
+            raise ImageError("no image is given; training needs at least one.")
+        self.classes = classes
+        self.normalisation = normalisation
+        self.images: dict[str, TrainingImage] = {}
+        self.held_out = HeldOutStrokes(seed)
+        self._working: dict[tuple[str, float], Tensor] = {}
+        self.put(*images)
+
+    @property
+    def um_per_px(self) -> float | None:
+        """Pixel size, in micrometres, that scales refer to; None when unknown."""
+        sizes = (image.um_per_px for image in self.images.values())
+        return next((size for size in sizes if size is not None), None)
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of the images."""
+        return next(iter(self.images.values())).n_channels
+
+    def put(self, *images: TrainingImage) -> None:
+        """Add images, or replace those of the same name, all at once."""
+        known = [*self.images.values(), *images]
+        for image in images:
+            check_label_map(image.labels, image.pixels.shape[:2], image.name)
+            self.classes.check_values(image.labels, image.name)
+            if image.n_channels != known[0].n_channels:
+                raise ImageError(
+                    f"{image.name} has {image.n_channels} channel(s), but "
+                    f"{known[0].name} has {known[0].n_channels}; train on images of "
+                    "one kind.",
+                    given=image.n_channels,
+                    expected=known[0].n_channels,
+                )
+        for image in images:
+            previous = self.images.get(image.name)
+            if previous is None or previous.pixels is not image.pixels:
+                self._forget_pixels(image.name)
+            self.images[image.name] = image
+        self.held_out.update(
+            {image.name: image.labels for image in images if not image.dense}
+        )
+        if any(image.dense for image in images):
+            self._hold_out_dense_images()
+
+    def remove(self, name: str) -> None:
+        """Take an image out."""
+        del self.images[name]
+        self._forget_pixels(name)
+        self.held_out.discard(name)
+
+    def check_trainable(self) -> None:
+        """Raise LabelError unless two classes are annotated."""
+        present = sorted(self.counts())
+        if len(present) >= 2:
+            return
+        if not present:
+            raise LabelError(
+                "no pixel is annotated; paint strokes of at least two classes."
+            )
+        name = self.classes.by_value(present[0]).name
+        raise LabelError(
+            f"only the class {name!r} is annotated; paint strokes of at least one "
+            "other class too, so that there is something to tell apart.",
+            present=present,
+        )
+
+    def counts(self) -> dict[int, tuple[int, int]]:
+        """Return pixels and strokes of each annotated class value, over all images."""
+        totals: dict[int, tuple[int, int]] = {}
+        for image in self.images.values():
+            for value, count in count_labels(image.labels).items():
+                pixels, strokes = totals.get(value, (0, 0))
+                totals[value] = (pixels + count.pixels, strokes + count.strokes)
+        return dict(sorted(totals.items()))
+
+    def working_pixels(self, scale: float) -> int:
+        """Return the pixels of all images at a working resolution."""
+        return sum(
+            math.prod(working_shape(image.labels.shape, self.scale_of(image, scale)))
+            for image in self.images.values()
+        )
+
+    def scale_of(self, image: TrainingImage, scale: float) -> float:
+        """Return the working pixels per pixel of an image of its own pixel size."""
+        if image.um_per_px is None or self.um_per_px is None:
+            return scale
+        return scale * image.um_per_px / self.um_per_px
+
+    def shrunk_labels(self, name: str, labels: ArrayLike, scale: float) -> Tensor:
+        """Return class values of an image, (y, x), as channels at a working resolution.
+
+        (H, W) int64, k + 1 where channel k is annotated, 0 elsewhere.
+        """
+        own_scale = self.scale_of(self.images[name], scale)
+        channels = self.classes.to_channels(labels)
+        return torch.from_numpy(shrink_labels(channels, own_scale))
+
+    def at(self, scale: float) -> list[WorkingImage]:
+        """Return all images at a working resolution, in the order they were added."""
+        return [self.working(name, scale) for name in self.images]
+
+    def working(self, name: str, scale: float) -> WorkingImage:
+        """Return one image at a working resolution."""
+        image = self.images[name]
+        members = self.held_out.membership[name]
+        held_out, learned = (
+            self.shrunk_labels(
+                name, np.where(members == member, image.labels, 0), scale
+            )
+            for member in (HELD_OUT, LEARNED)
+        )
+        learned[held_out > 0] = 0
+        pixels = self._pixels_at(image, scale)
+        return WorkingImage(pixels, learned, held_out, image.dense)
+
+    def _pixels_at(self, image: TrainingImage, scale: float) -> Tensor:
+        key = (image.name, scale)
+        if key not in self._working:
+            shape, own_scale = image.labels.shape, self.scale_of(image, scale)
+            self._working[key] = shrink(
+                self.normalisation.apply(image.pixels),
+                whole(shape),
+                whole(working_shape(shape, own_scale)),
+                own_scale,
+            )
+        return self._working[key]
+
+    def forget_scale(self, scale: float) -> None:
+        """Free the images kept at a working resolution that is no longer needed."""
+        for key in [key for key in self._working if key[1] == scale]:
+            del self._working[key]
+
+    def _forget_pixels(self, name: str) -> None:
+        for key in [key for key in self._working if key[0] == name]:
+            del self._working[key]
+
+    def _hold_out_dense_images(self) -> None:
+        """Hold out whole dense images; one that was learned from stays learned."""
+        dense = [image for image in self.images.values() if image.dense]
+        wanted = max(1, round(len(dense) * DENSE_HELD_OUT_SHARE))
+        if len(dense) < 2:
+            wanted = 0
+        kept = [i for i in dense if self._is_held_out(i.name)]
+        new = [i for i in dense if i.name not in self.held_out.membership]
+        chosen = {i.name for i in kept} | {
+            i.name for i in self._drawn(new, wanted - len(kept))
+        }
+        for image in dense:
+            if image.name in chosen:
+                self.held_out.hold_out_image(image.name, image.labels)
+            else:
+                self.held_out.learn_image(image.name, image.labels)
+
+    def _is_held_out(self, name: str) -> bool:
+        members = self.held_out.membership.get(name)
+        return members is not None and bool((members == HELD_OUT).any())
+
+    def _drawn(self, images: list[TrainingImage], count: int) -> list[TrainingImage]:
+        order = self.held_out.permutation(len(images))
+        return [images[i] for i in order[: max(0, count)]]

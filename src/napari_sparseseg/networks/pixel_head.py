@@ -1,0 +1,63 @@
+"""A small network that classifies each pixel by its fixed features alone."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from napari_sparseseg.networks.fixed_features import FixedFeatures
+from napari_sparseseg.networks.scoring import ScoringNetwork
+
+#: Width of each of the two hidden layers.
+HIDDEN = 64
+
+
+class PixelHead(nn.Module):
+    """Two hidden layers on standardised features, the same for every pixel.
+
+    ``(..., n_features)`` float -> ``(..., n_classes)`` scores. ``mean`` and
+    ``deviation`` (n_features,) are set when the head is fitted.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, n_features: int, n_classes: int) -> None:
+        super().__init__()
+        self.n_classes = n_classes
+        self.register_buffer("mean", Tensor(n_features).zero_())
+        self.register_buffer("deviation", Tensor(n_features).fill_(1))
+        self.layers = nn.Sequential(
+            nn.Linear(n_features, HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, n_classes),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        scores: Tensor = self.layers((features - self.mean) / self.deviation)
+        return scores
+
+
+class HeadNetwork(ScoringNetwork):
+    """Fixed features and a per-pixel head: (B, C, H, W) in [0, 1] -> class scores."""
+
+    def __init__(self, in_channels: int, n_classes: int) -> None:
+        super().__init__()
+        self.features = FixedFeatures(in_channels)
+        self.head = PixelHead(self.features.n_features, n_classes)
+
+    @property
+    def stride(self) -> int:
+        """Input pixels to one pixel of the deepest level: there is one level."""
+        return 1
+
+    @property
+    def halo(self) -> int:
+        """Radius in pixels beyond which an input pixel cannot change an output."""
+        return self.features.halo
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.features(x).permute(0, 2, 3, 1)
+        scores: Tensor = self.head(features)
+        return scores.permute(0, 3, 1, 2)
