@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Mapping
@@ -14,7 +15,11 @@ import torch
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.annotations.strokes import check_label_map
 from napari_sparseseg.errors import ImageError, LabelError, ModelFileError, OptionError
-from napari_sparseseg.inputs.normalisation import fit_normalisation, window
+from napari_sparseseg.inputs.normalisation import (
+    Normalisation,
+    fit_normalisation,
+    window,
+)
 from napari_sparseseg.io.images import check_pixels
 from napari_sparseseg.io.model_file import (
     load_checkpoint,
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from napari_sparseseg.learning.events import TrainingEvent
     from napari_sparseseg.networks.model import SegmentationModel
@@ -55,6 +61,9 @@ __all__ = [
 
 #: A checkpoint is written while training whenever this many seconds have passed.
 CHECKPOINT_S = 60.0
+
+#: Seeds lie below this, as torch wants it.
+MOST_SEEDS = 2**63
 
 
 class TrainingWishes(TypedDict, total=False):
@@ -77,7 +86,8 @@ class TrainingWishes(TypedDict, total=False):
     um_per_px
         Working resolution in micrometres per pixel; needs ``pixel_size_um``.
     pixel_size_um
-        Pixel size of the images: one number, or one for each image name.
+        Pixel size of the images: one number, or one for each image name (of a dense
+        image with " (dense)" behind it where a sparse one has the same name).
     window
         (centre, width) of the intensities, as for CT in HU. Default: percentiles of
         grey images, the range of 8-bit colours.
@@ -191,14 +201,35 @@ def run(
             yield event
             now = time.perf_counter()
             if checkpoint is not None and now - saved > CHECKPOINT_S:
-                save_checkpoint(checkpoint, *trainer.state())
+                write_checkpoint(trainer, checkpoint)
                 saved = now
             if seconds is not None and now - started >= seconds:
                 break
     finally:
         if checkpoint is not None:
-            save_checkpoint(checkpoint, *trainer.state())
+            write_checkpoint(trainer, checkpoint)
     return trainer.model().to("cpu")
+
+
+def write_checkpoint(trainer: Trainer, path: str | Path) -> None:
+    """Write all that a training needs to go on, completely or not at all.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    save_checkpoint(path, *state_of(trainer))
+
+
+def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what a checkpoint holds: tensors, and JSON values."""
+    tensors, values = trainer.state()
+    setting = {
+        "recipe": trainer.options.recipe_name,
+        "normalisation": dataclasses.asdict(trainer.data.normalisation),
+    }
+    return tensors, values | setting
 
 
 def make_trainer(
@@ -223,7 +254,9 @@ def make_trainer(
     if not both:
         raise ImageError("no image is given; training needs at least one.")
     options = _options(wishes, bool(dense), both)
-    classes = wishes.get("classes") or classes_of(each.labels for each in both)
+    classes = wishes.get("classes")
+    if classes is None:
+        classes = classes_of(each.labels for each in both)
     hu = wishes.get("window")
     normalisation = (
         fit_normalisation(each.pixels for each in both) if hu is None else window(*hu)
@@ -245,8 +278,9 @@ def training_images(
 
     Raises
     ------
-    ImageError, LabelError
-        If an image or a label map cannot be used, or has no partner.
+    ImageError, LabelError, OptionError
+        If an image, its label map or its pixel size cannot be used, or one of image
+        and label map has no partner.
     """
     pixels_of, labels_of = named(images), named(labels)
     if pixels_of.keys() != labels_of.keys():
@@ -258,16 +292,21 @@ def training_images(
         )
     sizes = pixel_size_um if isinstance(pixel_size_um, Mapping) else {}
     common = None if isinstance(pixel_size_um, Mapping) else pixel_size_um
-    return [
-        TrainingImage(
-            name=f"{name} (dense)" if dense else name,
-            pixels=check_pixels(pixels, name),
-            labels=check_label_map(labels_of[name], pixels.shape[:2], name),
-            dense=dense,
-            um_per_px=sizes.get(name, common),
+    prepared = []
+    for name, pixels in pixels_of.items():
+        full_name = f"{name} (dense)" if dense else name
+        um_per_px = sizes.get(full_name, sizes.get(name, common))
+        check_positive(f"the pixel size of {full_name} in um", um_per_px)
+        prepared.append(
+            TrainingImage(
+                name=full_name,
+                pixels=check_pixels(pixels, full_name),
+                labels=check_label_map(labels_of[name], pixels.shape[:2], full_name),
+                dense=dense,
+                um_per_px=um_per_px,
+            )
         )
-        for name, pixels in pixels_of.items()
-    ]
+    return prepared
 
 
 def named(images: Images) -> dict[str, NDArray[Any]]:
@@ -299,25 +338,58 @@ def resume(trainer: Trainer, checkpoint: str | Path | None) -> None:
             "first.",
             path=str(checkpoint),
         )
-    tensors, values = load_checkpoint(checkpoint)
-    network = trainer.options.network
+    _, values_now = state_of(trainer)
+    tensors, values = load_checkpoint(checkpoint, values_now.keys())
+    try:
+        _take_normalisation(trainer, values)
+        _check_same_training(trainer, values, checkpoint)
+        trainer.load_state(tensors, values)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelFileError(
+            f"{checkpoint} is no state of a training ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}); the file is damaged: train without "
+            "resume.",
+            path=str(checkpoint),
+        ) from error
+
+
+def _take_normalisation(trainer: Trainer, values: Mapping[str, Any]) -> None:
+    """Let the network see intensities as before, even with other images."""
+    before = Normalisation(**values["normalisation"])
+    if "window" not in (before.kind, trainer.data.normalisation.kind):
+        trainer.data.normalisation = before
+
+
+def _check_same_training(
+    trainer: Trainer, values: Mapping[str, Any], checkpoint: str | Path
+) -> None:
+    data, options = trainer.data, trainer.options
+    network = {"name": options.network.name, "options": dict(options.network.options)}
+    learned_at = [each["scale"] for each in values["networks"]]
+    scales = [options.scale] if options.scale and learned_at else learned_at
     for what, given, expected in (
-        ("classes", trainer.data.classes.to_json(), values["classes"]),
+        ("classes", _classes(data.classes.to_json()), _classes(values["classes"])),
+        ("network", network, values["network"]),
+        ("channels", data.n_channels, values["channels"]),
+        ("recipe", options.recipe_name, values["recipe"]),
         (
-            "network",
-            {"name": network.name, "options": dict(network.options)},
-            values["network"],
+            "normalisation",
+            dataclasses.asdict(data.normalisation),
+            values["normalisation"],
         ),
-        ("channels", trainer.data.n_channels, values["channels"]),
+        ("scales", scales, learned_at),
     ):
         if given != expected:
             raise ModelFileError(
-                f"the training in {checkpoint} had {what} {expected}, but now they are "
-                f"{given}; give the same, or train without resume.",
+                f"the training in {checkpoint} had the {what} {expected}, but now "
+                f"{given} is given; give the same, or train without resume.",
                 given=given,
                 expected=expected,
             )
-    trainer.load_state(tensors, values)
+
+
+def _classes(table: Mapping[str, Any]) -> str:
+    return ", ".join(f"{each['value']} {each['name']}" for each in table["classes"])
 
 
 def predict(
@@ -354,7 +426,10 @@ def predict(
     ------
     ImageError
         If the image cannot be used or has other channels than the model.
+    OptionError
+        If the pixel size or the device cannot be used.
     """
+    check_positive("the pixel size in um", pixel_size_um)
     options = PredictOptions(probabilities=probabilities, um_per_px=pixel_size_um)
     labels, maps = predict_image(
         model.to(choose_device(device)), check_pixels(np.asarray(image)), options
@@ -377,8 +452,9 @@ def choose_device(device: str) -> str:
     }
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if has[name])
-    kind = device.partition(":")[0]
-    if not has.get(kind, False):
+    kind, _, index = device.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if not has.get(kind, False) or (index and index not in map(str, range(count))):
         there = ", ".join(name for name, is_there in has.items() if is_there)
         raise OptionError(
             f"the device {device!r} is not there; this machine has {there}.",
@@ -389,17 +465,28 @@ def choose_device(device: str) -> str:
 
 def check_limits(steps: int | None, seconds: float | None) -> None:
     """Raise OptionError unless the limits of a training are above 0."""
-    for name, limit in (("steps", steps), ("seconds", seconds)):
-        if limit is not None and not (limit > 0 and math.isfinite(limit)):
-            raise OptionError(
-                f"{name} is {limit}; expected a number above 0.", limit=limit
-            )
+    check_positive("steps", steps)
+    check_positive("seconds", seconds)
+
+
+def check_positive(what: str, number: float | None) -> None:
+    """Raise OptionError unless a number, where it is given, is above 0 and finite."""
+    if number is not None and not (number > 0 and math.isfinite(number)):
+        raise OptionError(
+            f"{what} is {number}; expected a number above 0.", number=number
+        )
 
 
 def _options(
     wishes: TrainingWishes, has_dense: bool, images: Sequence[TrainingImage]
 ) -> TrainingOptions:
     device = choose_device(wishes.get("device", "auto"))
+    seed = wishes.get("seed", 0)
+    if not 0 <= seed < MOST_SEEDS:
+        raise OptionError(
+            f"the seed is {seed}; expected a number from 0 to {MOST_SEEDS - 1}.",
+            seed=seed,
+        )
     preset = wishes.get("preset", "auto")
     if preset == "auto":
         preset = "light" if device == "cpu" else "paper"
@@ -426,7 +513,7 @@ def _options(
         recipe_name=recipe,
         scale=_scale(wishes, images),
         head_start=wishes.get("head_start", True),
-        seed=wishes.get("seed", 0),
+        seed=seed,
         device=device,
     )
 
@@ -434,6 +521,14 @@ def _options(
 def _scale(wishes: TrainingWishes, images: Sequence[TrainingImage]) -> float | None:
     scale, um_per_px = wishes.get("scale", "auto"), wishes.get("um_per_px")
     if um_per_px is not None:
+        if scale != "auto":
+            raise OptionError(
+                f"the scale {scale} and the working resolution {um_per_px} um per px "
+                "are both given; give one of them.",
+                scale=scale,
+                um_per_px=um_per_px,
+            )
+        check_positive("the working resolution in um per px", um_per_px)
         size = next((i.um_per_px for i in images if i.um_per_px is not None), None)
         if size is None:
             raise OptionError(
@@ -441,7 +536,7 @@ def _scale(wishes: TrainingWishes, images: Sequence[TrainingImage]) -> float | N
                 "size of the images is not known; give a scale instead.",
                 um_per_px=um_per_px,
             )
-        scale = size / um_per_px if um_per_px > 0 else 0.0
+        scale = size / um_per_px
     if scale == "auto":
         return None
     if not 0 < scale <= 4:

@@ -7,16 +7,20 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from napari_sparseseg.errors import OptionError, SparseSegError
+from napari_sparseseg.errors import OptionError, OutputError, SparseSegError
+
+if TYPE_CHECKING:
+    from napari_sparseseg.learning.trainer import Trainer
 
 #: Exit codes: some inputs failed, the others done; bad input or usage; interrupted.
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -61,6 +65,10 @@ class Talk:
         text = json.dumps(content, indent=1)
         if self.json_path == Path("-"):
             print(text)
+            return
+        if self.json_path.exists() and not self.json_path.is_file():
+            # A pipe or a device, such as /dev/stdout, cannot be replaced.
+            self.json_path.write_text(text + "\n", encoding="utf-8")
             return
         from napari_sparseseg.io.atomic import write_atomically
 
@@ -186,15 +194,17 @@ def train(
     json_path: Json = None,
 ) -> None:
     """Learn from sparse label maps; a checkpoint beside the model allows to go on."""
-    from napari_sparseseg.api import check_limits, run, save_model
-    from napari_sparseseg.folders import make_folder, trainer_of_folders
+    from napari_sparseseg.api import check_limits, save_model
+    from napari_sparseseg.folders import trainer_of_folders
 
     talk = Talk(json_path)
     check_limits(steps, seconds)
     if steps is None and seconds is None:
         seconds = DEFAULT_SECONDS
-    make_folder(model.resolve().parent)
-    checkpoint = model.with_name(f"{model.stem}.checkpoint.safetensors")
+    name = model.name.removesuffix(".safetensors")
+    checkpoint = model.with_name(f"{name}.checkpoint.safetensors")
+    for path in (model, checkpoint):
+        check_place(path)
     # The words of the user go in as they are: what they may be is checked there.
     wishes: Any = {
         "balance": balance,
@@ -214,22 +224,19 @@ def train(
     )
     for sentence in (*inputs.notes, *inputs.failures):
         talk.say(sentence)
-    clock = Clock()
-    interrupted = False
-    with talk.progress(steps or seconds or 1) as show:
-        try:
-            for event in run(trainer, steps, seconds, checkpoint):
-                clock.take(event)
-                show(clock.seconds if steps is None else clock.steps, clock.state)
-        except KeyboardInterrupt:
-            interrupted = True
+    ended_by = learn(talk, trainer, steps, seconds, checkpoint)
+    if ended_by is not None and trainer.head is None and not trainer.networks:
+        talk.say("stopped before anything was learned; no model is written")
+        raise ended_by
     trained = trainer.model()
     save_model(trained.to("cpu"), model)
     report = describe(trained)
     talk.console.print(model_table(report))
     talk.say(f"saved: {model}")
     talk.result(report | {"failures": inputs.failures})
-    if interrupted:
+    if isinstance(ended_by, SparseSegError):
+        raise ended_by
+    if ended_by is not None:
         talk.say(
             f"stopped after {trainer.steps} steps; go on with the same command and "
             f"--resume, from the checkpoint {checkpoint}"
@@ -326,6 +333,55 @@ def info(
     talk.result(report)
 
 
+def learn(
+    talk: Talk,
+    trainer: Trainer,
+    steps: int | None,
+    seconds: float | None,
+    checkpoint: Path,
+) -> KeyboardInterrupt | OutputError | None:
+    """Run a training and tell about it; return what ended it early, if anything."""
+    from napari_sparseseg.api import run
+
+    clock = Clock()
+    with talk.progress(steps or seconds or 1) as show:
+        try:
+            with closing(run(trainer, steps, seconds, checkpoint)) as events:
+                for event in events:
+                    clock.take(event)
+                    show(clock.seconds if steps is None else clock.steps, clock.state)
+        # After a checkpoint that cannot be written the model, which is smaller, may be.
+        except (KeyboardInterrupt, OutputError) as error:
+            return error
+    return None
+
+
+def check_place(model: Path) -> None:
+    """Make sure, before hours of learning, that a model can be written in the end.
+
+    Raises
+    ------
+    OutputError
+        If it cannot, or something else lies there.
+    """
+    from napari_sparseseg.folders import check_writable, make_folder
+    from napari_sparseseg.io.model_file import is_own_file
+
+    make_folder(model.resolve().parent)
+    check_writable(model.resolve().parent)
+    if model.exists() and not is_own_file(model) and not is_empty(model):
+        raise OutputError(
+            f"{model} is no model of this program, but the new one would take its "
+            "place; choose another name.",
+            path=str(model),
+        )
+
+
+def is_empty(path: Path) -> bool:
+    """Tell whether a path is a file without content, as ``mktemp`` makes them."""
+    return path.is_file() and path.stat().st_size == 0
+
+
 class Clock:
     """Follows a training: time, steps, and its state in one line."""
 
@@ -385,37 +441,40 @@ def describe(model: Any) -> dict[str, Any]:
 
 def model_table(report: dict[str, Any]) -> Table:
     """Return the table of a model's classes."""
+    from napari_sparseseg.learning.judge import NAMES
+
+    scales = ", ".join(f"{part} {scale:g}" for part, scale in report["scales"].items())
     title = (
-        f"{report['shown']} predicts, scale {report['scales'][report['shown']]:g}, "
-        f"balance {report['balancing']}, {report['steps']} steps, seed {report['seed']}"
+        f"{NAMES[report['shown']]}; balance {report['balancing']}, {report['steps']} "
+        f"steps, seed {report['seed']}"
     )
     table = Table(title=title)
-    for column in ("value", "class", "strokes", "pixels", "head", "network"):
+    for column in ("value", "class", "strokes", "pixels", *NAMES):
         table.add_column(column, justify="left" if column == "class" else "right")
     for each in report["classes"]:
         value = str(each["value"])
-        dice = [
-            report["held_out_dice"].get(part, {}).get(value)
-            for part in ("head", "network")
-        ]
+        dice = [report["held_out_dice"].get(part, {}).get(value) for part in NAMES]
         table.add_row(
             value,
-            each["name"],
+            escape(each["name"]),
             str(report["strokes"].get(value, 0)),
             str(report["pixels"].get(value, 0)),
             *map(number, dice),
         )
-    table.caption = "head, network: Dice on held-out strokes"
+    table.caption = (
+        f"{', '.join(NAMES)}: Dice on held-out strokes\nworking pixels per image pixel: "
+        f"{scales}"
+    )
     return table
 
 
 def score_table(title: str, content: dict[str, Any]) -> Table:
     """Return the table of scores."""
-    table = Table(title=title)
+    table = Table(title=escape(title))
     table.add_column("class")
     table.add_column("Dice", justify="right")
     for name, dice in content["dice"].items():
-        table.add_row(name, number(dice))
+        table.add_row(escape(name), number(dice))
     table.add_section()
     table.add_row("overall", number(content["overall_dice"]))
     table.add_row("pixel accuracy", number(content["pixel_accuracy"]))
@@ -451,6 +510,12 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether memory did not suffice, for which torch has RuntimeErrors."""
+    said = ("out of memory", "allocate memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
+
+
 def main() -> None:
     """Run the command; bad input gives one sentence and exit code 2."""
     # A cluster ends jobs by this signal: they leave a checkpoint like any other.
@@ -460,7 +525,9 @@ def main() -> None:
     except SparseSegError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         print(
             "error: the memory does not suffice; close other programs, or use smaller "
             "images or a smaller scale.",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from napari_sparseseg.annotations.classes import (
     ClassTable,
@@ -14,11 +17,13 @@ from napari_sparseseg.annotations.classes import (
 from napari_sparseseg.annotations.strokes import check_label_map
 from napari_sparseseg.api import choose_device, make_trainer
 from napari_sparseseg.errors import (
+    ClassTableError,
     ImageError,
     LabelError,
     OutputError,
 )
 from napari_sparseseg.io.images import (
+    IMAGE_SUFFIXES,
     ImageFile,
     is_prediction,
     list_images,
@@ -26,6 +31,7 @@ from napari_sparseseg.io.images import (
     read_image,
     read_label_map,
     read_probabilities,
+    stem_of,
     write_label_map,
     write_probabilities,
 )
@@ -33,7 +39,7 @@ from napari_sparseseg.learning.metrics import Scores, evaluate
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -61,7 +67,7 @@ class Inputs:
     notes
         Sentences on inputs that were left out rightly.
     classes
-        The class table found beside the label maps, if any.
+        The class table that was given or found beside the label maps, if any.
     """
 
     images: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -98,8 +104,10 @@ class FileDone:
     seconds: float
 
 
-def read_pairs(images: Path, labels: Path) -> Inputs:
+def read_pairs(images: Path, labels: Path, classes: ClassTable | None) -> Inputs:
     """Read images and their label maps; files that cannot be used are named.
+
+    Without *classes* the class tables beside the label maps are read, and become one.
 
     Raises
     ------
@@ -107,7 +115,7 @@ def read_pairs(images: Path, labels: Path) -> Inputs:
         If there is no pair of an image and a label map at all.
     """
     match = match_by_stem(list_images(images), list_images(labels))
-    inputs = Inputs()
+    inputs = Inputs(classes=classes)
     inputs.notes += [f"{stem}: no label map, left out" for stem in match.images_only]
     inputs.failures += [
         f"{stem}: there is a label map in {labels}, but no image of this name in "
@@ -125,14 +133,42 @@ def read_pairs(images: Path, labels: Path) -> Inputs:
             label_map = check_label_map(
                 read_label_map(label_path), image.data.shape[:2], str(label_path)
             )
-            table = find_class_table(label_path)
         except (ImageError, LabelError) as error:
             inputs.failures.append(f"{stem}: {error}")
             continue
         inputs.images[stem], inputs.labels[stem] = image.data, label_map
         inputs.pixel_size_um[stem] = image.um_per_px
-        inputs.classes = inputs.classes or table
+        if classes is None:
+            table = find_class_table(label_path)
+            inputs.classes = merge_class_tables(inputs.classes, table)
     return inputs
+
+
+def merge_class_tables(
+    first: ClassTable | None, second: ClassTable | None
+) -> ClassTable | None:
+    """Return a table with the classes of both, None where there is neither.
+
+    Raises
+    ------
+    ClassTableError
+        If a value stands for two classes.
+    """
+    if first is None or second is None:
+        return first or second
+    by_value = {each.value: each for each in second} | {
+        each.value: each for each in first
+    }
+    for each in second:
+        name = by_value[each.value].name
+        if name != each.name:
+            raise ClassTableError(
+                f"the class tables beside the label maps call the value {each.value} "
+                f"{name!r} and {each.name!r}; give the right table with --classes.",
+                names=[name, each.name],
+            )
+    retired = (first.retired | second.retired) - by_value.keys()
+    return ClassTable(tuple(by_value.values()), retired)
 
 
 def trainer_of_folders(
@@ -162,22 +198,25 @@ def trainer_of_folders(
     SparseSegError
         If nothing can be learned; the message says why.
     """
-    sparse = read_pairs(images, labels)
+    given = None if classes is None else read_class_table(classes)
+    sparse = read_pairs(images, labels, given)
     if (dense_images is None) != (dense_labels is None):
         raise LabelError(
             "dense images and dense labels go together, but only one of them is given; "
             "give both folders."
         )
     if dense_images is not None and dense_labels is not None:
-        dense = read_pairs(dense_images, dense_labels)
+        dense = read_pairs(dense_images, dense_labels, given)
         wishes = wishes | {"dense_images": dense.images, "dense_labels": dense.labels}
         sparse.failures += dense.failures
         sparse.notes += dense.notes
-        sparse.pixel_size_um |= dense.pixel_size_um
-    table = sparse.classes if classes is None else read_class_table(classes)
+        sparse.pixel_size_um |= {
+            f"{stem} (dense)": size for stem, size in dense.pixel_size_um.items()
+        }
+        sparse.classes = merge_class_tables(sparse.classes, dense.classes)
     if not sparse.images and sparse.failures:
         raise LabelError(f"none of the images can be used: {sparse.failures[0]}")
-    wishes = wishes | {"classes": table, "pixel_size_um": sparse.pixel_size_um}
+    wishes = wishes | {"classes": sparse.classes, "pixel_size_um": sparse.pixel_size_um}
     return make_trainer(sparse.images, sparse.labels, **wishes), sparse
 
 
@@ -193,9 +232,10 @@ def iter_predict_folder(
     """Predict each image of a folder and write its label map.
 
     Writes ``OUT/STEM.png`` with class values, ``OUT/STEM.classes.json``, and with
-    *probabilities* ``OUT/probabilities/STEM.tif``, (C, y, x) float32. A file that is
-    no prediction, such as an annotation or the image itself, is replaced only with
-    *overwrite*.
+    *probabilities* ``OUT/probabilities/STEM.tif``, (C, y, x) float32; without, those of
+    an earlier prediction are removed. Where *out* holds a file of the same stem that is
+    no prediction, such as an annotation or the image itself, nothing is written unless
+    *overwrite* asks for it.
 
     Raises
     ------
@@ -206,10 +246,12 @@ def iter_predict_folder(
     if not overwrite:
         _spare_other_files(out, files)
     make_folder(out / PROBABILITIES if probabilities else out)
+    check_writable(out)
     model = model.to(choose_device(device))
     for done, (stem, path) in enumerate(files.items(), 1):
         started = time.perf_counter()
         failure = warning = None
+        probability_path = out / PROBABILITIES / f"{stem}.tif"
         try:
             image = read_image(path)
             warning = _size_warning(model, image)
@@ -217,13 +259,18 @@ def iter_predict_folder(
                 probabilities=probabilities, um_per_px=image.um_per_px
             )
             labels, maps = predict_image(model, image.data, options)
+            if _is_probabilities(probability_path):
+                # Of an earlier prediction: they do not belong to the new labels.
+                probability_path.unlink()
             write_label_map(
                 out / f"{stem}.png", labels, model.info.classes, prediction=True
             )
             if maps is not None:
-                write_probabilities(out / PROBABILITIES / f"{stem}.tif", maps)
+                write_probabilities(probability_path, maps)
         except ImageError as error:
             failure = str(error)
+        except (MemoryError, torch.OutOfMemoryError):
+            failure = "the memory does not suffice; cut the image into smaller ones"
         seconds = time.perf_counter() - started
         yield FileDone(stem, done, len(files), failure, warning, seconds)
 
@@ -258,13 +305,13 @@ def evaluate_folders(
             expected = check_label_map(
                 read_label_map(truth_path), found.shape, str(truth_path)
             )
+            probability_path = prediction_path.parent / PROBABILITIES / f"{stem}.tif"
+            if probability_path.exists():
+                maps[stem] = read_probabilities(probability_path)
         except (ImageError, LabelError) as error:
             failures.append(f"{stem}: {error}")
             continue
         predicted[stem], true[stem] = found, expected
-        probability_path = prediction_path.parent / PROBABILITIES / f"{stem}.tif"
-        if probability_path.exists():
-            maps[stem] = read_probabilities(probability_path)
     if not predicted:
         raise LabelError(f"nothing can be scored: {failures[0]}")
     complete = maps.keys() == predicted.keys()
@@ -288,17 +335,51 @@ def make_folder(path: Path) -> None:
         ) from error
 
 
-def _spare_other_files(out: Path, stems: Iterable[str]) -> None:
-    """Raise OutputError if a prediction would replace what is no prediction."""
-    targets = [out / f"{stem}.png" for stem in stems]
-    others = [path for path in targets if path.exists() and not is_prediction(path)]
+def check_writable(folder: Path) -> None:
+    """Raise OutputError unless files can be written to a folder."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise OutputError(
+            f"nothing can be written to the folder {folder}: {error.strerror}; choose "
+            "another one.",
+            path=str(folder),
+        ) from error
+
+
+def _spare_other_files(out: Path, images: Mapping[str, Path]) -> None:
+    """Raise OutputError if a prediction would replace what is no prediction.
+
+    A label map in another format, say ``a.tif``, counts too: ``a.classes.json``, which
+    belongs to it, would be replaced.
+    """
+    there = sorted(out.iterdir()) if out.is_dir() else []
+    others = [
+        path
+        for path in there
+        if path.is_file()
+        and path.name.lower().endswith(IMAGE_SUFFIXES)
+        and stem_of(path) in images
+        and not is_prediction(path)
+    ]
+    maps = [out / PROBABILITIES / f"{stem}.tif" for stem in images]
+    others += [path for path in maps if path.exists() and not _is_probabilities(path)]
     if others:
         raise OutputError(
-            f"{out} holds {others[0].name}, which is no prediction and would be "
-            f"replaced{f', and {len(others) - 1} more' if others[1:] else ''}; choose "
+            f"{others[0]} is no prediction, but a prediction of this name would take "
+            f"its place{f' and {len(others) - 1} more' if others[1:] else ''}; choose "
             "another folder, or ask for it with --overwrite.",
             paths=[str(path) for path in others],
         )
+
+
+def _is_probabilities(path: Path) -> bool:
+    try:
+        read_probabilities(path)
+    except ImageError:
+        return False
+    return True
 
 
 def _size_warning(model: SegmentationModel, image: ImageFile) -> str | None:

@@ -46,7 +46,8 @@ class Normalisation:
         NaN becomes 0.
         """
         array = image[..., None] if image.ndim == 2 else image
-        x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        # A copy even of float32, since torch warns of arrays that cannot be written.
+        x = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
         x = ((x - self.low) / (self.high - self.low)).clamp(0, 1).nan_to_num(0)
         return x.permute(2, 0, 1).contiguous()
 
@@ -83,30 +84,36 @@ def fit_normalisation(images: Iterable[NDArray[Any]]) -> Normalisation:
     Raises
     ------
     ImageError
-        If all pixels of all images have the same value.
+        If all pixels of all images have the same value, or none is finite.
     """
     images = list(images)
-    if all(image.dtype == np.uint8 and image.ndim == 3 for image in images):
-        low, high = 0.0, 255.0
-        kind: Literal["range", "percentiles"] = "range"
-        if all(image.min() == image.max() for image in images):
-            low = high
-    else:
-        sample = np.concatenate([_sampled(image) for image in images])
-        low, high = (float(p) for p in np.percentile(sample, PERCENTILES))
-        if low == high:
-            low, high = float(sample.min()), float(sample.max())
-        kind = "percentiles"
-    if low == high:
+    extents = [(part.min(), part.max()) for part in map(_finite, images) if part.size]
+    low = float(min((start for start, _ in extents), default=np.nan))
+    high = float(max((stop for _, stop in extents), default=np.nan))
+    if not low < high:
         raise ImageError(
             f"all pixels of the training images have the value {images[0].flat[0]}; "
             "nothing can be learned from a constant image: check the files."
         )
-    return Normalisation(kind, low, high)
+    if all(_is_8_bit_colour(image) for image in images):
+        return Normalisation("range", 0.0, 255.0)
+    sample = np.concatenate([_sampled(image) for image in images])
+    start, stop = (float(p) for p in np.percentile(sample, PERCENTILES))
+    if start < stop:
+        low, high = start, stop
+    return Normalisation("percentiles", low, high)
+
+
+def _is_8_bit_colour(image: NDArray[Any]) -> bool:
+    return image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] > 1
+
+
+def _finite(values: NDArray[Any]) -> NDArray[Any]:
+    return values if values.dtype.kind in "iub" else values[np.isfinite(values)]
 
 
 def _sampled(image: NDArray[Any]) -> NDArray[np.float32]:
-    values = image.reshape(-1)
-    step = max(1, values.size // SAMPLED_PIXELS)
-    sampled = values[::step].astype(np.float32)
-    return sampled[np.isfinite(sampled)]
+    n_pixels = image.shape[0] * image.shape[1]
+    # Whole pixels: every n-th number could always be of the same channel.
+    pixels = image.reshape(n_pixels, -1)[:: -(-n_pixels // SAMPLED_PIXELS)]
+    return _finite(pixels.astype(np.float32)).reshape(-1)

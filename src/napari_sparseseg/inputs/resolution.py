@@ -44,18 +44,17 @@ def source_region(region: Region, scale: float, shape: tuple[int, ...]) -> Regio
     return (y0, x0, y1, x1)
 
 
-def target_region(region: Region, scale: float, shape: tuple[int, ...]) -> Region:
-    """Return the image pixels whose centres lie in a working *region*.
-
-    The targets of regions that tile the working grid tile the image.
-    """
+def interpolated_region(target: Region, scale: float, shape: tuple[int, ...]) -> Region:
+    """Return the working pixels that :func:`enlarge` needs for a *target*."""
     end = working_shape(shape, scale)
     bounds = []
     for axis in (0, 1):
-        start, stop = region[axis], region[axis + 2]
-        first = max(0, math.ceil(start / scale - 0.5))
-        last = shape[axis] if stop >= end[axis] else math.ceil(stop / scale - 0.5)
-        bounds.append((min(first, shape[axis]), min(last, shape[axis])))
+        first = math.floor((target[axis] + 0.5) * scale - 0.5)
+        last = math.floor((target[axis + 2] - 0.5) * scale - 0.5) + 2
+        if scale == 1:
+            last -= 1
+        start = min(max(0, first), end[axis] - 1)
+        bounds.append((start, min(max(last, start + 1), end[axis])))
     (y0, y1), (x0, x1) = bounds
     return (y0, x0, y1, x1)
 

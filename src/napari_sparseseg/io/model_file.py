@@ -8,10 +8,11 @@ model is described in ``docs/model_file.md``.
 from __future__ import annotations
 
 import json
+import math
 import platform
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from napari_sparseseg.errors import ClassTableError, ModelFileError, OptionError
 from napari_sparseseg.inputs.normalisation import Normalisation
 from napari_sparseseg.io.atomic import write_atomically
 from napari_sparseseg.networks.model import (
+    PARTS_OF,
     ModelInfo,
     Part,
     SegmentationModel,
@@ -31,7 +33,7 @@ from napari_sparseseg.networks.model import (
 from napari_sparseseg.networks.registry import NetworkSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from torch import Tensor
 
@@ -41,17 +43,33 @@ Kind = Literal["model", "checkpoint"]
 VERSION = 1
 
 _ENTRY = "napari-sparseseg"
+_ENTRY_KEYS = {"kind", "version", "content"}
 _PARTS: tuple[Part, ...] = ("head", "network")
+_NORMALISATIONS = ("range", "percentiles", "window")
+_TRAINING_TYPES = {
+    "recipe": str,
+    "balancing": str,
+    "seed": int,
+    "steps": int,
+    "images": int,
+    "pixels": dict,
+    "strokes": dict,
+    "held_out_dice": dict,
+}
+_OBJECTS = {
+    "normalisation": {"kind", "low", "high"},
+    "network": {"name", "options"},
+    "training": set(_TRAINING_TYPES),
+}
 _MODEL_KEYS = {
     "classes",
     "in_channels",
-    "normalisation",
     "scales",
     "shown",
-    "network",
     "um_per_px",
-    "training",
     "versions",
+    *_OBJECTS,
+    *(f"{name}.{key}" for name, keys in _OBJECTS.items() for key in keys),
 }
 
 
@@ -64,6 +82,9 @@ def save_model(model: SegmentationModel, path: str | Path) -> None:
         If the file cannot be written.
     """
     info = model.info
+    training = dict(info.training)
+    # A model that is loaded and saved again keeps the versions that trained it.
+    made_with = training.pop("versions", None) or versions()
     content = {
         "classes": info.classes.to_json(),
         "in_channels": info.in_channels,
@@ -76,8 +97,8 @@ def save_model(model: SegmentationModel, path: str | Path) -> None:
         "shown": info.shown,
         "network": {"name": info.network.name, "options": dict(info.network.options)},
         "um_per_px": info.um_per_px,
-        "training": dict(info.training),
-        "versions": versions(),
+        "training": training,
+        "versions": made_with,
     }
     tensors = {
         f"{name}.{key}": value
@@ -97,17 +118,19 @@ def load_model(path: str | Path) -> SegmentationModel:
         that are not known or lacks some that are needed; the message names them.
     """
     content, tensors = _read(path, "model")
-    _check_keys(path, "model", set(content), _MODEL_KEYS)
+    _check_keys(path, "model", _keys(content), _MODEL_KEYS)
+    names = [
+        name for name in _PARTS if any(key.startswith(f"{name}.") for key in tensors)
+    ]
     try:
+        _check_values(content, names)
         info = _info(content)
-        parts = {
-            name: build_part(name, info)
-            for name in _PARTS
-            if any(key.startswith(f"{name}.") for key in tensors)
-        }
-    except (ClassTableError, OptionError, KeyError, TypeError, ValueError) as error:
+        parts = {name: build_part(name, info) for name in names}
+    # torch's errors on sizes that are impossible or too large are RuntimeErrors.
+    except (ClassTableError, OptionError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
         raise ModelFileError(
-            f"{path} does not describe a model that can be built: {error}.",
+            f"{path} does not describe a model that can be built: {reason}.",
             path=str(path),
         ) from error
     expected = {
@@ -139,16 +162,38 @@ def save_checkpoint(
     _write(path, "checkpoint", content, tensors)
 
 
-def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_checkpoint(
+    path: str | Path, keys: Collection[str]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the state of a training written by :func:`save_checkpoint`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    keys
+        What its content must have.
 
     Raises
     ------
     ModelFileError
-        If the file cannot be read or is no checkpoint.
+        If the file cannot be read, is no checkpoint, is of a later version, or has keys
+        that are not known or lacks some that are needed; the message names them.
     """
     content, tensors = _read(path, "checkpoint")
+    _check_keys(path, "checkpoint", set(content), set(keys))
     return tensors, content
+
+
+def is_own_file(path: str | Path) -> bool:
+    """Tell whether a file is a model or a checkpoint of any version."""
+    if not Path(path).is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _ENTRY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def versions() -> dict[str, str]:
@@ -161,10 +206,63 @@ def versions() -> dict[str, str]:
     }
 
 
+def _keys(content: Mapping[str, Any]) -> set[str]:
+    """Return the keys of a model's content, with a dot those of objects in it."""
+    inner = {
+        f"{name}.{key}"
+        for name in _OBJECTS
+        if isinstance(content.get(name), dict)
+        for key in content[name]
+    }
+    return {*content, *inner}
+
+
+def _check_values(content: Mapping[str, Any], parts: Collection[Part]) -> None:
+    """Raise ValueError if a value cannot be, given the parts that have weights."""
+    in_channels, scales = content["in_channels"], content["scales"]
+    kind, low, high = (content["normalisation"][key] for key in ("kind", "low", "high"))
+    options, um_per_px = content["network"]["options"], content["um_per_px"]
+    shown = content["shown"]
+    checks = [
+        ("in_channels", in_channels, isinstance(in_channels, int) and in_channels > 0),
+        ("normalisation.kind", kind, kind in _NORMALISATIONS),
+        ("normalisation.low and .high", [low, high], _is_interval(low, high)),
+        ("scales", scales, isinstance(scales, dict) and set(scales) == set(parts)),
+        ("shown", shown, shown in PARTS_OF and {*PARTS_OF[shown]} <= {*parts}),
+        ("network.options", options, isinstance(options, dict)),
+        ("um_per_px", um_per_px, um_per_px is None or _is_positive(um_per_px)),
+        ("versions", content["versions"], isinstance(content["versions"], dict)),
+    ]
+    checks += [
+        (f"training.{key}", value, isinstance(value, _TRAINING_TYPES[key]))
+        for key, value in content["training"].items()
+    ]
+    if isinstance(scales, dict):
+        checks += [(f"scales.{k}", v, _is_positive(v)) for k, v in scales.items()]
+    for name, value, fits in checks:
+        if not fits:
+            raise ValueError(f"{name} cannot be {value!r}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_interval(low: object, high: object) -> bool:
+    return _is_number(low) and _is_number(high) and low < high
+
+
+def _is_positive(value: object) -> bool:
+    return _is_number(value) and value > 0
+
+
 def _info(content: Mapping[str, Any]) -> ModelInfo:
     normalisation = content["normalisation"]
+    classes = ClassTable.from_json(content["classes"])
+    if not len(classes):
+        raise ValueError("it has no classes")
     return ModelInfo(
-        classes=ClassTable.from_json(content["classes"]),
+        classes=classes,
         in_channels=int(content["in_channels"]),
         normalisation=Normalisation(
             normalisation["kind"], normalisation["low"], normalisation["high"]
@@ -211,35 +309,63 @@ def _read(path: str | Path, kind: Kind) -> tuple[dict[str, Any], dict[str, Tenso
             "napari-sparseseg.",
             path=str(path),
         )
-    entry = json.loads(metadata[_ENTRY])
-    if entry["version"] > VERSION:
+    return _content(path, kind, metadata[_ENTRY]), tensors
+
+
+def _content(path: str | Path, kind: Kind, text: str) -> dict[str, Any]:
+    """Return what the metadata say, if they say it of a file of this kind."""
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(
-            f"{path} has the format version {entry['version']}, but this program knows "
+            f"{path} has metadata that are no JSON ({error}); the file is damaged: use "
+            f"the {kind} that the training wrote.",
+            path=str(path),
+        ) from error
+    version = entry.get("version") if isinstance(entry, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise ModelFileError(
+            f"{path} has the format version {version}, but this program knows "
             f"versions up to {VERSION}; update napari-sparseseg.",
             path=str(path),
-            version=entry["version"],
+            version=version,
         )
+    given = set(entry) if isinstance(entry, dict) else set()
+    _check_keys(path, kind, given, _ENTRY_KEYS)
     if entry["kind"] != kind:
         raise ModelFileError(
-            f"{path} is a {entry['kind']}; expected is a {kind}.",
+            f"{path} is a {entry['kind']}, but a {kind} is needed; give the {kind} "
+            "that the training wrote beside it.",
             path=str(path),
             kind=entry["kind"],
         )
-    return entry["content"], tensors
+    if version != VERSION or not isinstance(entry["content"], dict):
+        raise ModelFileError(
+            f"{path} has the format version {version!r} and content of type "
+            f"{type(entry['content']).__name__}; expected version {VERSION} and an "
+            f"object: use the {kind} that the training wrote.",
+            path=str(path),
+            version=version,
+        )
+    content: dict[str, Any] = entry["content"]
+    return content
 
 
 def _refuse_pickle(path: str | Path, kind: Kind) -> None:
     try:
         with Path(path).open("rb") as file:
-            start = file.read(2)
+            start = file.read(9)
     except OSError as error:
         raise ModelFileError(
             f"{path} cannot be read: {error.strerror or error}.", path=str(path)
         ) from error
-    if start == b"PK" or start[:1] == b"\x80":
+    # The length of a safetensors header, eight bytes, may begin as a pickle does.
+    if start[4:] == b"\0\0\0\0{":
+        return
+    if start.startswith((b"PK", b"\x80")):
         raise ModelFileError(
-            f"{path} is a pickle (as torch.save writes), which can run code and is "
-            f"never opened; expected is a {kind} in a .safetensors file.",
+            f"{path} is a pickle (as torch.save writes) or a zip file, which can hold "
+            f"code and is never opened; expected is a {kind} in a .safetensors file.",
             path=str(path),
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from napari_sparseseg.networks.model import Part
+    from napari_sparseseg.networks.model import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +65,17 @@ class Validated:
     ----------
     step
         Steps so far.
-    head, network
-        Scores, None where there is nothing to score or no such part.
+    scores
+        Of head, network and the mean of both, as far as they can be scored.
     shown
-        The part that predicts from now on.
+        What predicts from now on.
     reason
         Why, in plain words.
     """
 
     step: int
-    head: PartScore | None
-    network: PartScore | None
-    shown: Part
+    scores: Mapping[Shown, PartScore | None]
+    shown: Shown
     reason: str
 
 

@@ -52,7 +52,8 @@ def fit_head(
     PixelHead
         In evaluation mode, on the device of *features*.
     """
-    head = PixelHead(features.shape[1], n_classes)
+    with torch.random.fork_rng(devices=[]):
+        head = PixelHead(features.shape[1], n_classes)
     _initialise(head, generator)
     head.to(features.device)
     head.mean.copy_(features.mean(dim=0))
@@ -84,7 +85,7 @@ def fit_head(
 
 
 def _initialise(head: PixelHead, generator: Generator) -> None:
-    """Draw He-normal weights from *generator*, leaving torch's global state alone."""
+    """Draw He-normal weights from *generator*."""
     for layer in head.layers:
         if isinstance(layer, torch.nn.Linear):
             torch.nn.init.kaiming_normal_(

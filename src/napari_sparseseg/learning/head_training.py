@@ -60,14 +60,11 @@ class FittedHead:
         Fitted on the learned strokes only: it is scored on those held out.
     scale
         Working pixels per image pixel.
-    confusion
-        (C, C) of ``judged`` on held-out pixels, rows = truth.
     """
 
     network: HeadNetwork
     judged: HeadNetwork
     scale: float
-    confusion: NDArray[np.int64]
 
 
 class HeadTraining:
@@ -75,13 +72,18 @@ class HeadTraining:
 
     Every fit starts from the same seed, so a head depends on the labels of now and not
     on how they came about.
+
+    Attributes
+    ----------
+    scale
+        Working pixels per image pixel; None until it was found out.
     """
 
     def __init__(self, data: TrainingSet, options: TrainingOptions) -> None:
         self._options = options
         self._features = FixedFeatures(data.n_channels).to(options.device)
         self._cache: dict[tuple[str, float], tuple[object, LabelledFeatures]] = {}
-        self._scale = options.scale
+        self.scale = options.scale
 
     def fit(self, data: TrainingSet) -> tuple[FittedHead, HeadFitted]:
         """Fit the head on *data*; the first time several resolutions are tried.
@@ -89,7 +91,7 @@ class HeadTraining:
         Where nothing is held out, and so nothing can be compared, the first of
         ``SCALES`` is taken.
         """
-        scales = [self._scale] if self._scale is not None else self._candidates(data)
+        scales = [self.scale] if self.scale is not None else self._candidates(data)
         values, strokes = data.classes.values, data.held_out.held_out_strokes()
         tried = {scale: self._fit_learned(data, scale) for scale in scales}
         scores: dict[float, PartScore] = {}
@@ -99,11 +101,11 @@ class HeadTraining:
                 scores[scale] = score
         best = max(scores, key=lambda scale: scores[scale].overall, default=scales[0])
         if scores:
-            self._scale = best
-        judged, confusion = tried[best]
+            self.scale = best
+        judged, _ = tried[best]
         shown = self._head(*self._stacked(data, best), data)
         fitted = FittedHead(
-            self._network(shown, data), self._network(judged, data), best, confusion
+            self._network(shown, data), self._network(judged, data), best
         )
         overall = {scale: score.overall for scale, score in scores.items()}
         return fitted, HeadFitted(best, scores.get(best), overall)
@@ -144,7 +146,9 @@ class HeadTraining:
         self, image: TrainingImage, data: TrainingSet, scale: float
     ) -> LabelledFeatures:
         """Return the features of an image's annotated pixels, kept until it changes."""
-        key, state = (image.name, scale), (image, data.classes)
+        key = (image.name, scale)
+        held_out = data.is_held_out(image.name)
+        state = (image, data.classes, data.scale_of(image, scale), held_out)
         known = self._cache.get(key)
         if known is None or known[0] != state:
             self._cache[key] = known = (state, self._compute(image, data, scale))
@@ -166,6 +170,7 @@ class HeadTraining:
         )
 
     def _network(self, head: PixelHead, data: TrainingSet) -> HeadNetwork:
-        network = HeadNetwork(data.n_channels, len(data.classes))
+        with torch.random.fork_rng(devices=[]):
+            network = HeadNetwork(data.n_channels, len(data.classes))
         network.head = head
         return network.to(self._options.device).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,17 +12,17 @@ from torch import Generator, Tensor, nn
 from torch.optim.lr_scheduler import LinearLR
 
 from napari_sparseseg.learning.balancing import weight_map
-from napari_sparseseg.learning.events import PartScore, score_from_json
+from napari_sparseseg.learning.events import score_from_json
 from napari_sparseseg.learning.losses import weighted_cross_entropy
 from napari_sparseseg.learning.patches import PatchSampler
 from napari_sparseseg.learning.schedules import build_schedule, step_schedule
 from napari_sparseseg.learning.training_set import TrainingSet, WorkingImage
-from napari_sparseseg.learning.validation import held_out_confusion
 from napari_sparseseg.networks.registry import Standardised, build_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from napari_sparseseg.learning.judge import Scores
     from napari_sparseseg.learning.options import TrainingOptions
 
 #: After a loss that is no number the learning rate is multiplied by this.
@@ -57,7 +58,7 @@ class NetworkTraining:
         self.scale = scale
         self.options = options
         self.steps = 0
-        self.best_score: PartScore | None = None
+        self.best_scores: Scores = {}
         self.micro_batch = options.recipe.batch
         self._generator = generator
         # Weights are drawn by torch's global generator, which is the user's.
@@ -76,6 +77,13 @@ class NetworkTraining:
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
         return float(self.optimiser.param_groups[0]["lr"])
+
+    @property
+    def _full_rate(self) -> float:
+        """The learning rate, were the warm-up over."""
+        if self.steps < self._warm_up.total_iters:
+            return float(self.optimiser.param_groups[0]["initial_lr"])
+        return self.learning_rate
 
     def see(self, data: TrainingSet) -> None:
         """Take images and labels as they are now."""
@@ -135,7 +143,9 @@ class NetworkTraining:
     def recover(self) -> None:
         """Go back to the last good weights, with half the learning rate."""
         self.network.load_state_dict(self._good)
-        self._start_optimiser(self.learning_rate * RECOVERY, warm_up=False)
+        # The average may have followed the weights to where they went wrong.
+        self.average.load_state_dict(self._good)
+        self._start_optimiser(self._full_rate * RECOVERY, warm_up=False)
 
     def _start_optimiser(self, learning_rate: float, warm_up: bool = True) -> None:
         recipe = self.options.recipe
@@ -159,33 +169,33 @@ class NetworkTraining:
             else:
                 averaged[name].copy_(value)
 
-    def confusion(self, n_classes: int) -> Any:
-        """Return the average's (C, C) confusion matrix on held-out strokes."""
-        return held_out_confusion(self.average, self.images, n_classes)
-
-    def end_epoch(self, score: PartScore | None) -> None:
+    def end_epoch(self, scores: Scores) -> None:
         """Keep the average if it is the best so far, and move the learning rate on.
 
         Parameters
         ----------
-        score
-            On held-out strokes, None where there are none: then the newest is best.
+        scores
+            On held-out strokes. Where there are none, the newest is best.
         """
-        if self.is_best(score):
-            self.best_score = score
+        if self.is_best(scores):
+            self.best_scores = scores
             self.best.load_state_dict(self.average.state_dict())
-        self._good = copy.deepcopy(self.network.state_dict())
+        state = self.network.state_dict()
+        if all(bool(value.isfinite().all()) for value in state.values()):
+            self._good = copy.deepcopy(state)
+        score = scores.get("network")
         step_schedule(self._schedule, None if score is None else score.overall)
 
-    def is_best(self, score: PartScore | None) -> bool:
-        """Tell whether *score* of the average is no worse than the best so far."""
-        if score is None or self.best_score is None:
+    def is_best(self, scores: Scores) -> bool:
+        """Tell whether the average's *scores* are no worse than the best so far."""
+        score, best = scores.get("network"), self.best_scores.get("network")
+        if score is None or best is None:
             return True
-        return score.overall >= self.best_score.overall
+        return score.overall >= best.overall
 
     def judge_anew(self) -> None:
-        """Forget the best score: the held-out strokes are not what they were."""
-        self.best_score = None
+        """Forget the best scores: the held-out strokes are not what they were."""
+        self.best_scores = {}
 
     def use_classes(self, n_classes: int, places: Mapping[int, int]) -> None:
         """Change the classes, keeping what is known of those that stay.
@@ -200,7 +210,7 @@ class NetworkTraining:
         for network in (self.network, self.average, self.best):
             change_classes(network, n_classes, places)
         self._good = copy.deepcopy(self.network.state_dict())
-        self._start_optimiser(self.learning_rate, warm_up=False)
+        self._start_optimiser(self._full_rate, warm_up=False)
         self.judge_anew()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -221,7 +231,11 @@ class NetworkTraining:
         values = {
             "scale": self.scale,
             "steps": self.steps,
-            "best_score": self.best_score and dataclasses.asdict(self.best_score),
+            "best_scores": {
+                name: dataclasses.asdict(score)
+                for name, score in self.best_scores.items()
+                if score is not None
+            },
             "micro_batch": self.micro_batch,
             "optimiser": optimiser["param_groups"],
             "schedule": _json_state(self._schedule),
@@ -250,8 +264,10 @@ class NetworkTraining:
         self._schedule.load_state_dict(dict(values["schedule"]))
         self._warm_up.load_state_dict(dict(values["warm_up"]))
         self.steps = values["steps"]
-        best = values["best_score"]
-        self.best_score = None if best is None else score_from_json(best)
+        self.best_scores = {
+            name: score_from_json(score)
+            for name, score in values["best_scores"].items()
+        }
         self.micro_batch = values["micro_batch"]
 
 
@@ -272,7 +288,8 @@ def change_classes(
     """
     inner: Any = network.network
     old: nn.Conv2d = inner.classifier
-    new = nn.Conv2d(old.in_channels, n_classes, kernel_size=1).to(old.weight)
+    with torch.random.fork_rng(devices=[]):
+        new = nn.Conv2d(old.in_channels, n_classes, kernel_size=1).to(old.weight)
     nn.init.zeros_(new.weight)
     assert new.bias is not None and old.bias is not None
     nn.init.zeros_(new.bias)
@@ -290,9 +307,13 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _json_state(scheduler: Any) -> dict[str, Any]:
-    """Return a scheduler's state as far as it is JSON."""
+    """Return a scheduler's state as far as it is JSON.
+
+    A score of minus infinity is not; a new scheduler starts with it anyway.
+    """
     return {
         key: value
         for key, value in scheduler.state_dict().items()
         if isinstance(value, (int, float, str, bool, list, type(None)))
+        and not (isinstance(value, float) and math.isinf(value))
     }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,16 +25,11 @@ from napari_sparseseg.learning.events import (
     Validated,
 )
 from napari_sparseseg.learning.head_training import FittedHead, HeadTraining
-from napari_sparseseg.learning.held_out import FEWEST_STROKES, HELD_OUT
+from napari_sparseseg.learning.held_out import HELD_OUT
+from napari_sparseseg.learning.judge import Judge, choose
 from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import TrainingOptions
-from napari_sparseseg.learning.training_set import (
-    TrainingImage,
-    TrainingSet,
-    WorkingImage,
-)
-from napari_sparseseg.learning.validation import held_out_confusion, score_of
-from napari_sparseseg.networks.model import ModelInfo, Part, SegmentationModel
+from napari_sparseseg.networks.model import ModelInfo, SegmentationModel
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Events
@@ -44,6 +38,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.classes import ClassTable
+    from napari_sparseseg.learning.judge import Scores
+    from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
+    from napari_sparseseg.networks.model import Part, Shown
     from napari_sparseseg.networks.scoring import ScoringNetwork
 
 #: Working resolutions the network may choose from.
@@ -52,9 +49,6 @@ NETWORK_SCALES = (0.5, 0.25)
 #: Epochs that networks of all these resolutions learn side by side before all but the
 #: best on held-out strokes are given up.
 TRIAL_EPOCHS = 2
-
-#: Strokes scored before they were learned that are remembered.
-FIRST_LOOKS = 20
 
 
 class Trainer:
@@ -82,14 +76,12 @@ class Trainer:
         self.data = data
         self.options = options or TrainingOptions()
         self.steps = 0
-        self.shown: Part = "head" if self.options.head_start else "network"
+        self.shown: Shown = "head" if self.options.head_start else "network"
         self.head: FittedHead | None = None
         self.networks: list[NetworkTraining] = []
         self._generator = Generator().manual_seed(self.options.seed)
         self._head_training = HeadTraining(data, self.options)
-        self._first_looks: deque[Mapping[str, NDArray[np.int64]]] = deque(
-            maxlen=FIRST_LOOKS
-        )
+        self._judge = Judge(data, self.options.device)
         self._changed = True
 
     # What the user does meanwhile.
@@ -100,9 +92,9 @@ class Trainer:
         Strokes of classes too rare to hold any out are scored now, before they are
         learned.
         """
-        looks = [self._first_look(image) for image in images]
+        for image in images:
+            self._look(image)
         self.data.put(*images)
-        self._first_looks.extend(look for look in looks if look)
         self._changed = True
 
     def remove(self, name: str) -> None:
@@ -129,9 +121,11 @@ class Trainer:
         self.data.classes = classes
         for network in self.networks:
             network.use_classes(len(classes), places)
-        self._first_looks.clear()
-        self.shown = "head" if self.options.head_start else "network"
+            network.see(self.data)
+        self._judge.first_looks.clear()
         self.head = None
+        if self.networks:
+            self.shown = "network"
         self._changed = True
 
     # Learning.
@@ -151,26 +145,32 @@ class Trainer:
         yield from self._take_changes()
         while self.steps < end:
             yield from self._step()
-            if self.steps % self.options.recipe.epoch == 0:
-                yield from self._end_epoch()
             yield from self._take_changes()
+
+    # Whoever stops at an event must be able to go on later, so whatever a method has to
+    # do is done before it yields.
 
     def _take_changes(self) -> Iterator[TrainingEvent]:
         if not self._changed:
             return
-        self._changed = False
+        self.data.check_trainable()
+        events: list[TrainingEvent] = []
         if self.options.head_start:
-            self.head, event = self._head_training.fit(self.data)
-            yield event
+            if self.head is None:
+                self.shown = "head"
+            self.head, fitted = self._head_training.fit(self.data)
+            events.append(fitted)
+        for network in self.networks:
+            network.see(self.data)
+            network.judge_anew()
+        self._judge.see(self.head)
         if not self.networks:
             self.networks = [
                 NetworkTraining(self.data, scale, self.options, self._generator)
                 for scale in self._network_scales()
             ]
-        else:
-            for network in self.networks:
-                network.see(self.data)
-                network.judge_anew()
+        self._changed = False
+        yield from events
 
     def _network_scales(self) -> list[float]:
         if self.options.scale is not None:
@@ -187,9 +187,11 @@ class Trainer:
                 return
             losses.append(loss)
         self.steps += 1
-        yield StepDone(
-            self.steps, sum(losses) / len(losses), self.networks[0].learning_rate
-        )
+        loss, rate = sum(losses) / len(losses), self.networks[0].learning_rate
+        events: list[TrainingEvent] = [StepDone(self.steps, loss, rate)]
+        if self.steps % self.options.recipe.epoch == 0:
+            events += self._end_epoch()
+        yield from events
 
     def _network_step(
         self, network: NetworkTraining
@@ -210,76 +212,36 @@ class Trainer:
             return None
         return loss
 
-    def _end_epoch(self) -> Iterator[TrainingEvent]:
-        n_classes = len(self.data.classes)
+    def _end_epoch(self) -> list[TrainingEvent]:
         for network in self.networks:
-            network.end_epoch(self._score(network.confusion(n_classes)))
+            network.end_epoch(self._judge.score(network.average, network.scale))
+        events: list[TrainingEvent] = []
         trial_ends = self.steps >= TRIAL_EPOCHS * self.options.recipe.epoch
         if len(self.networks) > 1 and trial_ends:
-            yield self._settle()
-        head = None
-        if self.head is not None:
-            head = self._score(self.head.confusion, "head")
-        best = max(self.networks, key=lambda each: overall(each.best_score))
-        self.shown, reason = choose(
-            head, best.best_score, self.options.head_start, self.shown
-        )
-        yield Validated(self.steps, head, best.best_score, self.shown, reason)
+            events.append(self._settle())
+        scores = max(self.networks, key=_rank).best_scores
+        self.shown, reason = choose(scores, self.options.head_start, self.shown)
+        events.append(Validated(self.steps, scores, self.shown, reason))
+        return events
 
     def _settle(self) -> ScaleChosen:
         """Go on with the best of the networks alone."""
-        scores = {n.scale: overall(n.best_score) for n in self.networks}
-        best = max(self.networks, key=lambda each: overall(each.best_score))
+        scores = {network.scale: _rank(network) for network in self.networks}
+        best = max(self.networks, key=_rank)
         for network in self.networks:
             if network is not best:
                 self.data.forget_scale(network.scale)
         self.networks = [best]
         return ScaleChosen(self.steps, best.scale, scores)
 
-    # Scoring.
-
-    def _score(
-        self, confusion: NDArray[np.int64], part: str = "network"
-    ) -> PartScore | None:
-        """Score on held-out strokes, and on first looks where a class has none."""
-        held_out = self.data.held_out.held_out_strokes()
-        values = self.data.classes.values
-        rare = [i for i, value in enumerate(values) if value not in held_out]
-        confusion = confusion.copy()
-        for look in self._first_looks:
-            confusion[rare] += look[part][rare]
-        return score_of(confusion, values, held_out)
-
-    def _first_look(self, image: TrainingImage) -> dict[str, NDArray[np.int64]] | None:
-        """Score the new strokes of rare classes by head and network as they are."""
+    def _look(self, image: TrainingImage) -> None:
+        """Score new strokes before they are learned, if there is what can be scored."""
         before = self.data.images.get(image.name)
-        if before is None or self.head is None or not self.networks:
-            return None
-        strokes = {v: s for v, (_, s) in self.data.counts().items()}
-        common = [v for v, count in strokes.items() if count >= FEWEST_STROKES]
-        known = np.isin(image.labels, self.data.classes.values)
-        new = known & (before.labels == 0) & ~np.isin(image.labels, common)
-        if not new.any():
-            return None
-        labels = np.where(new, image.labels, 0)
-        network = self.networks[0]
-        return {
-            "head": self._look(self.head.network, image, labels, self.head.scale),
-            "network": self._look(network.average, image, labels, network.scale),
-        }
-
-    def _look(
-        self,
-        module: ScoringNetwork,
-        image: TrainingImage,
-        labels: NDArray[Any],
-        scale: float,
-    ) -> NDArray[np.int64]:
-        device = self.options.device
-        working = self.data.working(image.name, scale)
-        truth = self.data.shrunk_labels(image.name, labels, scale).to(device)
-        seen = WorkingImage(working.pixels.to(device), truth * 0, truth, image.dense)
-        return held_out_confusion(module, [seen], len(self.data.classes))
+        if before is None or before.labels.shape != image.labels.shape:
+            return
+        if self.head is not None and self.networks:
+            network = self.networks[0]
+            self._judge.look(image, self.head, network.average, network.scale)
 
     # Results.
 
@@ -291,17 +253,14 @@ class Trainer:
         """
         parts: dict[Part, ScoringNetwork] = {}
         scales: dict[Part, float] = {}
-        scores: dict[Part, PartScore | None] = {"head": None, "network": None}
+        scores: Scores = {"head": self._judge.score_head()}
         if self.head is not None:
             parts["head"], scales["head"] = self.head.network, self.head.scale
-            scores["head"] = self._score(self.head.confusion, "head")
         if self.networks:
-            now = [self._now(network) for network in self.networks]
-            best = max(now, key=lambda each: overall(each[1]))
-            parts["network"], scores["network"], scales["network"] = best
-        shown, _ = choose(
-            scores["head"], scores["network"], self.options.head_start, self.shown
-        )
+            now = [(*self._now(network), network.scale) for network in self.networks]
+            best = max(now, key=lambda each: overall(each[1].get("network")))
+            parts["network"], scores, scales["network"] = best
+        shown, _ = choose(scores, self.options.head_start, self.shown)
         info = ModelInfo(
             classes=self.data.classes,
             in_channels=self.data.n_channels,
@@ -314,16 +273,14 @@ class Trainer:
         )
         return SegmentationModel(info, copy.deepcopy(parts))
 
-    def _now(
-        self, network: NetworkTraining
-    ) -> tuple[ScoringNetwork, PartScore | None, float]:
-        """Return the better of the best moment and the present one, and its score."""
-        score = self._score(network.confusion(len(self.data.classes)))
-        if network.is_best(score):
-            return network.average, score, network.scale
-        return network.best, network.best_score, network.scale
+    def _now(self, network: NetworkTraining) -> tuple[ScoringNetwork, Scores]:
+        """Return the better of the best moment and the present one, and its scores."""
+        scores = self._judge.score(network.average, network.scale)
+        if network.is_best(scores):
+            return network.average, scores
+        return network.best, network.best_scores
 
-    def _report(self, scores: Mapping[Part, PartScore | None]) -> dict[str, Any]:
+    def _report(self, scores: Scores) -> dict[str, Any]:
         counts = self.data.counts()
         return {
             "recipe": self.options.recipe_name,
@@ -360,11 +317,13 @@ class Trainer:
             held_out.append(content_hash(image.pixels))
         looks = [
             {part: matrix.tolist() for part, matrix in look.items()}
-            for look in self._first_looks
+            for look in self._judge.first_looks
         ]
         return tensors, {
             "steps": self.steps,
+            "changed": self._changed,
             "shown": self.shown,
+            "head_scale": self._head_training.scale,
             "classes": self.data.classes.to_json(),
             "channels": self.data.n_channels,
             "network": {
@@ -409,42 +368,23 @@ class Trainer:
             network.load_state(mine, each)
             self.networks.append(network)
         self.steps = values["steps"]
+        self._changed = values["changed"]
         self.shown = values["shown"]
         for look in values["first_looks"]:
-            self._first_looks.append({k: np.array(v) for k, v in look.items()})
-        if self.options.head_start:
+            self._judge.first_looks.append({k: np.array(v) for k, v in look.items()})
+        self._head_training.scale = values["head_scale"]
+        if self.options.head_start and self.networks:
             self.head, _ = self._head_training.fit(self.data)
-        self._changed = False
-
-
-def choose(
-    head: PartScore | None,
-    network: PartScore | None,
-    head_start: bool,
-    shown: Part,
-) -> tuple[Part, str]:
-    """Decide which part predicts, and say why in one sentence.
-
-    The network takes over when it is better than the head on strokes that neither has
-    learned; where nothing can be compared, what is shown stays.
-    """
-    if not head_start:
-        return "network", "the network predicts, since the head start is off"
-    if head is None or network is None:
-        return shown, (
-            f"the {shown} predicts; with {FEWEST_STROKES} strokes of a class, head and "
-            "network can be compared on held-out strokes"
-        )
-    better: Part = "network" if network.overall > head.overall else "head"
-    return better, (
-        f"the {better} predicts: Dice on held-out strokes is {head.overall:.3f} for "
-        f"the head and {network.overall:.3f} for the network"
-    )
+        self._judge.see(self.head)
 
 
 def overall(score: PartScore | None) -> float:
     """Return the overall Dice, or -1 where nothing was scored, to rank by."""
     return -1.0 if score is None else score.overall
+
+
+def _rank(network: NetworkTraining) -> float:
+    return overall(network.best_scores.get("network"))
 
 
 def content_hash(pixels: NDArray[Any]) -> str:

@@ -158,9 +158,11 @@ class TrainingSet:
 
     def remove(self, name: str) -> None:
         """Take an image out."""
-        del self.images[name]
+        image = self.images.pop(name)
         self._forget_pixels(name)
         self.held_out.discard(name)
+        if image.dense:
+            self._hold_out_dense_images()
 
     def check_trainable(self) -> None:
         """Raise LabelError unless two classes are annotated."""
@@ -224,13 +226,15 @@ class TrainingSet:
             for member in (HELD_OUT, LEARNED)
         )
         learned[held_out > 0] = 0
-        pixels = self._pixels_at(image, scale)
+        pixels = self.pixels_at(name, scale)
         return WorkingImage(pixels, learned, held_out, image.dense)
 
-    def _pixels_at(self, image: TrainingImage, scale: float) -> Tensor:
-        key = (image.name, scale)
+    def pixels_at(self, name: str, scale: float) -> Tensor:
+        """Return one image at a working resolution, (C, H, W) float32 in [0, 1]."""
+        image = self.images[name]
+        shape, own_scale = image.labels.shape, self.scale_of(image, scale)
+        key = (image.name, own_scale)
         if key not in self._working:
-            shape, own_scale = image.labels.shape, self.scale_of(image, scale)
             self._working[key] = shrink(
                 self.normalisation.apply(image.pixels),
                 whole(shape),
@@ -241,8 +245,8 @@ class TrainingSet:
 
     def forget_scale(self, scale: float) -> None:
         """Free the images kept at a working resolution that is no longer needed."""
-        for key in [key for key in self._working if key[1] == scale]:
-            del self._working[key]
+        for image in self.images.values():
+            self._working.pop((image.name, self.scale_of(image, scale)), None)
 
     def _forget_pixels(self, name: str) -> None:
         for key in [key for key in self._working if key[0] == name]:
@@ -251,13 +255,16 @@ class TrainingSet:
     def _hold_out_dense_images(self) -> None:
         """Hold out whole dense images; one that was learned from stays learned."""
         dense = [image for image in self.images.values() if image.dense]
-        wanted = max(1, round(len(dense) * DENSE_HELD_OUT_SHARE))
-        if len(dense) < 2:
+        annotated = [image for image in dense if image.labels.any()]
+        wanted = max(1, round(len(annotated) * DENSE_HELD_OUT_SHARE))
+        if len(annotated) < 2:
             wanted = 0
-        kept = [i for i in dense if self._is_held_out(i.name)]
-        new = [i for i in dense if i.name not in self.held_out.membership]
-        chosen = {i.name for i in kept} | {
-            i.name for i in self._drawn(new, wanted - len(kept))
+        kept = [image for image in annotated if self.is_held_out(image.name)]
+        if len(kept) == len(annotated):  # something must be left to learn from
+            kept = kept[:wanted]
+        new = [image for image in annotated if not self._is_decided(image.name)]
+        chosen = {image.name for image in kept} | {
+            image.name for image in self._drawn(new, wanted - len(kept))
         }
         for image in dense:
             if image.name in chosen:
@@ -265,9 +272,16 @@ class TrainingSet:
             else:
                 self.held_out.learn_image(image.name, image.labels)
 
-    def _is_held_out(self, name: str) -> bool:
+    def is_held_out(self, name: str) -> bool:
+        """Tell whether all that is annotated in an image is held out."""
         members = self.held_out.membership.get(name)
-        return members is not None and bool((members == HELD_OUT).any())
+        if members is None:
+            return False
+        return bool(members.any()) and LEARNED not in members
+
+    def _is_decided(self, name: str) -> bool:
+        members = self.held_out.membership.get(name)
+        return members is not None and bool(members.any())
 
     def _drawn(self, images: list[TrainingImage], count: int) -> list[TrainingImage]:
         order = self.held_out.permutation(len(images))

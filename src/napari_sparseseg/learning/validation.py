@@ -1,78 +1,125 @@
-"""Scores on held-out strokes, from one confusion matrix over all their pixels."""
+"""Scores on held-out strokes, pixel by pixel at the resolution of the image.
+
+Head and network may work at different resolutions. So both are asked for class
+probabilities at the same pixels of the image, where they can be compared and averaged.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from napari_sparseseg.inputs.tiling import cover, make_tile
 from napari_sparseseg.learning.events import PartScore
 from napari_sparseseg.learning.metrics import dice_from_confusion
-from napari_sparseseg.networks.registry import as_batch
-from napari_sparseseg.prediction.tiling import cover, make_tile
+from napari_sparseseg.networks.group_norm import fixed, measure_image
+from napari_sparseseg.networks.scoring import as_batch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from napari_sparseseg.inputs.resolution import Region
-    from napari_sparseseg.learning.training_set import WorkingImage
     from napari_sparseseg.networks.scoring import ScoringNetwork
 
-#: Held-out strokes are predicted in tiles of this many working pixels.
-TILE = 256
+#: Held-out pixels are looked up in blocks of this many image pixels.
+BLOCK = 512
 
-#: Validation looks at no more tiles than this, spread evenly over all images.
-MOST_TILES = 40
+#: Validation looks at no more blocks, spread evenly over all images, and at no more
+#: pixels of each.
+MOST_BLOCKS, MOST_PIXELS = 40, 5000
 
 
-def validation_tiles(images: Sequence[WorkingImage]) -> list[tuple[int, Region]]:
-    """Return where held-out strokes lie: image indices and cores of tiles."""
-    places = [
-        (index, core)
-        for index, image in enumerate(images)
-        for core in cover((0, 0, *image.held_out.shape), TILE)
-        if bool(image.held_out[core[0] : core[2], core[1] : core[3]].any())
+@dataclass(frozen=True, eq=False)
+class LabelledPixels:
+    """Some annotated pixels of one block of an image.
+
+    Attributes
+    ----------
+    image
+        Index of the image.
+    rows, columns
+        (n,) int64, in image pixels; n >= 1.
+    channels
+        (n,) int64, from 0.
+    """
+
+    image: int
+    rows: Tensor
+    columns: Tensor
+    channels: Tensor
+
+
+def labelled_pixels(
+    label_maps: Mapping[int, NDArray[np.int64]],
+) -> list[LabelledPixels]:
+    """Return the annotated pixels of some images, block by block.
+
+    Parameters
+    ----------
+    label_maps
+        By index of the image, (y, x) int64 each: k + 1 where channel k is annotated,
+        else 0.
+    """
+    blocks = [
+        _block(index, labels, (y0, x0, y1, x1))
+        for index, labels in label_maps.items()
+        for y0, x0, y1, x1 in cover((0, 0, *labels.shape), BLOCK)
+        if labels[y0:y1, x0:x1].any()
     ]
-    chosen = np.linspace(0, len(places) - 1, min(MOST_TILES, len(places)))
-    return [places[i] for i in chosen.round().astype(int)]
+    chosen = np.linspace(0, len(blocks) - 1, min(MOST_BLOCKS, len(blocks)))
+    return [blocks[i] for i in chosen.round().astype(int)]
 
 
 @torch.inference_mode()
-def held_out_confusion(
-    module: ScoringNetwork, images: Sequence[WorkingImage], n_classes: int
-) -> NDArray[np.int64]:
-    """Return the (C, C) confusion matrix, rows = truth, over held-out pixels.
+def probabilities_at(
+    module: ScoringNetwork,
+    images: Mapping[int, Tensor],
+    scales: Mapping[int, float],
+    places: Sequence[LabelledPixels],
+) -> Tensor:
+    """Return class probabilities at some pixels.
 
     Parameters
     ----------
     module
-        A head or network in evaluation mode with ``halo`` and ``stride``.
+        A head or network in evaluation mode.
     images
-        At the module's working resolution.
-    n_classes
-        C.
+        By index, (c, H, W) each, at its working resolution.
+    scales
+        By index, working pixels per image pixel.
+    places
+        N pixels in all.
+
+    Returns
+    -------
+    Tensor
+        (N, C) float32 on the CPU.
     """
-    confusion = torch.zeros(n_classes, n_classes, dtype=torch.int64)
-    for index, core in validation_tiles(images):
-        image = images[index]
-        truth = image.held_out[core[0] : core[2], core[1] : core[3]]
-        scores = core_scores(module, image.pixels, core)
-        confusion += _confusion(truth, scores.argmax(dim=0), n_classes)
-    matrix: NDArray[np.int64] = confusion.numpy()
+    statistics = {i: measure_image(module, image) for i, image in images.items()}
+    found = []
+    for place in places:
+        with fixed(module, statistics[place.image]):
+            scores = _scores_at(module, images[place.image], scales[place.image], place)
+        found.append(scores.softmax(dim=0).T.float().cpu())
+    return torch.cat(found) if found else torch.zeros(0, 1)
+
+
+def confusion_of(
+    probabilities: Tensor, places: Sequence[LabelledPixels], n_classes: int
+) -> NDArray[np.int64]:
+    """Return the (C, C) confusion matrix, rows = truth, of (N, C) probabilities."""
+    if not places:
+        return np.zeros((n_classes, n_classes), dtype=np.int64)
+    truth = torch.cat([place.channels for place in places])
+    cells = truth * n_classes + probabilities.argmax(dim=1)
+    counts = torch.bincount(cells, minlength=n_classes**2)
+    matrix: NDArray[np.int64] = counts.view(n_classes, n_classes).numpy()
     return matrix
-
-
-def core_scores(module: ScoringNetwork, pixels: Tensor, core: Region) -> Tensor:
-    """Return the (C, h, w) scores of a *core* of (c, H, W) working pixels."""
-    shape = (pixels.shape[-2], pixels.shape[-1])
-    tile = make_tile(core, shape, halo=module.halo, stride=module.stride)
-    y0, x0, y1, x1 = tile.field
-    scores: Tensor = module(as_batch(pixels[:, y0:y1, x0:x1]))[0]
-    return scores[:, core[0] - y0 : core[2] - y0, core[1] - x0 : core[3] - x0]
 
 
 def score_of(
@@ -101,8 +148,45 @@ def score_of(
     return PartScore(float(np.mean(list(scored.values()))), scored, dict(strokes))
 
 
-def _confusion(truth: Tensor, predicted: Tensor, n_classes: int) -> Tensor:
-    known = truth > 0
-    cells = (truth[known] - 1) * n_classes + predicted[known]
-    counts = torch.bincount(cells, minlength=n_classes**2)
-    return counts.view(n_classes, n_classes).cpu()
+def _block(
+    index: int, labels: NDArray[np.int64], region: tuple[int, int, int, int]
+) -> LabelledPixels:
+    y0, x0, y1, x1 = region
+    rows, columns = np.nonzero(labels[y0:y1, x0:x1])
+    step = -(-len(rows) // MOST_PIXELS)
+    rows, columns = rows[::step] + y0, columns[::step] + x0
+    return LabelledPixels(
+        index,
+        torch.from_numpy(rows),
+        torch.from_numpy(columns),
+        torch.from_numpy(labels[rows, columns] - 1),
+    )
+
+
+def _scores_at(
+    module: ScoringNetwork, image: Tensor, scale: float, place: LabelledPixels
+) -> Tensor:
+    """Return the (C, n) scores of a block's pixels, between those of the working."""
+    shape = (image.shape[-2], image.shape[-1])
+    y, x = (
+        ((pixels.double() + 0.5) * scale - 0.5).clamp(0, length - 1)
+        for pixels, length in zip((place.rows, place.columns), shape, strict=True)
+    )
+    core = (int(y.min()), int(x.min()), int(y.max()) + 2, int(x.max()) + 2)
+    core = (*core[:2], min(core[2], shape[0]), min(core[3], shape[1]))
+    tile = make_tile(core, shape, halo=module.halo, stride=module.stride)
+    y0, x0, y1, x1 = tile.field
+    scores = module(as_batch(image[:, y0:y1, x0:x1]))[0]
+    top, left = y.long(), x.long()
+    down = (y - top).to(scores)
+    right = (x - left).to(scores)
+    bottom = (top + 1).clamp(max=shape[0] - 1)
+    far = (left + 1).clamp(max=shape[1] - 1)
+
+    def read(rows: Tensor, columns: Tensor) -> Tensor:
+        picked: Tensor = scores[:, rows - y0, columns - x0]
+        return picked
+
+    upper = read(top, left) * (1 - right) + read(top, far) * right
+    lower = read(bottom, left) * (1 - right) + read(bottom, far) * right
+    return upper * (1 - down) + lower * down

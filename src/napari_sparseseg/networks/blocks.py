@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from napari_sparseseg.errors import OptionError
+from napari_sparseseg.networks.group_norm import GroupNorm
+
 Norm = Literal["none", "batch", "group"]
 
-#: Channels of one group of group normalisation.
+#: Channels of one group of group normalisation, where they divide into such groups.
 GROUP_WIDTH = 8
 
 
 def norm_layer(norm: Norm, channels: int) -> nn.Module:
-    """Return the normalisation layer called *norm* for *channels* channels."""
+    """Return the normalisation layer called *norm* for *channels* channels.
+
+    Raises
+    ------
+    OptionError
+        If there is no such normalisation.
+    """
+    if norm not in get_args(Norm):
+        raise OptionError(
+            f"the normalisation is named {norm!r}; expected one of "
+            f"{', '.join(get_args(Norm))}.",
+            norm=norm,
+        )
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     if norm == "group":
-        return nn.GroupNorm(max(1, channels // GROUP_WIDTH), channels)
+        groups = math.gcd(channels, max(1, channels // GROUP_WIDTH))
+        return GroupNorm(groups, channels)
     return nn.Identity()
 
 

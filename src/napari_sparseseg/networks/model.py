@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from napari_sparseseg.networks.scoring import ScoringNetwork
 
 Part = Literal["head", "network"]
+Shown = Literal["head", "network", "both"]
+
+
+#: The parts behind what is shown.
+PARTS_OF: dict[Shown, tuple[Part, ...]] = {
+    "head": ("head",),
+    "network": ("network",),
+    "both": ("head", "network"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class ModelInfo:
     scales
         Working pixels per image pixel, of ``"head"`` and of ``"network"``.
     shown
-        The part that predicts.
+        The part that predicts; ``"both"``: the mean of their class probabilities.
     network
         The network's name and options.
     um_per_px
@@ -54,7 +63,7 @@ class ModelInfo:
     in_channels: int
     normalisation: Normalisation
     scales: Mapping[Part, float]
-    shown: Part
+    shown: Shown
     network: NetworkSpec
     um_per_px: float | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -75,26 +84,29 @@ class SegmentationModel:
     def __init__(self, info: ModelInfo, parts: Mapping[Part, ScoringNetwork]) -> None:
         self.info = info
         self.parts = {name: part.eval() for name, part in parts.items()}
-        if info.shown not in self.parts:
+        missing = set(PARTS_OF[info.shown]) - self.parts.keys()
+        if missing:
             raise ModelFileError(
-                f"the model says that its {info.shown} predicts, but holds only "
-                f"{', '.join(self.parts) or 'nothing'}; train it again.",
+                f"the model is to predict with {' and '.join(PARTS_OF[info.shown])}, "
+                f"but has no {' and no '.join(sorted(missing))}; train it again.",
                 shown=info.shown,
             )
 
     @property
-    def module(self) -> ScoringNetwork:
-        """The part that predicts."""
-        return self.parts[self.info.shown]
+    def predicting(self) -> list[tuple[ScoringNetwork, float]]:
+        """The parts that predict and their working pixels per image pixel."""
+        names = PARTS_OF[self.info.shown]
+        return [(self.parts[name], self.info.scales[name]) for name in names]
 
     @property
-    def scale(self) -> float:
-        """Working pixels per image pixel of the part that predicts."""
-        return self.info.scales[self.info.shown]
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(next(iter(self.parts.values())).parameters()).device
 
-    def showing(self, part: Part) -> SegmentationModel:
-        """Return the same model with *part* predicting."""
-        return SegmentationModel(dataclasses.replace(self.info, shown=part), self.parts)
+    def showing(self, shown: Shown) -> SegmentationModel:
+        """Return the same model with the head, the network or both predicting."""
+        info = dataclasses.replace(self.info, shown=shown)
+        return SegmentationModel(info, self.parts)
 
     def to(self, device: str | torch.device) -> SegmentationModel:
         """Return a copy on *device*."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class ScoringNetwork(nn.Module):
@@ -19,3 +20,8 @@ class ScoringNetwork(nn.Module):
     @abstractmethod
     def halo(self) -> int:
         """Radius, in pixels, beyond which an input pixel cannot change an output."""
+
+
+def as_batch(x: Tensor) -> Tensor:
+    """Return (C, H, W) as a batch of one in the memory format of the networks."""
+    return x[None].contiguous(memory_format=torch.channels_last)

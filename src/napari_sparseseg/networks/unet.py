@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_sparseseg.errors import OptionError
 from napari_sparseseg.networks.blocks import ConcatBlock, Norm, UpBlock
 from napari_sparseseg.networks.scoring import ScoringNetwork
 
@@ -26,6 +27,11 @@ class UNet(ScoringNetwork):
     norm
         ``"none"`` as in the paper, ``"batch"`` or ``"group"``.
 
+    Raises
+    ------
+    OptionError
+        If *filters* or *levels* is below 1, or *norm* is not known.
+
     Notes
     -----
     (B, in_channels, H, W) float -> (B, n_classes, H, W) unnormalised scores, for
@@ -44,6 +50,13 @@ class UNet(ScoringNetwork):
         norm: Norm = "none",
     ) -> None:
         super().__init__()
+        if filters < 1 or levels < 1:
+            raise OptionError(
+                f"the U-Net has {filters} filters and {levels} levels; expected at "
+                "least 1 of each.",
+                filters=filters,
+                levels=levels,
+            )
         self.levels = levels
         self.encoder = nn.ModuleList()
         channels = in_channels

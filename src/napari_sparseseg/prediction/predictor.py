@@ -7,38 +7,37 @@ cut between tiles is never guessed twice.
 
 from __future__ import annotations
 
+import math
 import time
-from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
-from napari_sparseseg.errors import ImageError
+from napari_sparseseg.errors import ImageError, OptionError
 from napari_sparseseg.inputs.resolution import (
     Region,
     enlarge,
+    interpolated_region,
     shrink,
     source_region,
-    target_region,
+    whole,
     working_shape,
 )
-from napari_sparseseg.networks.registry import as_batch
-from napari_sparseseg.prediction.tiling import (
-    Tile,
-    cover,
-    from_the_centre,
-    make_tile,
-    split,
-)
+from napari_sparseseg.inputs.tiling import Tile, TileQueue, cover, make_tile, split
+from napari_sparseseg.networks.group_norm import Statistics, fixed, measure, windows_of
+from napari_sparseseg.networks.scoring import as_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
+    from napari_sparseseg.inputs.normalisation import Normalisation
     from napari_sparseseg.networks.model import SegmentationModel
+    from napari_sparseseg.networks.scoring import ScoringNetwork
 
 #: No tile is cut smaller than this, in working pixels.
 SMALLEST_TILE = 32
@@ -65,7 +64,8 @@ class PredictOptions:
     Attributes
     ----------
     tile
-        Side of a tile in working pixels. Halved when memory does not suffice.
+        Side of a tile in working pixels of the finest part. Halved when memory does
+        not suffice.
     quantum_s
         Tiles are cut smaller until one takes less than this, in seconds; None: never.
     probabilities
@@ -74,6 +74,11 @@ class PredictOptions:
         (y0, x0, y1, x1) in image pixels: what is seen comes first, from its centre.
     um_per_px
         Pixel size of the image in micrometres, where it is known.
+
+    Raises
+    ------
+    OptionError
+        If *tile* is below 1, or *um_per_px* is no positive number.
     """
 
     tile: int = 512
@@ -81,6 +86,20 @@ class PredictOptions:
     probabilities: bool = False
     view: Region | None = None
     um_per_px: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done."""
+        if self.tile < 1:
+            raise OptionError(
+                f"the side of a tile is {self.tile} pixels; expected at least 1.",
+                tile=self.tile,
+            )
+        if self.um_per_px is not None and not 0 < self.um_per_px < math.inf:
+            raise OptionError(
+                f"the pixel size of the image is {self.um_per_px} micrometres; "
+                "expected a number above 0, or none if it is not known.",
+                um_per_px=self.um_per_px,
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,66 +151,139 @@ def iter_predict(
     """
     options = options or PredictOptions()
     check_channels(model, image.shape)
-    scale = working_scale(model, options.um_per_px)
-    shape = working_shape(image.shape, scale)
-    cores = cover((0, 0, *shape), options.tile)
-    if options.view is not None:
-        y0, x0, y1, x1 = (int(bound * scale) for bound in options.view)
-        cores = from_the_centre(cores, (y0, x0, y1 + 1, x1 + 1))
-    queue = deque(cores)
+    parts = [
+        PartOnImage(network, scale, image, model.info.normalisation)
+        for network, scale in working_scales(model, options.um_per_px)
+    ]
+    px_per_working_px = 1 / max(part.scale for part in parts)
+    side = max(1, round(options.tile * px_per_working_px))
+    smallest = SMALLEST_TILE * px_per_working_px
+    queue = TileQueue(cover(whole(image.shape), side), options.view)
     budget = Budget(options.quantum_s)
     done = 0
     while queue:
-        core = queue.popleft()
-        tile = make_tile(
-            core, shape, halo=model.module.halo, stride=model.module.stride
-        )
-        if _side(core) > SMALLEST_TILE and budget.exceeded_by(tile):
-            queue.extendleft(reversed(split(core)))
+        core = queue.pop()
+        cost = sum(part.cost(core) for part in parts)
+        divisible = _side(core) > smallest
+        if divisible and budget.exceeded_by(cost):
+            queue.add(split(core))
             continue
         started = time.perf_counter()
+        result: TileDone | None = None
         try:
-            result = _predict_tile(model, image, tile, scale, options.probabilities)
-        except (torch.OutOfMemoryError, MemoryError):
-            if _side(core) <= SMALLEST_TILE:
+            result = _predict_tile(model, parts, core, options.probabilities)
+        except (RuntimeError, MemoryError) as error:
+            if not (divisible and _is_out_of_memory(error)):
                 raise
+        # Not while the error is handled: it holds what the network had allocated.
+        if result is None:
             torch.cuda.empty_cache()
-            queue.extendleft(reversed(split(core)))
+            budget.record_failure(cost)
+            queue.add(split(core))
             continue
-        budget.record(tile, time.perf_counter() - started)
-        done += (core[2] - core[0]) * (core[3] - core[1])
-        yield replace(result, share=done / (shape[0] * shape[1]))
+        budget.record(cost, time.perf_counter() - started)
+        done += _area(result.region)
+        yield replace(result, share=done / (image.shape[0] * image.shape[1]))
+
+
+class PartOnImage:
+    """A head or network at work on one image.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode.
+    scale
+        Working pixels per image pixel.
+    image
+        (y, x) or (y, x, c), read by slices.
+    normalisation
+        Of the intensities.
+    """
+
+    def __init__(
+        self,
+        network: ScoringNetwork,
+        scale: float,
+        image: ArrayLike,
+        normalisation: Normalisation,
+    ) -> None:
+        self.scale = scale
+        self._network = network
+        self._image = image
+        self._normalisation = normalisation
+        self._shape = working_shape(image.shape, scale)
+        self._device = next(network.parameters()).device
+        self._statistics: Statistics | None = None
+
+    def cost(self, target: Region) -> int:
+        """Return the working pixels the network is given for image pixels *target*."""
+        return _area(self._tile(target).field)
+
+    def probabilities(self, target: Region) -> Tensor:
+        """Return the (C, h, w) class probabilities of the image pixels *target*."""
+        if self._statistics is None:
+            regions = windows_of(self._shape)
+            self._statistics = measure(self._network, map(self._read, regions))
+        field = self._tile(target).field
+        with fixed(self._network, self._statistics):
+            scores = self._network(self._read(field))[0]
+        return enlarge(scores, field, target, self.scale).softmax(dim=0)
+
+    def _tile(self, target: Region) -> Tile:
+        core = interpolated_region(target, self.scale, self._image.shape)
+        return make_tile(
+            core, self._shape, halo=self._network.halo, stride=self._network.stride
+        )
+
+    def _read(self, region: Region) -> Tensor:
+        """Return a working region of the image as a batch of one."""
+        source = source_region(region, self.scale, self._image.shape)
+        pixels = np.asarray(self._image[source[0] : source[2], source[1] : source[3]])
+        x = self._normalisation.apply(pixels).to(self._device)
+        return as_batch(shrink(x, source, region, self.scale))
 
 
 class Budget:
-    """Judges from the tiles done so far whether a tile would take too long."""
+    """Judges from the tiles done so far whether a tile would take too much."""
 
     def __init__(self, quantum_s: float | None) -> None:
         self.quantum_s = quantum_s
         self.seconds_per_px = 0.0
+        self.too_large_px = math.inf
 
-    def exceeded_by(self, tile: Tile) -> bool:
-        """Tell whether *tile* would take longer than the quantum."""
-        if self.quantum_s is None:
-            return False
-        return self.seconds_per_px * _area(tile.field) > self.quantum_s
+    def exceeded_by(self, pixels: int) -> bool:
+        """Tell whether *pixels* would take more memory or time than there is."""
+        if pixels >= self.too_large_px:
+            return True
+        return (
+            self.quantum_s is not None and pixels * self.seconds_per_px > self.quantum_s
+        )
 
-    def record(self, tile: Tile, seconds: float) -> None:
+    def record(self, pixels: int, seconds: float) -> None:
         """Learn from a finished tile."""
-        self.seconds_per_px = seconds / _area(tile.field)
+        self.seconds_per_px = seconds / pixels
+
+    def record_failure(self, pixels: int) -> None:
+        """Learn from a tile for which the memory did not suffice."""
+        self.too_large_px = min(self.too_large_px, pixels)
 
 
-def working_scale(model: SegmentationModel, um_per_px: float | None) -> float:
-    """Return the working pixels per pixel of an image of *um_per_px*.
+def working_scales(
+    model: SegmentationModel, um_per_px: float | None
+) -> list[tuple[ScoringNetwork, float]]:
+    """Return the parts that predict, and their working pixels per image pixel.
 
     An image whose pixel size is known and differs from that of the training images
     is resampled so that the network sees structures at the size it has learned.
     """
     trained = model.info.um_per_px
-    if trained is None or um_per_px is None:
-        return model.scale
-    ratio = um_per_px / trained
-    return model.scale if abs(ratio - 1) < SAME_PIXEL_SIZE else model.scale * ratio
+    ratio = 1.0
+    if trained is not None and um_per_px is not None:
+        ratio = um_per_px / trained
+    if abs(ratio - 1) < SAME_PIXEL_SIZE:
+        return model.predicting
+    return [(network, scale * ratio) for network, scale in model.predicting]
 
 
 def check_channels(model: SegmentationModel, shape: tuple[int, ...]) -> None:
@@ -216,22 +308,14 @@ def check_channels(model: SegmentationModel, shape: tuple[int, ...]) -> None:
 @torch.inference_mode()
 def _predict_tile(
     model: SegmentationModel,
-    image: ArrayLike,
-    tile: Tile,
-    scale: float,
+    parts: Sequence[PartOnImage],
+    target: Region,
     probabilities: bool,
 ) -> TileDone:
-    device = next(model.module.parameters()).device
-    source = source_region(tile.field, scale, image.shape)
-    pixels = np.asarray(image[source[0] : source[2], source[1] : source[3]])
-    x = model.info.normalisation.apply(pixels).to(device)
-    x = shrink(x, source, tile.field, scale)
-    scores = model.module(as_batch(x))[0]
-    target = target_region(tile.core, scale, image.shape)
-    scores = enlarge(scores, tile.field, target, scale)
-    labels = model.info.classes.from_channels(scores.argmax(dim=0).cpu().numpy())
-    maps = scores.softmax(dim=0).float().cpu().numpy() if probabilities else None
-    return TileDone(target, labels, maps, share=0.0)
+    maps = torch.stack([part.probabilities(target) for part in parts]).mean(dim=0)
+    labels = model.info.classes.from_channels(maps.argmax(dim=0).cpu().numpy())
+    kept = maps.float().cpu().numpy() if probabilities else None
+    return TileDone(target, labels, kept, share=0.0)
 
 
 def predict_image(
@@ -256,6 +340,13 @@ def predict_image(
         if maps is not None:
             maps[:, y0:y1, x0:x1] = done.probabilities
     return labels, maps
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # Only CUDA has an error of its own; a processor's is told by its message.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in ("DefaultCPUAllocator", "out of memory")
+    )
 
 
 def _area(region: Region) -> int:

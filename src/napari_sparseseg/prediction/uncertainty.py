@@ -29,4 +29,5 @@ def entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.zeros(probabilities.shape[1:], dtype=np.float32)
     safe = np.clip(probabilities, np.finfo(np.float32).tiny, 1)
     nats = -(probabilities * np.log(safe)).sum(axis=0)
-    return np.asarray(nats / np.log(n_classes), dtype=np.float32)
+    # Rounding takes even probabilities a little above 1.
+    return np.asarray(np.minimum(nats / np.log(n_classes), 1), dtype=np.float32)

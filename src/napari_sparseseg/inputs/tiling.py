@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari_sparseseg.inputs.resolution import Region
 
 
@@ -58,17 +62,42 @@ def split(core: Region) -> list[Region]:
     return cover(core, size)
 
 
-def from_the_centre(cores: list[Region], view: Region) -> list[Region]:
-    """Sort *cores*: those that touch *view* first, then by distance to its centre."""
-    centre_y, centre_x = (view[0] + view[2]) / 2, (view[1] + view[3]) / 2
-
-    def rank(core: Region) -> tuple[bool, float]:
-        y, x = (core[0] + core[2]) / 2, (core[1] + core[3]) / 2
-        return not overlap(core, view), (y - centre_y) ** 2 + (x - centre_x) ** 2
-
-    return sorted(cores, key=rank)
-
-
 def overlap(a: Region, b: Region) -> bool:
     """Tell whether two regions share a pixel."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+class TileQueue:
+    """Cores that are still to be predicted.
+
+    Those that touch *view* come first, nearest to its centre; then the others, also
+    by their distance from it. Without a view they come row by row.
+    """
+
+    def __init__(self, cores: Iterable[Region], view: Region | None) -> None:
+        self._view = view
+        self._heap: list[tuple[bool, float, Region]] = []
+        self.add(cores)
+
+    def __len__(self) -> int:
+        """Return the number of cores left."""
+        return len(self._heap)
+
+    def add(self, cores: Iterable[Region]) -> None:
+        """Put *cores* where they belong."""
+        for core in cores:
+            heapq.heappush(self._heap, (*self._rank(core), core))
+
+    def pop(self) -> Region:
+        """Take the next core out."""
+        return heapq.heappop(self._heap)[-1]
+
+    def _rank(self, core: Region) -> tuple[bool, float]:
+        if self._view is None:
+            return False, 0.0
+        (y, x), (view_y, view_x) = _centre(core), _centre(self._view)
+        return not overlap(core, self._view), math.hypot(y - view_y, x - view_x)
+
+
+def _centre(region: Region) -> tuple[float, float]:
+    return (region[0] + region[2]) / 2, (region[1] + region[3]) / 2

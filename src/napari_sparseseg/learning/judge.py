@@ -1,0 +1,194 @@
+"""Which predicts: the head, the network, or the mean of both; and how well they do."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_sparseseg.learning.held_out import FEWEST_STROKES, HELD_OUT
+from napari_sparseseg.learning.validation import (
+    LabelledPixels,
+    confusion_of,
+    labelled_pixels,
+    probabilities_at,
+    score_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_sparseseg.learning.events import PartScore
+    from napari_sparseseg.learning.head_training import FittedHead
+    from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
+    from napari_sparseseg.networks.model import Shown
+    from napari_sparseseg.networks.scoring import ScoringNetwork
+
+    Scores = Mapping[Shown, PartScore | None]
+    Confusions = dict[Shown, NDArray[np.int64]]
+
+#: What predicts, in words.
+NAMES: dict[Shown, str] = {
+    "head": "the head predicts",
+    "network": "the network predicts",
+    "both": "head and network predict together",
+}
+
+#: Strokes scored before they were learned that are remembered.
+FIRST_LOOKS = 20
+
+
+class Judge:
+    """Scores head and network on strokes that neither has learned.
+
+    These are the held-out strokes; and of classes too rare to hold any out, the latest
+    strokes, each scored before it was learned.
+
+    Attributes
+    ----------
+    first_looks
+        Confusion matrices of strokes scored before they were learned.
+    """
+
+    def __init__(self, data: TrainingSet, device: str) -> None:
+        self.first_looks: deque[Confusions] = deque(maxlen=FIRST_LOOKS)
+        self._data = data
+        self._device = device
+        self._places: list[LabelledPixels] = []
+        self._head: Tensor | None = None
+
+    def see(self, head: FittedHead | None) -> None:
+        """Take the held-out strokes and the head as they are now."""
+        held_out = {
+            index: np.where(
+                self._data.held_out.membership[name] == HELD_OUT,
+                self._data.classes.to_channels(image.labels),
+                0,
+            )
+            for index, (name, image) in enumerate(self._data.images.items())
+        }
+        self._places = labelled_pixels(held_out)
+        self._head = None
+        if head is not None:
+            self._head = self._ask(head.judged, head.scale, self._places)
+
+    def score_head(self) -> PartScore | None:
+        """Score the head alone."""
+        if self._head is None:
+            return None
+        confusion = confusion_of(self._head, self._places, len(self._data.classes))
+        return self._score("head", confusion)
+
+    def score(self, network: ScoringNetwork, scale: float) -> Scores:
+        """Score head, network and the mean of both, as far as they can be scored."""
+        probabilities = self._ask(network, scale, self._places)
+        confusions = self._confusions(self._head, probabilities, self._places)
+        return {shown: self._score(shown, each) for shown, each in confusions.items()}
+
+    def look(
+        self,
+        image: TrainingImage,
+        head: FittedHead,
+        network: ScoringNetwork,
+        scale: float,
+    ) -> None:
+        """Score the new strokes of rare classes in *image*, which is not yet taken.
+
+        Parameters
+        ----------
+        image
+            The image as it will be; one of the same name and shape is known.
+        head, network, scale
+            As they are before they learn the new strokes.
+        """
+        new = self._new_rare_labels(image)
+        if not new.any():
+            return
+        index = list(self._data.images).index(image.name)
+        places = labelled_pixels({index: self._data.classes.to_channels(new)})
+        self.first_looks.append(
+            self._confusions(
+                self._ask(head.network, head.scale, places),
+                self._ask(network, scale, places),
+                places,
+            )
+        )
+
+    def _new_rare_labels(self, image: TrainingImage) -> NDArray[np.integer]:
+        before = self._data.images[image.name]
+        common = [
+            value
+            for value, (_, strokes) in self._data.counts().items()
+            if strokes >= FEWEST_STROKES
+        ]
+        known = np.isin(image.labels, self._data.classes.values)
+        new = known & (before.labels == 0) & ~np.isin(image.labels, common)
+        return np.where(new, image.labels, 0)
+
+    def _ask(
+        self, module: ScoringNetwork, scale: float, places: Sequence[LabelledPixels]
+    ) -> Tensor:
+        names = list(self._data.images)
+        images = {
+            place.image: self._data.pixels_at(names[place.image], scale)
+            for place in places
+        }
+        scales = {
+            index: self._data.scale_of(self._data.images[names[index]], scale)
+            for index in images
+        }
+        on_device = {index: each.to(self._device) for index, each in images.items()}
+        return probabilities_at(module, on_device, scales, places)
+
+    def _confusions(
+        self, head: Tensor | None, network: Tensor, places: Sequence[LabelledPixels]
+    ) -> Confusions:
+        n_classes = len(self._data.classes)
+        found: Confusions = {"network": confusion_of(network, places, n_classes)}
+        if head is not None:
+            found["head"] = confusion_of(head, places, n_classes)
+            both = torch.stack([head, network]).mean(dim=0)
+            found["both"] = confusion_of(both, places, n_classes)
+        return found
+
+    def _score(self, shown: Shown, confusion: NDArray[np.int64]) -> PartScore | None:
+        held_out = self._data.held_out.held_out_strokes()
+        values = self._data.classes.values
+        rare = [i for i, value in enumerate(values) if value not in held_out]
+        confusion = confusion.copy()
+        for look in self.first_looks:
+            confusion[rare] += look[shown][rare]
+        return score_of(confusion, values, held_out)
+
+
+def choose(scores: Scores, head_start: bool, shown: Shown) -> tuple[Shown, str]:
+    """Decide what predicts, and say why in one sentence.
+
+    Whatever is best on strokes that neither head nor network has learned; where
+    nothing can be compared, what is shown stays.
+
+    Parameters
+    ----------
+    scores
+        Of head, network and the mean of both.
+    head_start
+        Whether there is a head at all.
+    shown
+        What is shown now.
+    """
+    if not head_start:
+        return "network", "the network predicts, since the head start is off"
+    found = {name: score for name, score in scores.items() if score is not None}
+    if "both" not in found:
+        return shown, (
+            f"{NAMES[shown]}; with {FEWEST_STROKES} strokes of a class, head and "
+            "network can be compared on held-out strokes"
+        )
+    best = max(found, key=lambda name: found[name].overall)
+    listed = ", ".join(f"{name} {found[name].overall:.3f}" for name in NAMES)
+    return best, f"{NAMES[best]}: Dice on held-out strokes is {listed}"
