@@ -388,7 +388,7 @@ class Clock:
     def __init__(self) -> None:
         self._started = time.perf_counter()
         self.steps = 0
-        self.state = "reading strokes"
+        self.state = "learning"
 
     @property
     def seconds(self) -> float:
@@ -462,8 +462,8 @@ def model_table(report: dict[str, Any]) -> Table:
             *map(number, dice),
         )
     table.caption = (
-        f"{', '.join(NAMES)}: Dice on held-out strokes\nworking pixels per image pixel: "
-        f"{scales}"
+        f"{', '.join(NAMES)}: Dice on held-out strokes\n"
+        f"working pixels per image pixel: {scales}"
     )
     return table
 

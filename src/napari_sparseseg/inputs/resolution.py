@@ -187,7 +187,7 @@ def sample_bilinear(
         weight = (positions - before).to(x)
         if dim == -2:
             weight = weight[:, None]
-        x = near * (1 - weight) + far * weight
+        x = torch.lerp(near, far, weight)
     return x
 
 

@@ -253,6 +253,8 @@ class Trainer:
         """
         parts: dict[Part, ScoringNetwork] = {}
         scales: dict[Part, float] = {}
+        if self._changed:  # the judge knows images and classes of before
+            self._judge.see(self.head)
         scores: Scores = {"head": self._judge.score_head()}
         if self.head is not None:
             parts["head"], scales["head"] = self.head.network, self.head.scale

@@ -104,8 +104,8 @@ def probabilities_at(
     found = []
     for place in places:
         with fixed(module, statistics[place.image]):
-            scores = _scores_at(module, images[place.image], scales[place.image], place)
-        found.append(scores.softmax(dim=0).T.float().cpu())
+            maps = _at(module, images[place.image], scales[place.image], place)
+        found.append(maps.T.float().cpu())
     return torch.cat(found) if found else torch.zeros(0, 1)
 
 
@@ -163,10 +163,10 @@ def _block(
     )
 
 
-def _scores_at(
+def _at(
     module: ScoringNetwork, image: Tensor, scale: float, place: LabelledPixels
 ) -> Tensor:
-    """Return the (C, n) scores of a block's pixels, between those of the working."""
+    """Return the (C, n) probabilities of a block's pixels, interpolated."""
     shape = (image.shape[-2], image.shape[-1])
     y, x = (
         ((pixels.double() + 0.5) * scale - 0.5).clamp(0, length - 1)
@@ -176,15 +176,15 @@ def _scores_at(
     core = (*core[:2], min(core[2], shape[0]), min(core[3], shape[1]))
     tile = make_tile(core, shape, halo=module.halo, stride=module.stride)
     y0, x0, y1, x1 = tile.field
-    scores = module(as_batch(image[:, y0:y1, x0:x1]))[0]
+    maps = module(as_batch(image[:, y0:y1, x0:x1]))[0].softmax(dim=0)
     top, left = y.long(), x.long()
-    down = (y - top).to(scores)
-    right = (x - left).to(scores)
+    down = (y - top).to(maps)
+    right = (x - left).to(maps)
     bottom = (top + 1).clamp(max=shape[0] - 1)
     far = (left + 1).clamp(max=shape[1] - 1)
 
     def read(rows: Tensor, columns: Tensor) -> Tensor:
-        picked: Tensor = scores[:, rows - y0, columns - x0]
+        picked: Tensor = maps[:, rows - y0, columns - x0]
         return picked
 
     upper = read(top, left) * (1 - right) + read(top, far) * right

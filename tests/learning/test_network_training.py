@@ -1,0 +1,326 @@
+"""One network in training: its steps, averages, best moment, classes and state."""
+
+import copy
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Generator, Tensor
+
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.inputs.normalisation import Normalisation
+from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
+from napari_sparseseg.learning.events import PartScore
+from napari_sparseseg.learning.losses import weighted_cross_entropy
+from napari_sparseseg.learning.network_training import NetworkTraining
+from napari_sparseseg.learning.options import RECIPES, TrainingOptions
+from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
+from napari_sparseseg.networks.model import Shown
+from napari_sparseseg.networks.registry import NetworkSpec
+
+RECIPE = dataclasses.replace(RECIPES["live"], batch=4, patch_px=16, warm_up=4, epoch=2)
+
+#: What a step calls to know its loss.
+LOSS = "napari_sparseseg.learning.network_training.weighted_cross_entropy"
+
+
+def spec(norm: str = "batch") -> NetworkSpec:
+    return NetworkSpec("unet", {"filters": 4, "levels": 2, "norm": norm})
+
+
+def training_set() -> TrainingSet:
+    """Give an image with strokes of the classes 1, 4 and 9."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    labels = np.zeros((40, 40), np.uint8)
+    for index, value in enumerate([1, 4, 9] * 3):
+        labels[4 * index + 1 : 4 * index + 3, 5:30] = value
+    image = TrainingImage("image", pixels, labels)
+    classes = ClassTable.from_values([1, 4, 9])
+    return TrainingSet([image], classes, Normalisation("range", 0, 255), seed=0)
+
+
+def training(
+    *, norm: str = "batch", seed: int = 0, balancing: Balancing = "none", **recipe: Any
+) -> NetworkTraining:
+    options = TrainingOptions(
+        network=spec(norm),
+        recipe=dataclasses.replace(RECIPE, **recipe),
+        seed=seed,
+        balancing=balancing,
+    )
+    generator = Generator().manual_seed(seed)
+    return NetworkTraining(training_set(), 1.0, options, generator)
+
+
+def weights(network: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
+    return one.keys() == two.keys() and all(
+        torch.equal(value, two[name]) for name, value in one.items()
+    )
+
+
+def score(overall: float) -> dict[Shown, PartScore]:
+    return {"network": PartScore(overall, {1: overall}, {1: 1})}
+
+
+def images() -> Tensor:
+    return torch.rand(2, 3, 16, 16, generator=Generator().manual_seed(3))
+
+
+# Steps.
+
+
+@pytest.mark.parametrize("balancing", BALANCINGS)
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_a_batch_in_parts_moves_the_weights_as_the_whole_does(
+    balancing: Balancing, micro_batch: int
+) -> None:
+    whole = training(norm="none", balancing=balancing)
+    parts = training(norm="none", balancing=balancing)
+    parts.micro_batch = micro_batch
+    losses = [whole.step(), parts.step()]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for one, two in zip(
+        whole.network.parameters(), parts.network.parameters(), strict=True
+    ):
+        assert one.grad is not None
+        assert two.grad is not None
+        torch.testing.assert_close(one.grad, two.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_the_seed_decides_and_torchs_own_random_state_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    first, again, other = training(seed=1), training(seed=1), training(seed=2)
+    assert same(weights(first.network), weights(again.network))
+    assert not same(weights(first.network), weights(other.network))
+    assert [first.step(), first.step()] == [again.step(), again.step()]
+    first.use_classes(4, {0: 0, 1: 1, 2: 2})
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_learning_rate_warms_up_in_equal_steps_and_stays() -> None:
+    trained = training(learning_rate=0.01, warm_up=4)
+    rates = []
+    for _ in range(6):
+        rates.append(trained.learning_rate)
+        trained.step()
+    assert rates == pytest.approx([0.0025, 0.004375, 0.00625, 0.008125, 0.01, 0.01])
+
+
+def test_without_warm_up_it_starts_at_once() -> None:
+    trained = training(learning_rate=0.01, warm_up=0)
+    trained.step()
+    assert trained.learning_rate == 0.01
+
+
+def test_the_average_follows_the_weights() -> None:
+    trained = training(averaging=0.9)
+    expected = weights(trained.network)
+    for step in range(1, 4):
+        trained.step()
+        decay = min(0.9, step / (step + 9))
+        for name, value in trained.network.state_dict().items():
+            if value.is_floating_point():
+                expected[name] = decay * expected[name] + (1 - decay) * value
+            else:
+                expected[name] = value.clone()
+    for name, value in trained.average.state_dict().items():
+        torch.testing.assert_close(value, expected[name])
+    assert not same(weights(trained.average), weights(trained.network))
+
+
+def test_without_averaging_the_last_weights_predict() -> None:
+    trained = training(averaging=0.0)
+    trained.step()
+    trained.step()
+    assert same(weights(trained.average), weights(trained.network))
+
+
+# The best moment.
+
+
+def test_the_best_moment_is_kept_when_the_score_falls() -> None:
+    trained = training()
+    trained.step()
+    trained.end_epoch(score(0.6))
+    best = weights(trained.best)
+    assert same(best, weights(trained.average))
+    trained.step()
+    trained.end_epoch(score(0.5))
+    assert same(best, weights(trained.best))
+    assert not same(best, weights(trained.average))
+    assert trained.best_scores == score(0.6)
+    trained.end_epoch(score(0.7))
+    assert same(weights(trained.best), weights(trained.average))
+    assert trained.best_scores == score(0.7)
+
+
+def test_without_a_score_the_newest_moment_is_the_best() -> None:
+    trained = training()
+    trained.step()
+    trained.end_epoch({})
+    trained.step()
+    trained.end_epoch({})
+    assert same(weights(trained.best), weights(trained.average))
+
+
+def test_when_judged_anew_a_lower_score_is_the_best() -> None:
+    trained = training()
+    trained.step()
+    trained.end_epoch(score(0.9))
+    trained.judge_anew()
+    trained.step()
+    trained.end_epoch(score(0.2))
+    assert same(weights(trained.best), weights(trained.average))
+
+
+# Losses that are no numbers.
+
+
+def test_a_loss_that_is_no_number_moves_nothing() -> None:
+    trained = training()
+    trained.step()
+    trained.end_epoch({})
+    good, average = weights(trained.network), weights(trained.average)
+    with torch.no_grad():
+        next(trained.network.parameters()).fill_(math.nan)
+    assert math.isnan(trained.step())
+    assert same(average, weights(trained.average))
+    trained.recover()
+    assert same(good, weights(trained.network))
+    assert math.isfinite(trained.step())
+
+
+def test_recovery_halves_the_full_learning_rate_even_while_it_warms_up() -> None:
+    trained = training(learning_rate=0.01, warm_up=4)
+    trained.step()
+    trained.recover()
+    assert trained.learning_rate == pytest.approx(0.005)
+    trained.step()
+    assert trained.learning_rate == pytest.approx(0.005)
+    trained.recover()
+    assert trained.learning_rate == pytest.approx(0.0025)
+
+
+@pytest.fixture
+def broken_gradient() -> Iterator[None]:
+    """Let the backward pass of every convolution give NaN, while losses are finite."""
+
+    def loss(scores: Tensor, *others: Tensor) -> Tensor:
+        scores.register_hook(lambda gradient: gradient * math.nan)
+        return weighted_cross_entropy(scores, *others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LOSS, loss)
+        yield
+
+
+@pytest.mark.usefixtures("broken_gradient")
+def test_a_gradient_that_is_no_number_spoils_neither_the_good_nor_the_average() -> None:
+    trained = training()
+    good = weights(trained.network)
+    assert math.isfinite(trained.step())
+    trained.end_epoch({})
+    assert math.isnan(trained.step())
+    trained.recover()
+    assert same(good, weights(trained.network))
+    assert all(value.isfinite().all() for value in weights(trained.average).values())
+
+
+# Classes.
+
+
+def test_a_new_class_leaves_the_others_scores_as_they_are() -> None:
+    trained = training()
+    trained.step()
+    x = images()
+    before = trained.average(x)
+    trained.use_classes(4, {0: 0, 1: 2, 2: 3})
+    after = trained.average(x)
+    torch.testing.assert_close(after[:, [0, 2, 3]], before)
+    assert not after[:, 1].any()
+    assert not any(p.requires_grad for p in trained.average.parameters())
+    assert all(p.requires_grad for p in trained.network.parameters())
+
+
+def test_a_class_that_is_removed_leaves_the_others_as_they_are() -> None:
+    trained = training()
+    trained.step()
+    x = images()
+    before = [net(x) for net in (trained.average, trained.best)]
+    trained.use_classes(2, {0: 0, 2: 1})
+    for net, scores in zip((trained.average, trained.best), before, strict=True):
+        torch.testing.assert_close(net(x), scores[:, [0, 2]])
+
+
+def test_classes_that_change_while_it_warms_up_leave_the_learning_rate_full() -> None:
+    trained = training(learning_rate=0.01, warm_up=4)
+    trained.step()
+    trained.use_classes(4, {0: 0, 1: 1, 2: 2})
+    assert trained.learning_rate == pytest.approx(0.01)
+
+
+def test_after_a_class_was_added_recovery_goes_back_to_weights_that_fit() -> None:
+    trained = training()
+    trained.step()
+    trained.use_classes(4, {0: 0, 1: 1, 2: 2})
+    expected = weights(trained.network)
+    trained.step()
+    trained.recover()
+    assert same(expected, weights(trained.network))
+
+
+# State.
+
+
+def through_a_file(
+    state: tuple[dict[str, Tensor], dict[str, Any]],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, values = state
+    plain = {name: value.contiguous() for name, value in tensors.items()}
+    return load(save(plain)), json.loads(json.dumps(values, allow_nan=False))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "plateau", "exponential"])
+def test_it_goes_on_to_the_bit(schedule: str) -> None:
+    trained = training(schedule=schedule, warm_up=6)
+    trained.step()
+    trained.step()
+    trained.micro_batch = 2
+    trained.end_epoch(score(0.25))
+    state = copy.deepcopy(trained.state())
+    draws = trained._generator.get_state()
+
+    other = training(schedule=schedule, warm_up=6)
+    other.load_state(*through_a_file(state))
+    other._generator.set_state(draws)
+    for each in (trained, other):
+        each.step()
+        each.recover()
+        each.step()
+        each.end_epoch(score(0.2))
+        each.step()
+    (tensors, values), (others, other_values) = trained.state(), other.state()
+    assert same(tensors, others)
+    assert json.loads(json.dumps(values)) == json.loads(json.dumps(other_values))
+
+
+def test_a_schedule_without_a_score_so_far_goes_on_too() -> None:
+    trained = training(schedule="plateau", warm_up=0)
+    other = training(schedule="plateau", warm_up=0)
+    other.load_state(*through_a_file(trained.state()))
+    for each in (trained, other):
+        each.step()
+        for _ in range(11):
+            each.end_epoch(score(0.5))
+    assert trained.learning_rate == other.learning_rate
+    assert other.learning_rate == RECIPE.learning_rate / 2

@@ -1,0 +1,77 @@
+"""The per-pixel head."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from napari_sparseseg.networks.fixed_features import FixedFeatures
+from napari_sparseseg.networks.pixel_head import HIDDEN, HeadNetwork, PixelHead
+
+
+def seeded_head(n_features: int = 5, n_classes: int = 3) -> PixelHead:
+    torch.manual_seed(0)
+    return PixelHead(n_features, n_classes)
+
+
+def test_head_is_two_hidden_layers_written_out() -> None:
+    head = seeded_head()
+    first, second, last = (
+        layer for layer in head.layers if isinstance(layer, nn.Linear)
+    )
+    assert first.out_features == second.in_features == second.out_features == HIDDEN
+    features = torch.randn(7, 5)
+    hidden = (features @ first.weight.T + first.bias).clamp_min(0)
+    hidden = (hidden @ second.weight.T + second.bias).clamp_min(0)
+    expected = hidden @ last.weight.T + last.bias
+    torch.testing.assert_close(head(features), expected)
+
+
+def test_head_standardises_features() -> None:
+    head = seeded_head()
+    features = torch.randn(7, 5)
+    expected = head(features)
+    mean, deviation = torch.randn(5), torch.rand(5) + 0.5
+    head.mean.copy_(mean)
+    head.deviation.copy_(deviation)
+    torch.testing.assert_close(head(features * deviation + mean), expected)
+
+
+def test_head_treats_every_pixel_alike_in_any_shape() -> None:
+    head = seeded_head()
+    features = torch.randn(2, 4, 6, 5)
+    scores = head(features)
+    assert scores.shape == (2, 4, 6, 3)
+    torch.testing.assert_close(scores[1, 2, 3], head(features[1, 2, 3]))
+    assert head(torch.zeros(0, 5)).shape == (0, 3)
+
+
+def test_standardisation_is_kept_with_the_weights() -> None:
+    head, other = seeded_head(), PixelHead(5, 3)
+    head.mean.fill_(2)
+    head.deviation.fill_(4)
+    other.load_state_dict(head.state_dict())
+    features = torch.randn(7, 5)
+    torch.testing.assert_close(other(features), head(features))
+
+
+@pytest.mark.parametrize("in_channels", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [(1, 1), (7, 13), (33, 50)])
+def test_network_scores_each_pixel_by_its_own_features(
+    in_channels: int, size: tuple[int, int]
+) -> None:
+    network = HeadNetwork(in_channels, n_classes=4).eval()
+    x = torch.rand(2, in_channels, *size)
+    with torch.inference_mode():
+        scores = network(x)
+        features = FixedFeatures(in_channels)(x)
+        expected = network.head(features[1, :, -1, -1])
+    assert scores.shape == (2, 4, *size)
+    torch.testing.assert_close(scores[1, :, -1, -1], expected)
+
+
+def test_network_sees_as_far_as_its_features() -> None:
+    network = HeadNetwork(3, 2)
+    assert network.halo == FixedFeatures(3).halo
+    assert network.stride == 1

@@ -1,0 +1,123 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from napari_sparseseg.errors import OptionError
+from napari_sparseseg.networks.registry import (
+    NETWORKS,
+    PRESETS,
+    NetworkSpec,
+    Preset,
+    build_network,
+)
+from napari_sparseseg.networks.scoring import ScoringNetwork
+
+SMALL = NetworkSpec("unet", {"filters": 4, "levels": 3, "norm": "none"})
+
+
+class Echo(ScoringNetwork):
+    """Gives back what it is given."""
+
+    stride = 2
+    halo = 7
+
+    def __init__(self, in_channels: int, n_classes: int) -> None:
+        super().__init__()
+        self.shape = (in_channels, n_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_presets_are_that_of_the_paper_and_a_smaller_one() -> None:
+    paper, light = PRESETS["paper"], PRESETS["light"]
+    assert paper == NetworkSpec("unet", {"filters": 32, "levels": 5, "norm": "none"})
+    assert light.name == "unet"
+    assert (light.options["filters"], light.options["levels"]) == (16, 4)
+
+
+@pytest.mark.parametrize("name", ["paper", "light"])
+def test_presets_survive_json(name: Preset) -> None:
+    spec = PRESETS[name]
+    assert json.loads(json.dumps(dict(spec.options))) == dict(spec.options)
+
+
+def test_builds_a_network_with_its_options() -> None:
+    network = build_network(SMALL, in_channels=5, n_classes=2).eval()
+    assert (network.stride, network.halo) == (4, 2 * (1 + 2 + 4) + 3 * (1 + 2) + 4)
+    with torch.inference_mode():
+        assert network(torch.rand(1, 5, 9, 11)).shape == (1, 2, 9, 11)
+
+
+def test_networks_are_built_by_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "echo", Echo)
+    network = build_network(NetworkSpec("echo"), 3, 4)
+    assert isinstance(network.network, Echo)
+    assert network.network.shape == (3, 4)
+    assert (network.stride, network.halo) == (2, 7)
+
+
+def test_networks_see_intensities_standardised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "echo", Echo)
+    network = build_network(NetworkSpec("echo"), 2, 2)
+    x = torch.tensor([0.0, 0.25, 0.5, 1.0]).expand(1, 2, 1, 4)
+    assert network(x)[0, 0, 0].tolist() == [-2, -1, 0, 2]
+
+
+def test_the_standardisation_is_kept_with_the_weights() -> None:
+    network = build_network(SMALL, 3, 2)
+    network.mean.fill_(0.1)
+    other = build_network(SMALL, 3, 2)
+    other.load_state_dict(network.state_dict())
+    assert other.mean.unique().tolist() == pytest.approx([0.1])
+    x = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(other(x), network(x))
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(OptionError, match=r"'resnet'.*unet") as error:
+        build_network(NetworkSpec("resnet"), 3, 2)
+    assert error.value.values == {"name": "resnet"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"width": 3},
+        {"norm": "layer"},
+        {"filters": 0},
+        {"filters": "many"},
+        {"levels": 0},
+        {"levels": 2.5},
+    ],
+    ids=str,
+)
+def test_options_that_make_no_network_are_refused_with_them(
+    options: dict[str, Any],
+) -> None:
+    with pytest.raises(OptionError, match=str(next(iter(options)))) as error:
+        build_network(NetworkSpec("unet", options), 3, 2)
+    assert error.value.values
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        weights.append(build_network(SMALL, 3, 2).state_dict())
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], rtol=0, atol=0)
+
+
+def test_networks_keep_channels_together_in_memory() -> None:
+    network = build_network(SMALL, 3, 2)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            assert layer.weight.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,593 @@
+"""Learning, going on and predicting with arrays, from end to end."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from napari_sparseseg import api
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.errors import (
+    ImageError,
+    LabelError,
+    ModelFileError,
+    OptionError,
+)
+from napari_sparseseg.io.model_file import load_checkpoint
+from napari_sparseseg.learning.events import HeadFitted, StepDone
+from napari_sparseseg.learning.head_fitting import HeadOptions
+from napari_sparseseg.learning.options import TrainingOptions
+from napari_sparseseg.samples import Sample, tissue_phantom
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_sparseseg.learning.trainer import Trainer
+    from napari_sparseseg.networks.model import SegmentationModel
+
+    Array = NDArray[Any]
+
+#: A training that is over in a moment.
+QUICK: api.TrainingWishes = {"scale": 0.25, "preset": "light", "head_start": False}
+
+
+@pytest.fixture(scope="module")
+def sample() -> Sample:
+    return tissue_phantom(0, (128, 128))
+
+
+@pytest.fixture(scope="module")
+def other() -> Sample:
+    return tissue_phantom(1, (128, 144))
+
+
+@pytest.fixture(scope="module")
+def model(sample: Sample) -> SegmentationModel:
+    return api.train(sample.image, sample.labels, steps=2, **QUICK)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let heads be fitted and epochs end within a few steps."""
+    head = HeadOptions(steps=20, batch=256)
+    monkeypatch.setattr(api, "TrainingOptions", partial(TrainingOptions, head=head))
+    for name, recipe in api.RECIPES.items():
+        quick = dataclasses.replace(recipe, batch=2, patch_px=32, epoch=3, warm_up=4)
+        monkeypatch.setitem(api.RECIPES, name, quick)
+
+
+def labels_of(model: SegmentationModel, image: Array, **options: Any) -> Array:
+    return cast("Array", api.predict(model, image, **options))
+
+
+def weights_of(model: SegmentationModel) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}.{key}": value
+        for name, part in model.parts.items()
+        for key, value in part.state_dict().items()
+    }
+
+
+def same_weights(first: SegmentationModel, second: SegmentationModel) -> bool:
+    one, two = weights_of(first), weights_of(second)
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def grey(sample: Sample) -> NDArray[np.uint8]:
+    """Return the image in 8-bit grey."""
+    return sample.image.mean(axis=2).astype(np.uint8)
+
+
+class TestImages:
+    def test_come_alone_as_a_list_or_by_name(
+        self, sample: Sample, model: SegmentationModel
+    ) -> None:
+        in_list = api.train([sample.image], [sample.labels], steps=2, **QUICK)
+        by_name = api.train({"a": sample.image}, {"a": sample.labels}, steps=2, **QUICK)
+        assert same_weights(model, in_list)
+        assert same_weights(model, by_name)
+
+    def test_of_several_sizes_are_learned_together(
+        self, sample: Sample, other: Sample
+    ) -> None:
+        both = api.train(
+            {"a": sample.image, "b": other.image},
+            {"b": other.labels, "a": sample.labels},
+            steps=2,
+            **QUICK,
+        )
+        assert both.info.training["images"] == 2
+        annotated = sum(int((each.labels == 1).sum()) for each in (sample, other))
+        assert both.info.training["pixels"]["1"] == annotated
+
+    def test_and_label_maps_need_each_other(
+        self, sample: Sample, other: Sample
+    ) -> None:
+        with pytest.raises(LabelError, match=r"2 image\(s\) and 1 label map\(s\)"):
+            api.make_trainer([sample.image, other.image], [sample.labels])
+        with pytest.raises(LabelError, match="of the same name") as error:
+            api.make_trainer({"a": sample.image}, {"b": sample.labels})
+        assert error.value.values == {"images": ["a"], "labels": ["b"]}
+
+    def test_must_be_there(self) -> None:
+        with pytest.raises(ImageError, match="no image is given"):
+            api.make_trainer([], [])
+
+    @pytest.mark.parametrize("n_channels", [1, 2, 4])
+    def test_keep_all_their_channels(self, sample: Sample, n_channels: int) -> None:
+        channels = [sample.image[..., i % 3] for i in range(n_channels)]
+        image = np.stack(channels, axis=2)
+        trained = api.train(image, sample.labels, steps=2, **QUICK)
+        assert trained.info.in_channels == n_channels
+        assert labels_of(trained, image).shape == sample.labels.shape
+        words = rf"3 channel\(s\).* with {n_channels}"
+        with pytest.raises(ImageError, match=words) as error:
+            api.predict(trained, sample.image)
+        assert error.value.values == {"given": 3, "expected": n_channels}
+
+    def test_of_one_kind_only(self, sample: Sample) -> None:
+        with pytest.raises(ImageError, match="image 2 has 1 channel"):
+            api.make_trainer([sample.image, grey(sample)], [sample.labels] * 2)
+
+    @pytest.mark.parametrize(
+        ("dtype", "factor", "offset"),
+        [
+            (np.uint16, 200, 1000),
+            (np.float32, 1 / 255, 0),
+            (np.float64, 1e-6, 0),
+            (np.int32, 3, -5000),
+            (">u2", 256, 0),
+        ],
+    )
+    def test_of_any_number_type_are_learned_alike(
+        self, sample: Sample, dtype: str, factor: float, offset: float
+    ) -> None:
+        bytes_ = grey(sample)
+        numbers = (bytes_ * np.float64(factor) + offset).astype(dtype)
+        of_bytes = api.train(bytes_, sample.labels, steps=4, **QUICK)
+        of_numbers = api.train(numbers, sample.labels, steps=4, **QUICK)
+        expected, found = labels_of(of_bytes, bytes_), labels_of(of_numbers, numbers)
+        assert len(np.unique(expected)) > 1
+        # Rounding alone makes the difference.
+        assert (found == expected).mean() > 0.95
+
+
+class TestClasses:
+    @pytest.mark.parametrize(
+        ("values", "dtype"),
+        [([2, 7, 100, 255], np.uint8), ([5, 300, 301, 65535], np.uint16)],
+    )
+    def test_keep_their_values(
+        self, sample: Sample, values: list[int], dtype: type[np.generic]
+    ) -> None:
+        lookup = np.array([0, *values], np.int64)
+        trained = api.train(sample.image, lookup[sample.labels], steps=4, **QUICK)
+        assert trained.info.classes.values == tuple(values)
+        assert trained.info.classes.names == tuple(f"class {v}" for v in values)
+        result = api.predict(trained, sample.image, probabilities=True)
+        assert isinstance(result, tuple)
+        labels, maps = result
+        assert labels.dtype == dtype
+        assert maps.shape == (4, 128, 128)
+        np.testing.assert_allclose(maps.sum(axis=0), 1, atol=1e-5)
+        np.testing.assert_array_equal(labels, np.array(values)[maps.argmax(axis=0)])
+
+    def test_of_a_table_may_be_without_strokes(self, sample: Sample) -> None:
+        table = sample.classes.add("necrosis")
+        trained = api.train(
+            sample.image, sample.labels, steps=1, classes=table, **QUICK
+        )
+        assert trained.info.classes == table
+        assert table.by_name("necrosis").value not in trained.info.training["pixels"]
+
+    def test_of_a_table_must_have_all_values(self, sample: Sample) -> None:
+        for table in (sample.classes.removed(3), ClassTable()):
+            with pytest.raises(LabelError, match="not in the class table"):
+                api.make_trainer(sample.image, sample.labels, classes=table)
+
+
+@pytest.mark.usefixtures("short")
+class TestSeed:
+    def test_gives_the_same_model_again(self, sample: Sample) -> None:
+        wishes: api.TrainingWishes = {"scale": 0.25, "preset": "light", "seed": 3}
+        state = torch.random.get_rng_state()
+        first, second = (
+            api.train(sample.image, sample.labels, steps=2, **wishes) for _ in range(2)
+        )
+        assert set(first.parts) == {"head", "network"}
+        assert same_weights(first, second)
+        assert first.info == second.info
+        for part in first.parts:
+            np.testing.assert_array_equal(
+                labels_of(first.showing(part), sample.image),
+                labels_of(second.showing(part), sample.image),
+            )
+        assert torch.equal(state, torch.random.get_rng_state())
+
+    def test_of_another_number_gives_another_model(self, sample: Sample) -> None:
+        first, second = (
+            api.train(sample.image, sample.labels, steps=2, seed=seed, **QUICK)
+            for seed in (0, 1)
+        )
+        assert not same_weights(first, second)
+        assert [each.info.training["seed"] for each in (first, second)] == [0, 1]
+
+    @pytest.mark.parametrize("seed", [-1, 2**63])
+    def test_out_of_range_is_refused(self, sample: Sample, seed: int) -> None:
+        with pytest.raises(OptionError, match=f"the seed is {seed}"):
+            api.make_trainer(sample.image, sample.labels, seed=seed)
+
+
+class TestBalancing:
+    @pytest.mark.parametrize(
+        ("dense", "given", "expected"),
+        [
+            (False, {}, "mini-batch"),
+            (True, {}, "instance"),
+            (True, {"balance": "none"}, "none"),
+            (False, {"balance": "instance"}, "instance"),
+        ],
+    )
+    def test_follows_from_dense_images_unless_it_is_given(
+        self,
+        sample: Sample,
+        other: Sample,
+        dense: bool,
+        given: dict[str, Any],
+        expected: str,
+    ) -> None:
+        wishes = QUICK | given
+        if dense:
+            wishes |= {"dense_images": [other.image], "dense_labels": [other.truth]}
+        trained = api.train(sample.image, sample.labels, steps=1, **wishes)
+        assert trained.info.training["balancing"] == expected
+
+    def test_dense_images_may_have_the_names_of_sparse_ones(
+        self, sample: Sample
+    ) -> None:
+        trainer = api.make_trainer(
+            {"a": sample.image},
+            {"a": sample.labels},
+            dense_images={"a": sample.image},
+            dense_labels={"a": sample.truth},
+            pixel_size_um={"a": 0.5, "a (dense)": 0.25},
+        )
+        images = trainer.data.images
+        assert {name: image.dense for name, image in images.items()} == {
+            "a": False,
+            "a (dense)": True,
+        }
+        assert [image.um_per_px for image in images.values()] == [0.5, 0.25]
+
+    def test_dense_images_alone_are_learned(self, sample: Sample) -> None:
+        trained = api.train(
+            [],
+            [],
+            dense_images=[sample.image, sample.image[:100]],
+            dense_labels=[sample.truth, sample.truth[:100]],
+            steps=1,
+            **QUICK,
+        )
+        assert trained.info.training["images"] == 2
+
+
+class TestResolution:
+    def test_in_micrometres_becomes_a_scale(self, sample: Sample) -> None:
+        trained = api.train(
+            sample.image,
+            sample.labels,
+            steps=1,
+            um_per_px=2.0,
+            pixel_size_um=0.5,
+            preset="light",
+            head_start=False,
+        )
+        assert trained.info.scales == {"network": 0.25}
+        assert trained.info.um_per_px == 0.5
+
+    def test_in_micrometres_follows_the_first_image_whose_size_is_known(
+        self, sample: Sample
+    ) -> None:
+        trainer = api.make_trainer(
+            {"a": sample.image, "b": sample.image, "c": sample.image},
+            {"a": sample.labels, "b": sample.labels, "c": sample.labels},
+            um_per_px=2.0,
+            pixel_size_um={"a": None, "b": 1.0, "c": 0.5},
+        )
+        assert trainer.options.scale == 0.5
+        assert trainer.data.um_per_px == 1.0
+
+    def test_is_one_for_images_of_different_pixel_sizes(self, sample: Sample) -> None:
+        trainer = api.make_trainer(
+            {"fine": sample.image, "coarse": sample.image[::2, ::2]},
+            {"fine": sample.labels, "coarse": sample.labels[::2, ::2]},
+            pixel_size_um={"fine": 0.5, "coarse": 1.0},
+            **QUICK,
+        )
+        fine, coarse = trainer.data.at(0.25)
+        assert fine.pixels.shape == coarse.pixels.shape == (3, 32, 32)
+
+    def test_of_a_prediction_follows_the_pixel_size(self, sample: Sample) -> None:
+        trained = api.train(
+            sample.image, sample.labels, steps=12, pixel_size_um=0.5, **QUICK
+        )
+        coarse = (
+            sample.image.reshape(64, 2, 64, 2, 3).mean(axis=(1, 3)).astype(np.uint8)
+        )
+        fine = coarse.repeat(2, axis=0).repeat(2, axis=1)
+        # At the working resolution both are the same image, so each coarse pixel has
+        # the class of one of the four fine pixels that it covers.
+        covered = labels_of(trained, fine, pixel_size_um=0.5)
+        covered = covered.reshape(64, 2, 64, 2).swapaxes(1, 2).reshape(64, 64, 4)
+        found = labels_of(trained, coarse, pixel_size_um=1.0)
+        assert len(np.unique(found)) > 1
+        assert found.shape == (64, 64)
+        assert (found[..., None] == covered).any(axis=2).mean() > 0.99
+        # Without its size it is taken to be a smaller piece of tissue.
+        found = labels_of(trained, coarse)
+        assert (found[..., None] == covered).any(axis=2).mean() < 0.95
+
+    @pytest.mark.parametrize("size", [0.0, -0.5, float("nan"), float("inf")])
+    def test_needs_pixel_sizes_above_0(
+        self, sample: Sample, model: SegmentationModel, size: float
+    ) -> None:
+        for sizes in (size, {"image 1": size}):
+            with pytest.raises(OptionError, match="pixel size of image 1"):
+                api.make_trainer(sample.image, sample.labels, pixel_size_um=sizes)
+        with pytest.raises(OptionError, match="pixel size"):
+            api.predict(model, sample.image, pixel_size_um=size)
+
+    @pytest.mark.parametrize(
+        ("wishes", "words"),
+        [
+            ({"um_per_px": 2.0}, "pixel size of the images is not known"),
+            ({"um_per_px": 0.0, "pixel_size_um": 0.5}, "um per px is 0.0"),
+            ({"um_per_px": 0.1, "pixel_size_um": 0.5}, "the scale is 5.0"),
+            ({"um_per_px": 1.0, "pixel_size_um": 0.5, "scale": 0.5}, "both given"),
+            ({"scale": 0.0}, "the scale is 0.0"),
+            ({"scale": 4.5}, "the scale is 4.5"),
+            ({"scale": float("nan")}, "the scale is nan"),
+        ],
+    )
+    def test_that_cannot_be_is_refused(
+        self, sample: Sample, wishes: api.TrainingWishes, words: str
+    ) -> None:
+        with pytest.raises(OptionError, match=words):
+            api.make_trainer(sample.image, sample.labels, **wishes)
+
+
+class TestWindow:
+    @pytest.fixture
+    def scan(self, sample: Sample) -> NDArray[np.int16]:
+        """Return a slice in HU from -1000 to about 1040."""
+        return grey(sample).astype(np.int16) * 8 - 1000
+
+    def test_of_signed_numbers_is_used(
+        self, sample: Sample, scan: NDArray[np.int16]
+    ) -> None:
+        trained = api.train(scan, sample.labels, steps=4, window=(40, 1400), **QUICK)
+        assert trained.info.normalisation.kind == "window"
+        assert trained.info.normalisation.low == -660
+        assert trained.info.normalisation.high == 740
+        # Beyond the window nothing makes a difference; within it, much does.
+        beyond = np.where(scan < -660, -3000, np.where(scan > 740, 3000, scan))
+        assert (beyond != scan).any()
+        expected = labels_of(trained, scan)
+        np.testing.assert_array_equal(labels_of(trained, beyond), expected)
+        assert (labels_of(trained, -scan) != expected).any()
+
+    @pytest.mark.parametrize("window", [(40, 0), (40, -400), (float("nan"), 400)])
+    def test_without_width_is_refused(
+        self, sample: Sample, scan: NDArray[np.int16], window: tuple[float, float]
+    ) -> None:
+        with pytest.raises(OptionError, match="the width above 0"):
+            api.make_trainer(scan, sample.labels, window=window)
+
+
+def finish(trainer: Trainer, steps: int, checkpoint: Path | None) -> SegmentationModel:
+    events = api.run(trainer, steps, None, checkpoint)
+    while True:
+        try:
+            next(events)
+        except StopIteration as stop:
+            return cast("SegmentationModel", stop.value)
+
+
+@pytest.mark.usefixtures("short")
+class TestResume:
+    @pytest.mark.parametrize(
+        ("wishes", "dense"),
+        [
+            ({"scale": "auto", "head_start": False}, False),
+            ({"scale": 0.25, "head_start": True}, False),
+            ({"scale": 0.25, "head_start": False, "recipe": "paper"}, True),
+        ],
+        ids=["scale on trial", "head", "paper recipe with dense images"],
+    )
+    @pytest.mark.parametrize("first", [2, 4])
+    def test_is_like_never_having_stopped(
+        self,
+        sample: Sample,
+        other: Sample,
+        tmp_path: Path,
+        wishes: api.TrainingWishes,
+        dense: bool,
+        first: int,
+    ) -> None:
+        if dense:
+            dense_images = [other.image, other.image[:100]]
+            dense_labels = [other.truth, other.truth[:100]]
+            wishes = wishes | {
+                "dense_images": dense_images,
+                "dense_labels": cast("list[Array]", dense_labels),
+            }
+        wishes = wishes | {"preset": "light"}
+        files = [tmp_path / f"{name}.safetensors" for name in ("straight", "halves")]
+
+        def trainer(file: Path, resume: bool = False) -> Trainer:
+            options = wishes | {"checkpoint": file, "resume": resume}
+            return api.make_trainer(sample.image, sample.labels, **options)
+
+        straight = finish(trainer(files[0]), 8, files[0])
+        finish(trainer(files[1]), first, files[1])
+        halves = finish(trainer(files[1], resume=True), 8 - first, files[1])
+
+        assert straight.info == halves.info
+        assert straight.info.training["steps"] == 8
+        assert same_weights(straight, halves)
+        for part in straight.parts:
+            np.testing.assert_array_equal(
+                labels_of(straight.showing(part), other.image),
+                labels_of(halves.showing(part), other.image),
+            )
+        keys = api.state_of(trainer(files[0]))[1].keys()
+        (expected, then), (found, now) = (load_checkpoint(f, keys) for f in files)
+        assert then == now
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+    @pytest.mark.parametrize("n_events", [1, 2, 5])
+    @pytest.mark.parametrize("head_start", [False, True])
+    def test_after_a_generator_that_was_closed_early(
+        self, sample: Sample, tmp_path: Path, n_events: int, head_start: bool
+    ) -> None:
+        path = tmp_path / "c.safetensors"
+        wishes = QUICK | {"checkpoint": path, "head_start": head_start}
+        images, labels = sample.image, sample.labels
+        with closing(api.iter_train(images, labels, steps=9, **wishes)) as events:
+            seen = list(islice(events, n_events))
+        assert isinstance(seen[0], HeadFitted if head_start else StepDone)
+        done = sum(isinstance(event, StepDone) for event in seen)
+        straight = api.train(images, labels, steps=6, **wishes | {"checkpoint": None})
+        resumed = api.train(images, labels, steps=6 - done, **wishes | {"resume": True})
+        assert resumed.info.training["steps"] == 6
+        assert same_weights(straight, resumed)
+
+    def test_sees_intensities_as_before_even_with_other_images(
+        self, sample: Sample, other: Sample, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "c.safetensors"
+        wishes = QUICK | {"checkpoint": path}
+        dark, bright = grey(sample) // 2, grey(other) + np.uint16(3000)
+        first = api.train({"a": dark}, {"a": sample.labels}, steps=2, **wishes)
+        both = ({"a": dark, "b": bright}, {"a": sample.labels, "b": other.labels})
+        anew = api.make_trainer(*both, **wishes)
+        resumed = api.make_trainer(*both, **wishes | {"resume": True})
+        assert anew.data.normalisation != first.info.normalisation
+        assert resumed.data.normalisation == first.info.normalisation
+        assert resumed.model().info.normalisation == first.info.normalisation
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"classes": "renamed"}, "had the classes 1 background, .*1 glass"),
+            ({"classes": "added"}, "had the classes .* now .*5 necrosis is given"),
+            ({"preset": "paper"}, "had the network .*16.* now .*32"),
+            ({"recipe": "paper"}, "had the recipe live, but now paper"),
+            ({"window": (100, 90)}, "had the normalisation .*range.* now .*window"),
+            ({"scale": 0.5}, r"had the scales \[0.25\], but now \[0.5\]"),
+        ],
+    )
+    def test_of_another_training_is_refused(
+        self, sample: Sample, tmp_path: Path, changes: dict[str, Any], words: str
+    ) -> None:
+        path = tmp_path / "c.safetensors"
+        wishes = QUICK | {"checkpoint": path, "classes": sample.classes}
+        api.train(sample.image, sample.labels, steps=1, **wishes)
+        before = path.read_bytes()
+        tables = {
+            "renamed": sample.classes.renamed(1, "glass"),
+            "added": sample.classes.add("necrosis"),
+        }
+        changes = {key: tables.get(str(v), v) for key, v in changes.items()}
+        with pytest.raises(ModelFileError, match=words):
+            api.train(
+                sample.image,
+                sample.labels,
+                steps=1,
+                **wishes | {"resume": True} | cast("api.TrainingWishes", changes),
+            )
+        assert path.read_bytes() == before
+
+    def test_of_images_with_other_channels_is_refused(
+        self, sample: Sample, tmp_path: Path
+    ) -> None:
+        wishes = QUICK | {"checkpoint": tmp_path / "c.safetensors"}
+        api.train(sample.image, sample.labels, steps=1, **wishes)
+        with pytest.raises(ModelFileError, match="had the channels 3, but now 1"):
+            api.make_trainer(grey(sample), sample.labels, **wishes | {"resume": True})
+
+    def test_goes_on_with_recoloured_classes(
+        self, sample: Sample, tmp_path: Path
+    ) -> None:
+        wishes = QUICK | {"checkpoint": tmp_path / "c.safetensors"}
+        api.train(
+            sample.image, sample.labels, steps=1, classes=sample.classes, **wishes
+        )
+        table = sample.classes.recolored(1, (9, 9, 9))
+        resumed = api.train(
+            sample.image,
+            sample.labels,
+            steps=1,
+            **wishes | {"classes": table, "resume": True},
+        )
+        assert resumed.info.training["steps"] == 2
+        assert resumed.info.classes == table
+
+    @pytest.mark.parametrize("checkpoint", [None, "missing.safetensors"])
+    def test_needs_a_checkpoint(self, sample: Sample, checkpoint: str | None) -> None:
+        with pytest.raises(ModelFileError, match="there is no checkpoint"):
+            api.make_trainer(
+                sample.image, sample.labels, checkpoint=checkpoint, resume=True
+            )
+
+
+class TestRunning:
+    def test_refuses_limits_before_the_first_event(self, sample: Sample) -> None:
+        for limits in ({"steps": 0}, {"seconds": -1.0}, {"seconds": float("nan")}):
+            with pytest.raises(OptionError, match=f"{next(iter(limits))} is"):
+                api.iter_train(sample.image, sample.labels, **cast("Any", limits))
+
+    def test_ends_after_the_time_that_was_given(self, sample: Sample) -> None:
+        wishes = cast("Any", QUICK | {"seconds": 0.05})
+        trained = api.train(sample.image, sample.labels, **wishes)
+        assert 1 <= trained.info.training["steps"] < 100
+
+    def test_leaves_checkpoints_meanwhile(
+        self, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(api, "CHECKPOINT_S", 0.0)
+        path = tmp_path / "c.safetensors"
+        wishes = QUICK | {"checkpoint": path}
+        steps = []
+        for _ in api.iter_train(sample.image, sample.labels, steps=4, **wishes):
+            if path.exists():
+                keys = api.state_of(api.make_trainer(sample.image, sample.labels))[1]
+                steps.append(load_checkpoint(path, keys.keys())[1]["steps"])
+        assert steps == [1, 2, 3]
+
+    def test_gives_a_model_on_the_cpu(self, model: SegmentationModel) -> None:
+        assert {value.device.type for value in weights_of(model).values()} == {"cpu"}
+
+
+class TestDevice:
+    @pytest.mark.parametrize(
+        "device", ["tpu", "cuda:x", "cuda:99", "cpu:1", "", "CPU", "cuda:-1"]
+    )
+    def test_that_is_not_there_is_refused(self, device: str) -> None:
+        with pytest.raises(OptionError, match="is not there; this machine has cpu"):
+            api.choose_device(device)
+
+    def test_is_chosen_by_what_is_there(self) -> None:
+        assert api.choose_device("cpu") == "cpu"
+        found = torch.device(api.choose_device("auto"))
+        assert (found.type == "cuda") == torch.cuda.is_available()

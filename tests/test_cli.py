@@ -1,0 +1,496 @@
+"""The command line, from strokes to scores, with its JSON and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from skimage.io import imread
+
+from napari_sparseseg.annotations.classes import read_class_table, write_class_table
+from napari_sparseseg.cli import main
+from napari_sparseseg.io.model_file import load_model
+from napari_sparseseg.samples import tissue_phantom
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    Run = Callable[..., "Done"]
+
+#: Stems of the images; dots in them are no suffixes.
+STEMS = ("case_1.5mm", "case_2.0mm")
+QUICK = ("--scale", 0.25, "--preset", "light", "--head-start", "off")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Return a function that runs the command with some arguments."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run_command(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["sparseseg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return Done(int(end.value.code or 0), captured.out, captured.err)
+
+    yield run_command
+    signal.signal(signal.SIGTERM, handler)
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """Start the command in a process of its own."""
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from napari_sparseseg.cli import main; main()",
+            *map(str, arguments),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with images, strokes, truth and a class table."""
+    folder = tmp_path_factory.mktemp("place")
+    for name in ("images", "strokes", "truth"):
+        (folder / name).mkdir()
+    for seed, stem in enumerate(STEMS):
+        sample = tissue_phantom(seed, (128, 128))
+        assert sample.truth is not None
+        tifffile.imwrite(folder / "images" / f"{stem}.tif", sample.image)
+        Image.fromarray(sample.labels).save(folder / "strokes" / f"{stem}.png")
+        Image.fromarray(sample.truth).save(folder / "truth" / f"{stem}.png")
+    write_class_table(folder / "classes.json", sample.classes)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(place: Path) -> Path:
+    """Return a model file, made by the command in a process of its own."""
+    path = place / "models" / "model.safetensors"
+    process = start(
+        "train",
+        place / "images",
+        place / "strokes",
+        "--model",
+        path,
+        "--classes",
+        place / "classes.json",
+        "--steps",
+        4,
+        *QUICK,
+    )
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert f"saved: {path}" in out
+    return path
+
+
+class TestFromStrokesToScores:
+    def test_training_leaves_model_and_checkpoint(self, model: Path) -> None:
+        assert sorted(path.name for path in model.parent.iterdir()) == [
+            "model.checkpoint.safetensors",
+            "model.safetensors",
+        ]
+        info = load_model(model).info
+        assert info.training["steps"] == 4
+        assert info.classes == read_class_table(model.parents[1] / "classes.json")
+
+    def test_scores_follow(
+        self, run: Run, place: Path, model: Path, tmp_path: Path
+    ) -> None:
+        out, scores = tmp_path / "out", tmp_path / "scores.json"
+        done = run("predict", model, place / "images", "--out", out, "--probabilities")
+        assert done.code == 0
+        assert f"2 of 2 images predicted, in {out}" in done.out
+        for stem in STEMS:
+            with Image.open(out / f"{stem}.png") as image:
+                assert image.mode == "L"
+                found = np.asarray(image)
+            np.testing.assert_array_equal(found, imread(out / f"{stem}.png"))
+            assert found.shape == (128, 128)
+            assert set(np.unique(found)) <= {1, 2, 3, 4}
+            maps = tifffile.imread(out / "probabilities" / f"{stem}.tif")
+            np.testing.assert_array_equal(found, 1 + maps.argmax(axis=0))
+
+        done = run("evaluate", out, place / "truth", "--json", scores)
+        assert done.code == 0
+        content = json.loads(scores.read_text())
+        assert list(content) == [
+            "dice",
+            "overall_dice",
+            "pixel_accuracy",
+            "cross_entropy",
+            "confusion",
+            "per_image",
+        ]
+        names = ["background", "stroma", "gland epithelium", "lymphocytes"]
+        assert list(content["dice"]) == names
+        dice = [each for each in content["dice"].values() if each is not None]
+        assert content["overall_dice"] == pytest.approx(np.mean(dice))
+        assert content["cross_entropy"] > 0
+        assert np.shape(content["confusion"]) == (4, 5)
+        assert np.sum(content["confusion"]) == 2 * 128 * 128
+        assert list(content["per_image"]) == list(STEMS)
+        right = sum(
+            int(
+                (imread(out / f"{s}.png") == imread(place / "truth" / f"{s}.png")).sum()
+            )
+            for s in STEMS
+        )
+        assert content["pixel_accuracy"] == pytest.approx(right / (2 * 128 * 128))
+        for name in names:
+            assert name in done.out
+        assert f"{content['overall_dice']:.3f}" in done.out
+
+    def test_without_probabilities_there_is_no_cross_entropy(
+        self, run: Run, place: Path, model: Path, tmp_path: Path
+    ) -> None:
+        assert run("predict", model, place / "images", "--out", tmp_path).code == 0
+        assert not (tmp_path / "probabilities").exists()
+        done = run("evaluate", tmp_path, place / "truth", "--json", "-")
+        assert done.json["cross_entropy"] is None
+
+    def test_perfect_predictions_score_1(self, run: Run, place: Path) -> None:
+        done = run(
+            "evaluate",
+            place / "truth",
+            place / "truth",
+            "--classes",
+            place / "classes.json",
+            "--json",
+            "-",
+        )
+        assert done.json["overall_dice"] == done.json["pixel_accuracy"] == 1
+        assert set(done.json["dice"].values()) == {1}
+
+    def test_the_same_command_gives_the_same_labels(
+        self, run: Run, place: Path, model: Path, tmp_path: Path
+    ) -> None:
+        again = tmp_path / "again.safetensors"
+        arguments = ("--classes", place / "classes.json", "--steps", 4, *QUICK)
+        folders = (place / "images", place / "strokes")
+        assert run("train", *folders, "--model", again, *arguments).code == 0
+        assert run("predict", model, folders[0], "--out", tmp_path / "a").code == 0
+        assert run("predict", again, folders[0], "--out", tmp_path / "b").code == 0
+        for stem in STEMS:
+            first, second = (tmp_path / name / f"{stem}.png" for name in "ab")
+            assert first.read_bytes() == second.read_bytes()
+
+    def test_images_of_floats_and_of_signed_numbers_are_learned(
+        self, run: Run, place: Path, tmp_path: Path
+    ) -> None:
+        for dtype, window in (("float32", ()), ("int16", ("--window", 20, 200))):
+            folder = tmp_path / dtype
+            folder.mkdir()
+            for path in (place / "images").iterdir():
+                grey = imread(path).mean(axis=2) - 128
+                tifffile.imwrite(folder / path.name, grey.astype(dtype))
+            model = tmp_path / f"{dtype}.safetensors"
+            out = tmp_path / f"out of {dtype}"
+            paths = (folder, place / "strokes", "--model", model)
+            assert run("train", *paths, "--steps", 2, *QUICK, *window).code == 0
+            assert run("predict", model, folder, "--out", out).code == 0
+            assert imread(out / f"{STEMS[0]}.png").shape == (128, 128)
+            kind = load_model(model).info.normalisation.kind
+            assert kind == ("window" if window else "percentiles")
+
+
+class TestJson:
+    def test_on_standard_output_has_it_alone(
+        self, run: Run, place: Path, model: Path, tmp_path: Path
+    ) -> None:
+        folders = (place / "images", place / "strokes")
+        trained = run(
+            *("train", *folders, "--model", tmp_path / "m.safetensors"),
+            *("--steps", 1, *QUICK, "--json", "-"),
+        )
+        out = tmp_path / "out"
+        predicted = run("predict", model, folders[0], "--out", out, "--json", "-")
+        scored = run("evaluate", out, place / "truth", "--json", "-")
+        told = run("info", model, "--json", "-")
+        for done in (trained, predicted, scored, told):
+            assert done.code == 0
+            assert isinstance(done.json, dict)
+            assert done.err
+        assert trained.json["failures"] == []
+        assert trained.json["steps"] == 1
+        assert predicted.json["predicted"] == list(STEMS)
+        assert predicted.json["failures"] == []
+        assert predicted.json["seconds"] > 0
+
+    def test_of_info_has_all_that_is_known(self, run: Run, model: Path) -> None:
+        known = run("info", model, "--json", "-").json
+        info = load_model(model).info
+        assert known["classes"] == info.classes.to_json()["classes"]
+        assert known["shown"] == "network"
+        assert known["scales"] == {"network": 0.25}
+        assert known["network"]["name"] == "unet"
+        assert known["channels"] == 3
+        assert known["um_per_px"] is None
+        assert known["normalisation"] == {"kind": "range", "low": 0, "high": 255}
+        assert known["balancing"] == "mini-batch"
+        assert known["recipe"] == "live"
+        assert (known["seed"], known["steps"], known["images"]) == (0, 4, 2)
+        assert known["versions"] == info.training["versions"]
+
+    def test_goes_into_a_pipe_that_has_a_name(
+        self, run: Run, model: Path, tmp_path: Path
+    ) -> None:
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("this system has no named pipes")
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            assert run("info", model, "--json", pipe).code == 0
+            content = os.read(reader, 100_000)
+        finally:
+            os.close(reader)
+        assert json.loads(content)["steps"] == 4
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+class TestTalking:
+    def test_shows_names_with_brackets_as_they_are(
+        self, run: Run, place: Path, tmp_path: Path
+    ) -> None:
+        table = read_class_table(place / "classes.json").renamed(3, "gland [red]")
+        write_class_table(tmp_path / "classes.json", table)
+        truth = place / "truth"
+        done = run("evaluate", truth, truth, "--classes", tmp_path / "classes.json")
+        assert "gland [red]" in done.out
+        model = tmp_path / "m.safetensors"
+        done = run(
+            *("train", place / "images", place / "strokes", "--model", model),
+            *("--classes", tmp_path / "classes.json", "--steps", 1, *QUICK),
+        )
+        assert "gland [red]" in done.out
+
+    def test_shows_a_bar_on_a_terminal(
+        self,
+        run: Run,
+        place: Path,
+        model: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        done = run("predict", model, place / "images", "--out", tmp_path)
+        assert done.code == 0
+        assert "━" in done.out
+        assert f"2/2 {STEMS[1]}" in done.out
+
+    def test_without_arguments_explains_itself(self, run: Run) -> None:
+        done = run()
+        for command in ("demo", "train", "predict", "evaluate", "info"):
+            assert command in done.out
+
+    @pytest.mark.parametrize("command", ["demo", "train", "predict", "evaluate"])
+    def test_has_help_for_each_command(self, run: Run, command: str) -> None:
+        done = run(command, "--help")
+        assert done.code == 0
+        assert "Usage" in done.out
+
+
+class TestExitCodes:
+    def test_some_images_that_failed_give_1(
+        self, run: Run, place: Path, model: Path, tmp_path: Path
+    ) -> None:
+        images = tmp_path / "images"
+        images.mkdir()
+        (images / "broken.tif").write_bytes(b"II*\0 no more")
+        (images / f"{STEMS[0]}.tif").symlink_to(place / "images" / f"{STEMS[0]}.tif")
+        out = tmp_path / "out"
+        done = run("predict", model, images, "--out", out, "--json", "-")
+        assert done.code == 1
+        assert done.json["predicted"] == [STEMS[0]]
+        (failure,) = done.json["failures"]
+        assert failure.startswith("broken: ")
+        assert failure in done.err
+        assert sorted(path.suffix for path in out.iterdir()) == [".json", ".png"]
+
+        (images / f"{STEMS[0]}.tif").unlink()
+        done = run("predict", model, images, "--out", out, "--json", "-")
+        assert done.code == 2
+        assert done.json["predicted"] == []
+
+    def test_some_label_maps_that_failed_give_1(
+        self, run: Run, place: Path, tmp_path: Path
+    ) -> None:
+        labels = tmp_path / "labels"
+        labels.mkdir()
+        for stem in STEMS:
+            (labels / f"{stem}.png").symlink_to(place / "strokes" / f"{stem}.png")
+        Image.new("L", (3, 3), 1).save(labels / "lonely.png")
+        model = tmp_path / "m.safetensors"
+        done = run(
+            *("train", place / "images", labels, "--model", model),
+            *("--steps", 1, *QUICK, "--json", "-"),
+        )
+        assert done.code == 1
+        (failure,) = done.json["failures"]
+        assert failure.startswith("lonely: ")
+        assert load_model(model).info.training["images"] == 2
+
+    def test_an_image_without_label_map_is_no_failure(
+        self, run: Run, place: Path, tmp_path: Path
+    ) -> None:
+        labels = tmp_path / "labels"
+        labels.mkdir()
+        (labels / f"{STEMS[0]}.png").symlink_to(place / "strokes" / f"{STEMS[0]}.png")
+        done = run(
+            *("train", place / "images", labels, "--steps", 1, *QUICK),
+            *("--model", tmp_path / "m.safetensors"),
+        )
+        assert done.code == 0
+        assert f"{STEMS[1]}: no label map, left out" in done.out
+
+    def test_truth_without_prediction_gives_1(
+        self, run: Run, place: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / f"{STEMS[1]}.png").symlink_to(place / "truth" / f"{STEMS[1]}.png")
+        done = run("evaluate", tmp_path, place / "truth", "--json", "-")
+        assert done.code == 1
+        assert list(done.json["per_image"]) == [STEMS[1]]
+        assert f"{STEMS[0]}: no prediction" in done.err
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["segment"], "segment"),
+            (["info"], "model"),
+            (["info", "m.safetensors", "--colour"], "--colour"),
+            (["train", "a", "b"], "--model"),
+            (["train", "a", "b", "--model", "m", "--steps", "many"], "--steps"),
+            (["train", "a", "b", "--model", "m", "--window", "40"], "--window"),
+        ],
+    )
+    def test_wrong_usage_gives_2(
+        self, run: Run, arguments: list[str], words: str
+    ) -> None:
+        done = run(*arguments)
+        assert done.code == 2
+        assert words in done.err.lower()
+        assert "Traceback" not in done.err
+
+    def test_images_and_annotations_are_replaced_only_when_asked(
+        self, run: Run, place: Path, model: Path, tmp_path: Path
+    ) -> None:
+        annotation = tmp_path / f"{STEMS[0]}.png"
+        annotation.write_bytes((place / "strokes" / annotation.name).read_bytes())
+        before = annotation.read_bytes()
+        done = run("predict", model, place / "images", "--out", tmp_path)
+        assert done.code == 2
+        assert f"{annotation} is no prediction" in done.err
+        assert [path.name for path in tmp_path.iterdir()] == [annotation.name]
+        assert annotation.read_bytes() == before
+        arguments = ("predict", model, place / "images", "--out", tmp_path)
+        assert run(*arguments, "--overwrite").code == 0
+        assert annotation.read_bytes() != before
+        assert run(*arguments).code == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+class TestInterrupting:
+    @pytest.mark.parametrize(
+        ("number", "options", "first_line"),
+        [
+            (signal.SIGINT, (), "head fitted at scale 0.25"),
+            (signal.SIGTERM, ("--head-start", "off"), "learning"),
+        ],
+        ids=["SIGINT", "SIGTERM"],
+    )
+    def test_a_training_leaves_what_it_takes_to_go_on(
+        self,
+        run: Run,
+        place: Path,
+        tmp_path: Path,
+        number: signal.Signals,
+        options: tuple[str, ...],
+        first_line: str,
+    ) -> None:
+        model = tmp_path / "model.safetensors"
+        arguments = (
+            *("train", place / "images", place / "strokes", "--model", model),
+            *("--scale", 0.25, "--preset", "light", *options),
+        )
+        with start(*arguments, "--steps", 100_000) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            process.send_signal(number)
+            try:
+                out, err = process.communicate(timeout=120)
+            finally:
+                process.kill()
+        assert line.startswith(first_line)
+        assert process.returncode == 130, err
+        assert "Traceback" not in err
+        assert "--resume" in out
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "model.checkpoint.safetensors",
+            "model.safetensors",
+        ]
+        steps = load_model(model).info.training["steps"]
+        assert f"stopped after {steps} steps" in out
+
+        done = run(*arguments, "--steps", 2, "--resume")
+        assert done.code == 0, done.err
+        assert load_model(model).info.training["steps"] == steps + 2
+
+    def test_a_training_that_has_learned_nothing_writes_no_model(
+        self,
+        run: Run,
+        place: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def interrupt(*_arguments: object) -> None:
+            raise KeyboardInterrupt
+
+        fit = "napari_sparseseg.learning.head_training.HeadTraining.fit"
+        monkeypatch.setattr(fit, interrupt)
+        model = tmp_path / "model.safetensors"
+        arguments = (
+            *("train", place / "images", place / "strokes", "--model", model),
+            *("--scale", 0.25, "--preset", "light", "--steps", 2),
+        )
+        done = run(*arguments)
+        assert done.code == 130
+        assert "before anything was learned" in done.out
+        assert not model.exists()
+        monkeypatch.undo()
+        assert run(*arguments, "--resume", "--head-start", "off").code == 0
+        assert load_model(model).info.training["steps"] == 2
