@@ -20,10 +20,10 @@ from napari_sparseseg.errors import (
     ModelFileError,
     OptionError,
 )
-from napari_sparseseg.io.model_file import load_checkpoint
+from napari_sparseseg.io.model_file import load_checkpoint, save_checkpoint
 from napari_sparseseg.learning.events import HeadFitted, StepDone
 from napari_sparseseg.learning.head_fitting import HeadOptions
-from napari_sparseseg.learning.options import TrainingOptions
+from napari_sparseseg.learning.options import RECIPES, TrainingOptions
 from napari_sparseseg.samples import Sample, tissue_phantom
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 #: A training that is over in a moment.
-QUICK: api.TrainingWishes = {"scale": 0.25, "preset": "light", "head_start": False}
+QUICK: dict[str, Any] = {"scale": 0.25, "preset": "light", "head_start": False}
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let heads be fitted and epochs end within a few steps."""
     head = HeadOptions(steps=20, batch=256)
     monkeypatch.setattr(api, "TrainingOptions", partial(TrainingOptions, head=head))
-    for name, recipe in api.RECIPES.items():
+    for name, recipe in RECIPES.items():
         quick = dataclasses.replace(recipe, batch=2, patch_px=32, epoch=3, warm_up=4)
-        monkeypatch.setitem(api.RECIPES, name, quick)
+        monkeypatch.setitem(RECIPES, name, quick)
 
 
 def labels_of(model: SegmentationModel, image: Array, **options: Any) -> Array:
@@ -84,7 +84,13 @@ def same_weights(first: SegmentationModel, second: SegmentationModel) -> bool:
 
 def grey(sample: Sample) -> NDArray[np.uint8]:
     """Return the image in 8-bit grey."""
-    return sample.image.mean(axis=2).astype(np.uint8)
+    grey_image: NDArray[np.uint8] = sample.image.mean(axis=2).astype(np.uint8)
+    return grey_image
+
+
+def truth_of(sample: Sample) -> Array:
+    assert sample.truth is not None
+    return sample.truth
 
 
 class TestImages:
@@ -198,7 +204,7 @@ class TestClasses:
 @pytest.mark.usefixtures("short")
 class TestSeed:
     def test_gives_the_same_model_again(self, sample: Sample) -> None:
-        wishes: api.TrainingWishes = {"scale": 0.25, "preset": "light", "seed": 3}
+        wishes = QUICK | {"head_start": True, "seed": 3}
         state = torch.random.get_rng_state()
         first, second = (
             api.train(sample.image, sample.labels, steps=2, **wishes) for _ in range(2)
@@ -247,7 +253,7 @@ class TestBalancing:
     ) -> None:
         wishes = QUICK | given
         if dense:
-            wishes |= {"dense_images": [other.image], "dense_labels": [other.truth]}
+            wishes |= {"dense_images": [other.image], "dense_labels": [truth_of(other)]}
         trained = api.train(sample.image, sample.labels, steps=1, **wishes)
         assert trained.info.training["balancing"] == expected
 
@@ -258,7 +264,7 @@ class TestBalancing:
             {"a": sample.image},
             {"a": sample.labels},
             dense_images={"a": sample.image},
-            dense_labels={"a": sample.truth},
+            dense_labels={"a": truth_of(sample)},
             pixel_size_um={"a": 0.5, "a (dense)": 0.25},
         )
         images = trainer.data.images
@@ -273,7 +279,7 @@ class TestBalancing:
             [],
             [],
             dense_images=[sample.image, sample.image[:100]],
-            dense_labels=[sample.truth, sample.truth[:100]],
+            dense_labels=[truth_of(sample), truth_of(sample)[:100]],
             steps=1,
             **QUICK,
         )
@@ -359,7 +365,7 @@ class TestResolution:
         ],
     )
     def test_that_cannot_be_is_refused(
-        self, sample: Sample, wishes: api.TrainingWishes, words: str
+        self, sample: Sample, wishes: dict[str, Any], words: str
     ) -> None:
         with pytest.raises(OptionError, match=words):
             api.make_trainer(sample.image, sample.labels, **wishes)
@@ -419,16 +425,14 @@ class TestResume:
         sample: Sample,
         other: Sample,
         tmp_path: Path,
-        wishes: api.TrainingWishes,
+        wishes: dict[str, Any],
         dense: bool,
         first: int,
     ) -> None:
         if dense:
-            dense_images = [other.image, other.image[:100]]
-            dense_labels = [other.truth, other.truth[:100]]
             wishes = wishes | {
-                "dense_images": dense_images,
-                "dense_labels": cast("list[Array]", dense_labels),
+                "dense_images": [other.image, other.image[:100]],
+                "dense_labels": [truth_of(other), truth_of(other)[:100]],
             }
         wishes = wishes | {"preset": "light"}
         files = [tmp_path / f"{name}.safetensors" for name in ("straight", "halves")]
@@ -514,9 +518,43 @@ class TestResume:
                 sample.image,
                 sample.labels,
                 steps=1,
-                **wishes | {"resume": True} | cast("api.TrainingWishes", changes),
+                **wishes | {"resume": True} | changes,
             )
         assert path.read_bytes() == before
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"networks": [{"scale": 0.25}]}, "KeyError"),
+            ({"networks": 3}, "TypeError"),
+            ({"normalisation": {"kind": "range"}}, "TypeError"),
+            ({"held_out": ["a hash", "another"]}, "held_out.1"),
+        ],
+    )
+    def test_from_values_that_are_damaged_is_refused(
+        self, sample: Sample, tmp_path: Path, change: dict[str, Any], words: str
+    ) -> None:
+        path = tmp_path / "c.safetensors"
+        wishes = QUICK | {"checkpoint": path, "resume": True}
+        trainer = api.make_trainer(sample.image, sample.labels, **QUICK)
+        finish(trainer, 1, path)
+        tensors, values = api.state_of(trainer)
+        save_checkpoint(path, tensors, values | change)
+        with pytest.raises(ModelFileError, match=f"no state of a training.*{words}"):
+            api.make_trainer(sample.image, sample.labels, **wishes)
+
+    def test_from_weights_that_are_damaged_is_refused(
+        self, sample: Sample, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "c.safetensors"
+        wishes = QUICK | {"checkpoint": path, "resume": True}
+        trainer = api.make_trainer(sample.image, sample.labels, **QUICK)
+        finish(trainer, 1, path)
+        tensors, values = api.state_of(trainer)
+        for name in ("generator", "0.network.network.classifier.weight"):
+            save_checkpoint(path, tensors | {name: torch.zeros(2)}, values)
+            with pytest.raises(ModelFileError, match="no state of a training"):
+                api.make_trainer(sample.image, sample.labels, **wishes)
 
     def test_of_images_with_other_channels_is_refused(
         self, sample: Sample, tmp_path: Path
@@ -553,13 +591,14 @@ class TestResume:
 
 class TestRunning:
     def test_refuses_limits_before_the_first_event(self, sample: Sample) -> None:
-        for limits in ({"steps": 0}, {"seconds": -1.0}, {"seconds": float("nan")}):
-            with pytest.raises(OptionError, match=f"{next(iter(limits))} is"):
-                api.iter_train(sample.image, sample.labels, **cast("Any", limits))
+        with pytest.raises(OptionError, match="steps is 0"):
+            api.iter_train(sample.image, sample.labels, steps=0)
+        for seconds in (-1.0, float("nan")):
+            with pytest.raises(OptionError, match="seconds is"):
+                api.iter_train(sample.image, sample.labels, seconds=seconds)
 
     def test_ends_after_the_time_that_was_given(self, sample: Sample) -> None:
-        wishes = cast("Any", QUICK | {"seconds": 0.05})
-        trained = api.train(sample.image, sample.labels, **wishes)
+        trained = api.train(sample.image, sample.labels, seconds=0.05, **QUICK)
         assert 1 <= trained.info.training["steps"] < 100
 
     def test_leaves_checkpoints_meanwhile(

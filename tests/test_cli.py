@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -298,6 +299,20 @@ class TestTalking:
             *("--classes", tmp_path / "classes.json", "--steps", 1, *QUICK),
         )
         assert "gland [red]" in done.out
+
+    def test_survives_letters_that_the_terminal_does_not_have(
+        self, place: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        table = read_class_table(place / "classes.json").renamed(3, "腺 gland")
+        write_class_table(tmp_path / "classes.json", table)
+        shown = io.BytesIO()
+        terminal = io.TextIOWrapper(shown, encoding="ascii")
+        monkeypatch.setattr(sys, "stdout", terminal)
+        truth = place / "truth"
+        done = run("evaluate", truth, truth, "--classes", tmp_path / "classes.json")
+        terminal.flush()
+        assert done.code == 0
+        assert b"? gland" in shown.getvalue()
 
     def test_shows_a_bar_on_a_terminal(
         self,

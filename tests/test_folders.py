@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -15,7 +15,6 @@ from PIL import Image
 from skimage.io import imread
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from napari_sparseseg import folders
 from napari_sparseseg.annotations.classes import (
     ClassTable,
     read_class_table,
@@ -29,21 +28,25 @@ from napari_sparseseg.errors import (
     OutputError,
 )
 from napari_sparseseg.folders import (
+    Inputs,
     evaluate_folders,
     iter_predict_folder,
     read_pairs,
     trainer_of_folders,
 )
 from napari_sparseseg.io.images import is_prediction, write_label_map
+from napari_sparseseg.prediction.predictor import predict_image
 from napari_sparseseg.samples import Sample, tissue_phantom
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sparseseg.api import TrainingWishes
+    from napari_sparseseg.learning.trainer import Trainer
     from napari_sparseseg.networks.model import SegmentationModel
 
-QUICK: TrainingWishes = {"scale": 0.25, "preset": "light", "head_start": False}
+#: A training that is over in a moment.
+QUICK: dict[str, Any] = {"scale": 0.25, "preset": "light", "head_start": False}
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +79,26 @@ def labels(tmp_path: Path, sample: Sample) -> Path:
     return folder
 
 
-def trainer_steps(
-    images: Path, labels: Path, classes: Path | None = None, **wishes: Any
-) -> tuple[SegmentationModel, folders.Inputs]:
-    """Train for two steps on two folders."""
-    trainer, inputs = trainer_of_folders(
-        images, labels, None, None, classes, QUICK | wishes
+def start(
+    images: Path,
+    labels: Path,
+    dense_images: Path | None = None,
+    dense_labels: Path | None = None,
+    classes: Path | None = None,
+    **wishes: Any,
+) -> tuple[Trainer, Inputs]:
+    """Return the trainer of some folders."""
+    every_wish = cast("TrainingWishes", QUICK | wishes)
+    return trainer_of_folders(
+        images, labels, dense_images, dense_labels, classes, every_wish
     )
+
+
+def trainer_steps(
+    images: Path, labels: Path, classes: Path | None = None
+) -> tuple[SegmentationModel, Inputs]:
+    """Train for two steps on two folders."""
+    trainer, inputs = start(images, labels, classes=classes)
     for _ in trainer.run(2):
         pass
     return trainer.model(), inputs
@@ -133,7 +149,7 @@ class TestReading:
         for file in images.iterdir():
             file.write_bytes(b"no image")
         with pytest.raises(LabelError, match=r"none of the images .* neither a PNG"):
-            trainer_of_folders(images, labels, None, None, None, QUICK)
+            start(images, labels)
 
     def test_takes_single_files(self, images: Path, labels: Path) -> None:
         inputs = read_pairs(images / "a.png", labels / "a.png", None)
@@ -178,7 +194,7 @@ class TestClassTables:
         renamed = sample.classes.renamed(2, "muscle")
         write_class_table(labels / "c.classes.json", renamed)
         with pytest.raises(ClassTableError, match="value 2 'stroma' and 'muscle'"):
-            trainer_of_folders(images, labels, None, None, None, QUICK)
+            start(images, labels)
 
     def test_that_are_given_win(
         self, images: Path, labels: Path, tmp_path: Path, sample: Sample
@@ -207,7 +223,7 @@ class TestDenseImages:
             Image.fromarray(array).save(folder / "a.png")
         write_class_table(truth / "a.classes.json", sample.classes)
         Image.fromarray(sample.image).save(dense / "z.png")
-        trainer, inputs = trainer_of_folders(images, labels, dense, truth, None, QUICK)
+        trainer, inputs = start(images, labels, dense, truth)
         dense_names = [n for n, each in trainer.data.images.items() if each.dense]
         assert dense_names == ["a (dense)"]
         assert len(trainer.data.images) == 4
@@ -221,7 +237,7 @@ class TestDenseImages:
     ) -> None:
         dense = (images, None) if given == "images" else (None, labels)
         with pytest.raises(LabelError, match="only one of them is given"):
-            trainer_of_folders(images, labels, *dense, None, QUICK)
+            start(images, labels, *dense)
 
 
 class TestPredicting:
@@ -301,10 +317,9 @@ class TestPredicting:
         def predict_some(*arguments: Any) -> Any:
             if arguments[1].shape[0] == 65:
                 raise MemoryError
-            return original(*arguments)
+            return predict_image(*arguments)
 
-        original = folders.predict_image
-        monkeypatch.setattr(folders, "predict_image", predict_some)
+        monkeypatch.setattr("napari_sparseseg.folders.predict_image", predict_some)
         Image.new("RGB", (128, 65)).save(images / "b_1.5mm.png")
         failures = [e.failure for e in iter_predict_folder(model, images, tmp_path)]
         assert failures[0] is failures[2] is None
@@ -523,7 +538,7 @@ class TestEvaluating:
             evaluate_folders(predictions, smaller, None)
 
 
-SETS: dict[str, TrainingWishes] = {
+SETS: dict[str, dict[str, Any]] = {
     "glas": {},
     "adp": {},
     "ircadb": {"window": (40, 400)},
@@ -535,7 +550,6 @@ SETS: dict[str, TrainingWishes] = {
 def test_real_images_are_learned_predicted_and_scored(
     data_dir: Path, tmp_path: Path, name: str
 ) -> None:
-    wishes: TrainingWishes = {"scale": 0.25, "preset": "light", "head_start": False}
     source = data_dir / name / "train"
     for kind in ("images", "strokes_1pct", "dense"):
         (tmp_path / kind).mkdir()
@@ -549,13 +563,8 @@ def test_real_images_are_learned_predicted_and_scored(
         (tmp_path / "dense" / path.name).symlink_to(source / "dense" / path.name)
         (image,) = (source / "images").glob(f"{path.stem}.*")
         (tmp_path / "images" / image.name).symlink_to(image)
-    trainer, inputs = trainer_of_folders(
-        tmp_path / "images",
-        tmp_path / "strokes_1pct",
-        None,
-        None,
-        None,
-        wishes | SETS[name],
+    trainer, inputs = start(
+        tmp_path / "images", tmp_path / "strokes_1pct", **SETS[name]
     )
     assert inputs.failures == []
     assert len(inputs.images) == 3

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -203,8 +204,9 @@ def train(
         seconds = DEFAULT_SECONDS
     name = model.name.removesuffix(".safetensors")
     checkpoint = model.with_name(f"{name}.checkpoint.safetensors")
-    for path in (model, checkpoint):
-        check_place(path)
+    check_place(model)
+    if not resume:
+        check_place(checkpoint)
     # The words of the user go in as they are: what they may be is checked there.
     wishes: Any = {
         "balance": balance,
@@ -520,6 +522,10 @@ def main() -> None:
     """Run the command; bad input gives one sentence and exit code 2."""
     # A cluster ends jobs by this signal: they leave a checkpoint like any other.
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        # A name in letters that the terminal does not have must not end the program.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except SparseSegError as error:

@@ -97,7 +97,7 @@ def _finish(
     rows = []
     for each, name in (
         (sample, sample.name),
-        *((other, f"{sample.name} (unseen)") for other in others),
+        *((other, f"{other.name} (unseen)") for other in others),
     ):
         labels = predict(model, each.image, pixel_size_um=each.um_per_px)
         assert isinstance(labels, np.ndarray)

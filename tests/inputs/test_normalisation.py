@@ -118,10 +118,10 @@ class TestFit:
 
     @pytest.mark.parametrize("channels", [2, 3, 5])
     def test_large_images_are_sampled_in_all_channels(self, channels: int) -> None:
-        # So large that every `channels`-th number is looked at.
-        side = int(SAMPLED_PIXELS**0.5) + 1
-        image = np.zeros((side, side, channels), np.uint16)
-        image[..., -1] = random_image(np.uint16, side, side, top=60_000)
+        # So large that every n-th pixel is looked at, n the number of channels.
+        side = int((SAMPLED_PIXELS * channels) ** 0.5)
+        image = random_image(np.uint16, side, side, channels)
+        image[..., -1] *= 100
         fitted = fit_normalisation([image])
         low, high = np.percentile(image, PERCENTILES)
         assert (fitted.low, fitted.high) == pytest.approx((low, high), rel=0.01)

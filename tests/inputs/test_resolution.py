@@ -84,6 +84,8 @@ class TestWorkingShape:
             ((1, 3), 1 / 4, (1, 1)),
             ((4, 3), 1.5, (6, 5)),
             ((49, 98), 1 / 49, (1, 2)),
+            # 0.07 * 100 is 7.000000000000001 in floating point.
+            ((100, 200), 0.07, (7, 14)),
         ],
     )
     def test_covers_every_image_pixel_and_no_more(

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -223,6 +224,22 @@ class TestModel:
             "python",
         }
         assert content["versions"]["torch"] == torch.__version__
+
+    def test_metadata_are_documented(self, model_path: Path) -> None:
+        text = Path(__file__).parents[2] / "docs" / "model_file.md"
+        if not text.exists():
+            pytest.skip("the documents are not part of this copy")
+        _, _, table = text.read_text(encoding="utf-8").partition(
+            "## Content of a model"
+        )
+        documented = re.findall(r"^\| `([a-z_.]+)` \|", table, re.MULTILINE)
+        content = read_entry(model_path)["content"]
+        inner = [
+            f"{name}.{key}"
+            for name in ("normalisation", "network", "training")
+            for key in content[name]
+        ]
+        assert sorted(documented) == sorted([*content, *inner])
 
     def test_is_read_by_plain_safetensors(
         self, model: SegmentationModel, model_path: Path
@@ -463,7 +480,7 @@ class Marker:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self) -> tuple[type[Path.touch], tuple[Path]]:  # type: ignore[valid-type]
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
         return Path.touch, (self.path,)
 
 

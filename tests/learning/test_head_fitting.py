@@ -167,17 +167,23 @@ def test_the_judged_head_has_not_seen_what_is_held_out() -> None:
 
 def test_features_that_were_kept_are_those_of_now() -> None:
     """Strokes, pixels and classes that change are seen by a head that fits again."""
+    options = dataclasses.replace(OPTIONS, scale=0.5)
     data = training_set(striped())
-    training = HeadTraining(data, dataclasses.replace(OPTIONS, scale=0.5))
-    training.fit(data)
+    training = HeadTraining(data, options)
+
+    def assert_up_to_date() -> None:
+        fitted, _ = training.fit(data)
+        fresh, _ = HeadTraining(data, options).fit(data)
+        for name, value in fresh.network.state_dict().items():
+            assert torch.equal(value, fitted.network.state_dict()[name])
+
+    assert_up_to_date()
     changed = striped(brightness=100)
     changed.labels[80:90, 50:60] = 3
     data.put(changed)
+    assert_up_to_date()
     data.classes = ClassTable.from_values([1, 3, 5])
-    again, _ = training.fit(data)
-    fresh, _ = HeadTraining(data, dataclasses.replace(OPTIONS, scale=0.5)).fit(data)
-    for name, value in fresh.network.state_dict().items():
-        assert torch.equal(value, again.network.state_dict()[name])
+    assert_up_to_date()
 
 
 def test_without_held_out_strokes_there_is_no_score() -> None:

@@ -305,13 +305,22 @@ def test_it_goes_on_to_the_bit(schedule: str) -> None:
     other._generator.set_state(draws)
     for each in (trained, other):
         each.step()
-        each.recover()
-        each.step()
         each.end_epoch(score(0.2))
         each.step()
     (tensors, values), (others, other_values) = trained.state(), other.state()
     assert same(tensors, others)
     assert json.loads(json.dumps(values)) == json.loads(json.dumps(other_values))
+
+
+def test_the_good_weights_to_go_back_to_come_back_too() -> None:
+    trained, other = training(), training()
+    trained.step()
+    trained.end_epoch({})
+    expected = weights(trained.network)
+    trained.step()
+    other.load_state(*through_a_file(trained.state()))
+    other.recover()
+    assert same(expected, weights(other.network))
 
 
 def test_a_schedule_without_a_score_so_far_goes_on_too() -> None:

@@ -716,15 +716,16 @@ class TestLabels:
         expected = special.softmax(7 * (image.transpose(2, 0, 1) / 255), axis=0)
         np.testing.assert_allclose(maps, expected, rtol=1e-5)
 
-    def test_scores_not_labels_are_enlarged(self) -> None:
-        # At 1/2 a row of pixels is -1/4, 1/4, 3/4, 5/4 of the way between two scores.
+    def test_probabilities_not_labels_are_enlarged(self) -> None:
+        # At 1/2 a row of pixels is -1/4, 1/4, 3/4, 5/4 of the way between two.
         image = np.zeros((2, 4, 2), np.uint8)
         image[:, :2, 0], image[:, 2:, 1] = 51, 204
         model = model_of(Fake(), values=(1, 2), in_channels=2, scale=0.5)
         labels, maps = predict_image(model, image, PredictOptions(probabilities=True))
-        first = np.array([0.2, 0.75 * 0.2, 0.25 * 0.2, 0])
-        second = np.array([0, 0.25 * 0.8, 0.75 * 0.8, 0.8])
-        expected = special.softmax([[first] * 2, [second] * 2], axis=0)
+        left, right = special.softmax([[0.2, 0], [0, 0.8]], axis=1)
+        share = np.array([0, 0.25, 0.75, 1])
+        row = np.outer(left, 1 - share) + np.outer(right, share)
+        expected = np.repeat(row[:, None], 2, axis=1)
         assert labels.tolist() == [[1, 2, 2, 2]] * 2
         assert maps is not None
         np.testing.assert_allclose(maps, expected, rtol=1e-5)

@@ -157,7 +157,8 @@ def iter_predict(
     ]
     px_per_working_px = 1 / max(part.scale for part in parts)
     side = max(1, round(options.tile * px_per_working_px))
-    smallest = SMALLEST_TILE * px_per_working_px
+    # A pixel of the image cannot be cut, be it 40 working pixels wide.
+    smallest = max(1.0, SMALLEST_TILE * px_per_working_px)
     queue = TileQueue(cover(whole(image.shape), side), options.view)
     budget = Budget(options.quantum_s)
     done = 0
