@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     Run = Callable[..., "Done"]
     Spoil = Callable[[Path], object]
 
+
+#: Variables that let programs believe in a terminal.
+TERMINAL = ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE")
 QUICK = ("--scale", "0.25", "--preset", "light", "--head-start", "off")
 STEMS = ("a", "b")
 PIXEL = np.ones((1, 1), np.uint8)
@@ -55,13 +59,15 @@ def run(
 ) -> Iterator[Run]:
     """Return a function that runs the command with some arguments."""
     handler = signal.getsignal(signal.SIGTERM)
+    for variable in TERMINAL:
+        monkeypatch.delenv(variable, raising=False)
 
     def run_command(*arguments: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["sparseseg", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
             main()
-        captured = capsys.readouterr()
-        return Done(int(end.value.code or 0), captured.out, captured.err)
+        out, err = (re.sub(r"\x1b\[\d+(;\d+)*m", "", t) for t in capsys.readouterr())
+        return Done(int(end.value.code or 0), out, err)
 
     yield run_command
     signal.signal(signal.SIGTERM, handler)
@@ -378,6 +384,11 @@ REFUSED: dict[str, tuple[Spoil, tuple[str, ...], list[str]]] = {
         nothing,
         (*SHORT, "--model", "images"),
         ["images is no model"],
+    ),
+    "a checkpoint in place of another file": (
+        write("new.checkpoint.safetensors", b"a file of another program"),
+        SHORT,
+        ["new.checkpoint.safetensors is no model"],
     ),
     "predictions below a file": (
         make_file_of_out,
@@ -696,6 +707,29 @@ class TestMishaps:
         assert len(calls) == 4
         trained = load_model(place / "new.safetensors")
         assert trained.info.training["steps"] == 3
+        for value in trained.parts["network"].state_dict().values():
+            assert torch.isfinite(value).all()
+
+    @pytest.mark.parametrize("good", [0, 2])
+    def test_a_loss_that_stays_no_number_ends_with_what_was_learned(
+        self, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, good: int
+    ) -> None:
+        calls = []
+
+        def lossy(*arguments: Any) -> torch.Tensor:
+            calls.append(arguments)
+            loss = weighted_cross_entropy(*arguments)
+            return loss if len(calls) <= good else loss * torch.nan
+
+        monkeypatch.setattr(f"{LEARNING}.weighted_cross_entropy", lossy)
+        before = snapshot(place)["m.safetensors"]
+        done = run(*TRAIN, "--steps", "5", "--model", "m.safetensors")
+        assert done.code == 2
+        (sentence,) = done.err.splitlines()
+        assert "the loss was no number" in sentence
+        assert (snapshot(place)["m.safetensors"] == before) == (good == 0)
+        trained = load_model(place / "m.safetensors")
+        assert trained.info.training["steps"] == (good or 1)
         for value in trained.parts["network"].state_dict().values():
             assert torch.isfinite(value).all()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 #: Stems of the images; dots in them are no suffixes.
 STEMS = ("case_1.5mm", "case_2.0mm")
+
+#: Variables that let programs believe in a terminal.
+TERMINAL = ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE")
 QUICK = ("--scale", 0.25, "--preset", "light", "--head-start", "off")
 
 
@@ -53,13 +57,15 @@ def run(
 ) -> Iterator[Run]:
     """Return a function that runs the command with some arguments."""
     handler = signal.getsignal(signal.SIGTERM)
+    for variable in TERMINAL:
+        monkeypatch.delenv(variable, raising=False)
 
     def run_command(*arguments: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["sparseseg", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
             main()
-        captured = capsys.readouterr()
-        return Done(int(end.value.code or 0), captured.out, captured.err)
+        out, err = (re.sub(r"\x1b\[\d+(;\d+)*m", "", t) for t in capsys.readouterr())
+        return Done(int(end.value.code or 0), out, err)
 
     yield run_command
     signal.signal(signal.SIGTERM, handler)
@@ -74,6 +80,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
             "from napari_sparseseg.cli import main; main()",
             *map(str, arguments),
         ],
+        env={key: os.environ[key] for key in os.environ if key not in TERMINAL},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

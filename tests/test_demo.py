@@ -15,6 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from napari_sparseseg.api import predict
 from napari_sparseseg.demo import LEARNED, UNSEEN, SampleDone, iter_demo
 from napari_sparseseg.io.model_file import load_model
+from napari_sparseseg.io.pictures import overlay
 from napari_sparseseg.learning.events import HeadFitted
 from napari_sparseseg.learning.head_fitting import HeadOptions
 from napari_sparseseg.learning.options import TrainingOptions
@@ -22,6 +23,8 @@ from napari_sparseseg.samples import Sample, immunohistochemistry, tissue_phanto
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 PHANTOM, NEW = f"tissue_phantom_{LEARNED}", f"tissue_phantom_{UNSEEN}"
 
@@ -84,10 +87,25 @@ def check(out: Path, events: list[Any], phantoms: dict[str, Sample]) -> None:
         # The most frequent class alone would give 0.2 or less.
         assert scores["overall_dice"] > 0.4
 
-    for each in (tile, learned):
-        picture = imread(each.picture)
-        assert picture.shape[2] == 3
-        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
+    picture = imread(learned.picture)
+    for sample, name in ((phantoms[PHANTOM], PHANTOM), (phantoms[NEW], unseen)):
+        strokes = overlay(sample.image, sample.labels, sample.classes, opacity=1)
+        assert holds(picture, strokes) == (name == PHANTOM)
+        assert holds(picture, sample.image) == (name == unseen)
+        assert sample.truth is not None
+        for labels in (sample.truth, imread(out / f"{name}.png")):
+            assert holds(picture, overlay(sample.image, labels, sample.classes))
+    assert imread(tile.picture).shape[2] == 3
+
+
+def holds(picture: NDArray[np.uint8], part: NDArray[np.uint8]) -> bool:
+    """Tell whether the pixels of *part* stand somewhere in *picture*."""
+    rows = [row.tobytes() for row in picture]
+    wanted = [row.tobytes() for row in part]
+    return any(
+        all(line in row for line, row in zip(wanted, rows[start:], strict=False))
+        for start in range(len(rows) - len(wanted) + 1)
+    )
 
 
 def test_leaves_everything_for_small_samples(

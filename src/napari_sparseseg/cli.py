@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -227,7 +228,7 @@ def train(
     for sentence in (*inputs.notes, *inputs.failures):
         talk.say(sentence)
     ended_by = learn(talk, trainer, steps, seconds, checkpoint)
-    if ended_by is not None and trainer.head is None and not trainer.networks:
+    if ended_by is not None and trainer.head is None and trainer.steps == 0:
         talk.say("stopped before anything was learned; no model is written")
         raise ended_by
     trained = trainer.model()
@@ -341,7 +342,7 @@ def learn(
     steps: int | None,
     seconds: float | None,
     checkpoint: Path,
-) -> KeyboardInterrupt | OutputError | None:
+) -> KeyboardInterrupt | SparseSegError | None:
     """Run a training and tell about it; return what ended it early, if anything."""
     from napari_sparseseg.api import run
 
@@ -352,8 +353,9 @@ def learn(
                 for event in events:
                     clock.take(event)
                     show(clock.seconds if steps is None else clock.steps, clock.state)
-        # After a checkpoint that cannot be written the model, which is smaller, may be.
-        except (KeyboardInterrupt, OutputError) as error:
+        # Whatever it is, the model of what was learned is to be saved: it is smaller
+        # than a checkpoint that could not be written.
+        except (KeyboardInterrupt, SparseSegError) as error:
             return error
     return None
 
@@ -512,14 +514,11 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether memory did not suffice, for which torch has RuntimeErrors."""
-    said = ("out of memory", "allocate memory")
-    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
-
-
 def main() -> None:
     """Run the command; bad input gives one sentence and exit code 2."""
+    # Threads that wait for each other sleep: where other programs use the cores too, a
+    # training step takes a fifth of the time. It counts when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A cluster ends jobs by this signal: they leave a checkpoint like any other.
     signal.signal(signal.SIGTERM, _interrupt)
     for stream in (sys.stdout, sys.stderr):
@@ -532,6 +531,8 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except (MemoryError, RuntimeError) as error:
+        from napari_sparseseg.networks.memory import is_out_of_memory
+
         if not is_out_of_memory(error):
             raise
         print(

@@ -39,5 +39,9 @@ class OutputError(SparseSegError):
     """A result cannot be written."""
 
 
+class TrainingError(SparseSegError):
+    """A training cannot go on."""
+
+
 class OptionError(SparseSegError):
     """An option has a value that cannot be used."""

@@ -7,8 +7,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from napari_sparseseg.annotations.classes import (
     ClassTable,
     find_class_table,
@@ -36,6 +34,7 @@ from napari_sparseseg.io.images import (
     write_probabilities,
 )
 from napari_sparseseg.learning.metrics import Scores, evaluate
+from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 
 if TYPE_CHECKING:
@@ -269,7 +268,9 @@ def iter_predict_folder(
                 write_probabilities(probability_path, maps)
         except ImageError as error:
             failure = str(error)
-        except (MemoryError, torch.OutOfMemoryError):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             failure = "the memory does not suffice; cut the image into smaller ones"
         seconds = time.perf_counter() - started
         yield FileDone(stem, done, len(files), failure, warning, seconds)

@@ -94,7 +94,7 @@ def shrink(image: Tensor, source: Region, region: Region, scale: float) -> Tenso
 
 
 def enlarge(scores: Tensor, region: Region, target: Region, scale: float) -> Tensor:
-    """Interpolate scores of the working grid at the pixels of the image.
+    """Interpolate maps of the working grid at the pixels of the image.
 
     Parameters
     ----------

@@ -60,10 +60,17 @@ class AugmentationOptions:
     noise: float = 0.03
 
     def for_channels(self, n_channels: int) -> AugmentationOptions:
-        """Return the options with changes of colour left out unless RGB is given."""
+        """Return the options without what makes no sense for so many channels.
+
+        Colour is changed of RGB only. Of one channel (CT) neither is contrast, since
+        its values have a meaning of their own.
+        """
         if n_channels == 3:
             return self
-        return dataclasses.replace(self, saturation=(1.0, 1.0), stain=0.0)
+        plain = dataclasses.replace(self, saturation=(1.0, 1.0), stain=0.0)
+        if n_channels > 1:
+            return plain
+        return dataclasses.replace(plain, contrast=(1.0, 1.0))
 
 
 def uniform(low: float, high: float, count: int, generator: Generator) -> Tensor:

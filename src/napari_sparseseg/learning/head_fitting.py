@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from napari_sparseseg.networks.pixel_head import PixelHead
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +75,18 @@ def fit_head(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, options.learning_rate, total_steps=options.steps
     )
-    for _ in range(options.steps):
-        draw = torch.cat(
-            [
-                pixels[torch.randint(len(pixels), (share,), generator=generator)]
-                for pixels in pixels_of
-            ]
-        )
-        optimiser.zero_grad()
-        F.cross_entropy(head(features[draw]), labels[draw]).backward()
-        optimiser.step()
-        schedule.step()
+    with _one_thread():
+        for _ in range(options.steps):
+            draw = torch.cat(
+                [
+                    pixels[torch.randint(len(pixels), (share,), generator=generator)]
+                    for pixels in pixels_of
+                ]
+            )
+            optimiser.zero_grad()
+            F.cross_entropy(head(features[draw]), labels[draw]).backward()
+            optimiser.step()
+            schedule.step()
     return head.eval().requires_grad_(False)
 
 
@@ -92,3 +98,18 @@ def _initialise(head: PixelHead, generator: Generator) -> None:
                 layer.weight, nonlinearity="relu", generator=generator
             )
             torch.nn.init.zeros_(layer.bias)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one core: such small steps gain nothing from more.
+
+    With more they wait for each other at every step, which on a machine that others use
+    too can take a hundred times as long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

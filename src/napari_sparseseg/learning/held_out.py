@@ -14,7 +14,7 @@ import numpy as np
 from napari_sparseseg.annotations.strokes import find_strokes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -91,6 +91,16 @@ class HeldOutStrokes:
             np.uint8
         )
         self._strokes[name] = {}
+
+    def release(
+        self, name: str, labels: NDArray[np.integer], spared: Collection[int]
+    ) -> None:
+        """Let the held-out strokes of all classes but the *spared* be learned."""
+        members = self.membership[name]
+        released = (members == HELD_OUT) & ~np.isin(labels, list(spared))
+        if released.any():
+            held_out = (members == HELD_OUT) & ~released
+            self.restore(name, labels, np.flatnonzero(held_out))
 
     def restore(
         self, name: str, labels: NDArray[np.integer], held_out: NDArray[np.integer]

@@ -58,6 +58,7 @@ class NetworkTraining:
         self.scale = scale
         self.options = options
         self.steps = 0
+        self.recoveries = 0  # since the last good step
         self.best_scores: Scores = {}
         self.micro_batch = options.recipe.batch
         self._generator = generator
@@ -125,6 +126,7 @@ class NetworkTraining:
         if self.steps < self.options.recipe.warm_up:
             self._warm_up.step()
         self.steps += 1
+        self.recoveries = 0
         self._update_average()
         return loss
 
@@ -142,6 +144,7 @@ class NetworkTraining:
 
     def recover(self) -> None:
         """Go back to the last good weights, with half the learning rate."""
+        self.recoveries += 1
         self.network.load_state_dict(self._good)
         # The average may have followed the weights to where they went wrong.
         self.average.load_state_dict(self._good)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from napari_sparseseg.errors import TrainingError
 from napari_sparseseg.learning.events import (
     MemorySaved,
     PartScore,
@@ -29,6 +30,7 @@ from napari_sparseseg.learning.held_out import HELD_OUT
 from napari_sparseseg.learning.judge import Judge, choose
 from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import TrainingOptions
+from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.networks.model import ModelInfo, SegmentationModel
 
 if TYPE_CHECKING:
@@ -46,9 +48,17 @@ if TYPE_CHECKING:
 #: Working resolutions the network may choose from.
 NETWORK_SCALES = (0.5, 0.25)
 
+#: The finer one must be better by this Dice on held-out strokes: a coarser network sees
+#: farther, which counts on images that nobody painted, and is quicker.
+FINER_MARGIN = 0.05
+
 #: Epochs that networks of all these resolutions learn side by side before all but the
 #: best on held-out strokes are given up.
 TRIAL_EPOCHS = 2
+
+
+#: After so many losses in a row that were no numbers a training gives up.
+MOST_RECOVERIES = 10
 
 
 class Trainer:
@@ -137,6 +147,13 @@ class Trainer:
         ------
         TrainingEvent
             At least one a step.
+
+        Raises
+        ------
+        LabelError
+            If fewer than two classes are left that are annotated.
+        TrainingError
+            If the loss stays no number whatever the learning rate.
         """
         end = math.inf if steps is None else self.steps + steps
         last = self.options.recipe.max_epochs
@@ -199,8 +216,8 @@ class Trainer:
         """Yield what happened; return the loss, None when there is to be a new try."""
         try:
             loss = network.step()
-        except torch.OutOfMemoryError:
-            if network.micro_batch == 1:
+        except (RuntimeError, MemoryError) as error:
+            if network.micro_batch == 1 or not is_out_of_memory(error):
                 raise
             torch.cuda.empty_cache()
             network.micro_batch = max(1, network.micro_batch // 2)
@@ -208,6 +225,12 @@ class Trainer:
             return None
         if not math.isfinite(loss):
             network.recover()
+            if network.recoveries > MOST_RECOVERIES:
+                raise TrainingError(
+                    f"the loss was no number {network.recoveries} times in a row, with "
+                    f"learning rates down to {network.learning_rate:.1e}; check the "
+                    "images for extreme values, or train anew with another seed."
+                )
             yield Recovered(self.steps, network.learning_rate)
             return None
         return loss
@@ -227,12 +250,16 @@ class Trainer:
     def _settle(self) -> ScaleChosen:
         """Go on with the best of the networks alone."""
         scores = {network.scale: _rank(network) for network in self.networks}
-        best = max(self.networks, key=_rank)
+        best = max(self.networks, key=lambda each: _rank(each) - self._handicap(each))
         for network in self.networks:
             if network is not best:
                 self.data.forget_scale(network.scale)
         self.networks = [best]
         return ScaleChosen(self.steps, best.scale, scores)
+
+    def _handicap(self, network: NetworkTraining) -> float:
+        coarsest = min(each.scale for each in self.networks)
+        return FINER_MARGIN if network.scale > coarsest else 0.0
 
     def _look(self, image: TrainingImage) -> None:
         """Score new strokes before they are learned, if there is what can be scored."""

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from napari_sparseseg.inputs.resolution import Region, whole
-from napari_sparseseg.inputs.tiling import cover
 from napari_sparseseg.networks.scoring import as_batch
 
 if TYPE_CHECKING:
@@ -70,9 +69,15 @@ def windows_of(shape: tuple[int, int]) -> list[Region]:
     """Return the regions of a working grid of *shape* that are measured."""
     if shape[0] * shape[1] <= MEASURED_WHOLE:
         return [whole(shape)]
-    regions = cover(whole(shape), WINDOW)
-    chosen = np.linspace(0, len(regions) - 1, min(MOST_WINDOWS, len(regions)))
-    return [regions[i] for i in chosen.round().astype(int)]
+    rows, columns = (-(-length // WINDOW) for length in shape)
+    n_windows = rows * columns
+    chosen = np.linspace(0, n_windows - 1, min(MOST_WINDOWS, n_windows)).round()
+    return [
+        (y, x, min(y + WINDOW, shape[0]), min(x + WINDOW, shape[1]))
+        for y, x in (
+            (i // columns * WINDOW, i % columns * WINDOW) for i in map(int, chosen)
+        )
+    ]
 
 
 @torch.inference_mode()

@@ -27,6 +27,7 @@ from napari_sparseseg.inputs.resolution import (
 )
 from napari_sparseseg.inputs.tiling import Tile, TileQueue, cover, make_tile, split
 from napari_sparseseg.networks.group_norm import Statistics, fixed, measure, windows_of
+from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.networks.scoring import as_batch
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def iter_predict(
         try:
             result = _predict_tile(model, parts, core, options.probabilities)
         except (RuntimeError, MemoryError) as error:
-            if not (divisible and _is_out_of_memory(error)):
+            if not (divisible and is_out_of_memory(error)):
                 raise
         # Not while the error is handled: it holds what the network had allocated.
         if result is None:
@@ -349,13 +350,6 @@ def predict_image(
         if maps is not None:
             maps[:, y0:y1, x0:x1] = done.probabilities
     return labels, maps
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # Only CUDA has an error of its own; a processor's is told by its message.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in str(error) for words in ("DefaultCPUAllocator", "out of memory")
-    )
 
 
 def _area(region: Region) -> int:
