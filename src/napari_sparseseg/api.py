@@ -32,6 +32,7 @@ from napari_sparseseg.learning.metrics import evaluate
 from napari_sparseseg.learning.options import RECIPES, RecipeName, TrainingOptions
 from napari_sparseseg.learning.trainer import Trainer
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
+from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.networks.registry import PRESETS, Preset
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.prediction.uncertainty import entropy
@@ -92,7 +93,7 @@ class TrainingWishes(TypedDict, total=False):
         (centre, width) of the intensities, as for CT in HU. Default: percentiles of
         grey images, the range of 8-bit colours.
     head_start
-        Whether a per-pixel head predicts until the network is better. Default True.
+        Whether a per-pixel head predicts too, from the start. Default True.
     dense_images, dense_labels
         Images of which whole regions are labelled, and their label maps.
     seed
@@ -345,6 +346,8 @@ def resume(trainer: Trainer, checkpoint: str | Path | None) -> None:
         _check_same_training(trainer, values, checkpoint)
         trainer.load_state(tensors, values)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelFileError(
             f"{checkpoint} is no state of a training ({type(error).__name__}: "
             f"{' '.join(str(error).split())}); the file is damaged: train without "

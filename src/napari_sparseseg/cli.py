@@ -173,7 +173,8 @@ def train(
     head_start: Annotated[
         str,
         typer.Option(
-            metavar="on|off", help="Predict by a per-pixel head until the network wins."
+            metavar="on|off",
+            help="Predict by a per-pixel head as well, from the start.",
         ),
     ] = "on",
     dense_images: Annotated[
@@ -182,7 +183,9 @@ def train(
     dense_labels: Annotated[Path | None, typer.Option(help="Their label maps.")] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="Mini-batches to learn: the same command, the same model."),
+        typer.Option(
+            help="Mini-batches to learn (more): the same command, the same model."
+        ),
     ] = None,
     seconds: Annotated[
         float | None,
@@ -347,17 +350,43 @@ def learn(
     from napari_sparseseg.api import run
 
     clock = Clock()
-    with talk.progress(steps or seconds or 1) as show:
+    with talk.progress(steps or seconds or 1) as show, interrupts() as interrupted:
         try:
             with closing(run(trainer, steps, seconds, checkpoint)) as events:
                 for event in events:
                     clock.take(event)
                     show(clock.seconds if steps is None else clock.steps, clock.state)
+                    if interrupted():
+                        return KeyboardInterrupt()
         # Whatever it is, the model of what was learned is to be saved: it is smaller
         # than a checkpoint that could not be written.
         except (KeyboardInterrupt, SparseSegError) as error:
             return error
     return None
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C or SIGTERM wait for the end of a step; the next does not.
+
+    A step that is broken off could not be gone on from to the bit.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if received:
+            _interrupt(number, frame)
+        received.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check_place(model: Path) -> None:

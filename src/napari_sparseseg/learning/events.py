@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PartScore:
-    """How well the head or the network does on pixels it has not learned from.
+    """How well head, network or both do on pixels they have not learned from.
 
     Attributes
     ----------

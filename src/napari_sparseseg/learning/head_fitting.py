@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+#: Features that deviate less than this are taken as constant.
+CONSTANT = 1e-5
+
+
 @dataclass(frozen=True, slots=True)
 class HeadOptions:
     """How the head is fitted: AdamW with one cycle of the learning rate.
@@ -62,7 +66,9 @@ def fit_head(
     _initialise(head, generator)
     head.to(features.device)
     head.mean.copy_(features.mean(dim=0))
-    head.deviation.copy_(features.std(dim=0, correction=0) + 1e-6)
+    deviation = features.std(dim=0, correction=0)
+    # A feature that is the same at all strokes says nothing of them.
+    head.deviation.copy_(torch.where(deviation > CONSTANT, deviation, 1))
     pixels_of = [
         pixels
         for channel in range(n_classes)

@@ -82,7 +82,9 @@ class HeadTraining:
     def __init__(self, data: TrainingSet, options: TrainingOptions) -> None:
         self._options = options
         self._features = FixedFeatures(data.n_channels).to(options.device)
-        self._cache: dict[tuple[str, float], tuple[object, LabelledFeatures]] = {}
+        self._cache: dict[
+            tuple[str, float], tuple[object, object, LabelledFeatures]
+        ] = {}
         self.scale = options.scale
 
     def fit(self, data: TrainingSet) -> tuple[FittedHead, HeadFitted]:
@@ -147,12 +149,14 @@ class HeadTraining:
     ) -> LabelledFeatures:
         """Return the features of an image's annotated pixels, kept until it changes."""
         key = (image.name, scale)
-        held_out = data.is_held_out(image.name)
-        state = (image, data.classes, data.scale_of(image, scale), held_out)
+        members = data.held_out.membership[image.name]
+        state = (image, data.classes, data.scale_of(image, scale))
         known = self._cache.get(key)
-        if known is None or known[0] != state:
-            self._cache[key] = known = (state, self._compute(image, data, scale))
-        return known[1]
+        # An array is made anew whenever the membership of an image changes.
+        if known is None or known[0] != state or known[1] is not members:
+            computed = self._compute(image, data, scale)
+            self._cache[key] = known = (state, members, computed)
+        return known[2]
 
     @torch.no_grad()  # not inference mode: the head is fitted on these tensors
     def _compute(

@@ -34,9 +34,10 @@ UNLABELLED, LEARNED, HELD_OUT = 0, 1, 2
 class HeldOutStrokes:
     """Decides for every stroke of a set of images, once, whether it is held out.
 
-    A stroke keeps its membership while it grows, splits or is merged; what has once
-    been learned is never held out later. New strokes of a class are drawn so that a
-    fifth of its strokes, over all images, is held out, once it has five.
+    A stroke keeps its membership while it grows, splits or is merged; what is learned
+    is never held out later, unless it is erased and painted again. New strokes of a
+    class are drawn so that a fifth of its strokes, over all images, is held out, once
+    it has five.
 
     Attributes
     ----------
@@ -105,13 +106,18 @@ class HeldOutStrokes:
     def restore(
         self, name: str, labels: NDArray[np.integer], held_out: NDArray[np.integer]
     ) -> None:
-        """Hold out the pixels of flat indices *held_out*, let the rest be learned."""
-        self.learn_image(name, labels)
-        members = self.membership[name].reshape(-1)
-        inside = held_out[held_out < members.size]
-        members[inside[members[inside] == LEARNED]] = HELD_OUT
+        """Hold out the strokes with a pixel of flat indices *held_out*, learn the rest.
+
+        Indices at which nothing is annotated any more are left out.
+        """
+        before = np.zeros(labels.size, dtype=np.uint8)
+        before[held_out[held_out < labels.size]] = HELD_OUT
+        self.membership[name] = before.reshape(labels.shape)
         strokes = find_strokes(labels)
         decided = self._decided(name, strokes.ids, len(strokes))
+        decided[1:][decided[1:] == UNLABELLED] = LEARNED
+        self.membership[name] = decided[strokes.ids]
+        self._strokes[name] = {}
         self._count(name, strokes.class_values, decided[1:])
 
     def held_out_strokes(self) -> dict[int, int]:

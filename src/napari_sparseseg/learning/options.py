@@ -92,7 +92,7 @@ class TrainingOptions:
         Working pixels per image pixel for head and network; None = found out on
         held-out strokes.
     head_start
-        Whether the per-pixel head predicts until the network is better.
+        Whether a per-pixel head predicts too, from the start.
     dense_share
         Probability that a patch comes from a dense image where there are both kinds
         (Bokhorst 2018 mixes sparse and dense images 4 : 1).

@@ -1,4 +1,4 @@
-"""Learning from strokes: the head at once, the network step by step, the better shown.
+"""Learning from strokes: the head at once, the network step by step, the best shown.
 
 A training is a generator of events. Stop = stop asking; pause = do not ask for a while.
 Strokes, images and classes may change between two events.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -340,10 +341,11 @@ class Trainer:
             tensors |= {f"{index}.{name}": value for name, value in weights.items()}
             networks.append(values)
         held_out: list[str] = []
-        for name, image in self.data.images.items():
+        keys = self._image_keys()
+        for name, _image in self.data.images.items():
             place = np.flatnonzero(self.data.held_out.membership[name] == HELD_OUT)
             tensors[f"held_out.{len(held_out)}"] = torch.from_numpy(place)
-            held_out.append(content_hash(image.pixels))
+            held_out.append(keys[name])
         looks = [
             {part: matrix.tolist() for part, matrix in look.items()}
             for look in self._judge.first_looks
@@ -363,18 +365,36 @@ class Trainer:
             "held_out": held_out,
             "held_out_random": self.data.held_out.random_state(),
             "first_looks": looks,
+            "labels": self._label_hashes(),
         }
+
+    def _image_keys(self) -> dict[str, str]:
+        """Return what tells each image from the others without its name."""
+        keys: dict[str, str] = {}
+        seen: Counter[str] = Counter()
+        for name, image in self.data.images.items():
+            key = f"{content_hash(image.pixels)} {'dense' if image.dense else 'sparse'}"
+            seen[key] += 1
+            keys[name] = f"{key} {seen[key]}"
+        return keys
+
+    def _label_hashes(self) -> list[str]:
+        return [content_hash(image.labels) for image in self.data.images.values()]
 
     def load_state(
         self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
     ) -> None:
-        """Go on from a state of :meth:`state`, with the images and classes of then."""
+        """Go on from a state of :meth:`state`, with the classes of then.
+
+        Images and labels may be others than then; best scores are then found anew.
+        """
+        keys = self._image_keys()
         members = {
             key: tensors[f"held_out.{index}"].numpy()
             for index, key in enumerate(values["held_out"])
         }
         for name, image in self.data.images.items():
-            place = members.get(content_hash(image.pixels))
+            place = members.get(keys[name])
             if place is None:
                 continue
             if not image.dense:
@@ -383,6 +403,7 @@ class Trainer:
                 self.data.held_out.hold_out_image(name, image.labels)
             else:
                 self.data.held_out.learn_image(name, image.labels)
+        self.data.leave_something_to_learn()
         self.data.held_out.set_random_state(values["held_out_random"])
         self._generator.set_state(tensors["generator"])
         self.networks = []
@@ -405,6 +426,10 @@ class Trainer:
         if self.options.head_start and self.networks:
             self.head, _ = self._head_training.fit(self.data)
         self._judge.see(self.head)
+        if values["labels"] != self._label_hashes():
+            self._changed = True
+            for network in self.networks:
+                network.judge_anew()
 
 
 def overall(score: PartScore | None) -> float:

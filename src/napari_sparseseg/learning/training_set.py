@@ -155,7 +155,7 @@ class TrainingSet:
         )
         if any(image.dense for image in images):
             self._hold_out_dense_images()
-        self._leave_something_to_learn()
+        self.leave_something_to_learn()
 
     def remove(self, name: str) -> None:
         """Take an image out."""
@@ -164,7 +164,7 @@ class TrainingSet:
         self.held_out.discard(name)
         if image.dense:
             self._hold_out_dense_images()
-        self._leave_something_to_learn()
+        self.leave_something_to_learn()
 
     def check_trainable(self) -> None:
         """Raise LabelError unless two classes are annotated."""
@@ -274,15 +274,18 @@ class TrainingSet:
             else:
                 self.held_out.learn_image(image.name, image.labels)
 
-    def _leave_something_to_learn(self) -> None:
-        """Let a class be learned of which only held-out strokes are left."""
-        sparse = [image for image in self.images.values() if not image.dense]
+    def leave_something_to_learn(self) -> None:
+        """Let a class be learned of which only held-out strokes or images are left."""
         learned: set[int] = set()
         for image in self.images.values():
             members = self.held_out.membership[image.name]
             learned |= {*np.unique(image.labels[members == LEARNED]).tolist()}
-        for image in sparse:
-            self.held_out.release(image.name, image.labels, learned)
+        for image in self.images.values():
+            if not image.dense:
+                self.held_out.release(image.name, image.labels, learned)
+            elif {*np.unique(image.labels).tolist()} - {0} - learned:
+                self.held_out.learn_image(image.name, image.labels)
+                learned |= {*np.unique(image.labels).tolist()}
 
     def is_held_out(self, name: str) -> bool:
         """Tell whether all that is annotated in an image is held out."""

@@ -59,7 +59,8 @@ class GroupNorm(nn.GroupNorm):
     def _apply_fixed(self, x: Tensor, statistics: Tensor) -> Tensor:
         width = self.num_channels // self.num_groups
         mean, square = statistics.repeat_interleave(width, dim=1)
-        gain = self.weight / (square - mean**2 + self.eps).sqrt()
+        variance = (square - mean**2).clamp_min(0)
+        gain = self.weight / (variance + self.eps).sqrt()
         offset = self.bias - mean * gain
         normalised: Tensor = x * gain[:, None, None] + offset[:, None, None]
         return normalised

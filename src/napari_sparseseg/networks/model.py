@@ -70,7 +70,7 @@ class ModelInfo:
 
 
 class SegmentationModel:
-    """Predicts classes: a per-pixel head, a network, and which of the two is shown.
+    """Predicts classes: by a per-pixel head, a network, or the mean of both.
 
     Attributes
     ----------

@@ -7,6 +7,10 @@ from torch import Tensor, nn
 from napari_sparseseg.networks.fixed_features import FixedFeatures
 from napari_sparseseg.networks.scoring import ScoringNetwork
 
+#: Standardised features are cut at this, so that what looks like no stroke at all
+#: does not make the head ever more certain.
+FARTHEST = 10.0
+
 #: Width of each of the two hidden layers.
 HIDDEN = 64
 
@@ -35,7 +39,8 @@ class PixelHead(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        scores: Tensor = self.layers((features - self.mean) / self.deviation)
+        standardised = (features - self.mean) / self.deviation
+        scores: Tensor = self.layers(standardised.clamp(-FARTHEST, FARTHEST))
         return scores
 
 
