@@ -58,10 +58,19 @@ def test_features_are_standardised_and_a_constant_one_does_no_harm() -> None:
     head = fit(features, outside, 2)
     torch.testing.assert_close(head.mean, features.mean(dim=0))
     deviation = features.std(dim=0, correction=0)
+    assert deviation[2] == 0
+    deviation[2] = 1
     torch.testing.assert_close(head.deviation, deviation, atol=1e-5, rtol=1e-5)
     scores = head(features)
     assert torch.isfinite(scores).all()
     assert (scores.argmax(dim=1) == outside).float().mean() > 0.9
+
+
+def test_what_no_stroke_looks_like_is_not_ever_more_certain() -> None:
+    points, outside = rings()
+    head = fit(points, outside, 2)
+    far, farther = head(torch.tensor([[1e3, 1e3], [1e6, 1e6]]))
+    torch.testing.assert_close(far, farther)
 
 
 def test_a_class_without_a_pixel_is_not_predicted_among_those_with_some() -> None:

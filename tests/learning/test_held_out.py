@@ -221,4 +221,26 @@ def test_places_that_are_not_annotated_any_more_are_not_restored() -> None:
     members = strokes.membership["a"]
     assert members[0, 0] == UNLABELLED
     assert members[1, 1] == HELD_OUT
-    assert (members == HELD_OUT).sum() == 1
+    held_out = members_of_strokes(labels, members)
+    assert held_out.count({HELD_OUT}) == 1  # the whole stroke around that place
+    assert held_out.count({LEARNED}) == 9
+
+
+def test_a_held_out_stroke_that_grew_meanwhile_is_restored_whole() -> None:
+    labels = dots([1] * 20)
+    strokes, before = decide(labels)
+    held_out = np.flatnonzero(before == HELD_OUT)
+    larger = grown(labels)
+    restored = HeldOutStrokes(1)
+    restored.restore("a", larger, held_out)
+    found = members_of_strokes(larger, restored.membership["a"])
+    assert found.count({HELD_OUT}) == strokes.held_out_strokes()[1] == 4
+    assert found.count({LEARNED}) == 16
+    assert restored.held_out_strokes() == {1: 4}
+
+
+def test_held_out_strokes_are_released_but_for_classes_that_are_spared() -> None:
+    strokes, _ = decide(dots([1] * 10 + [2] * 10))
+    assert strokes.held_out_strokes() == {1: 2, 2: 2}
+    strokes.release("a", dots([1] * 10 + [2] * 10), {2})
+    assert strokes.held_out_strokes() == {2: 2}

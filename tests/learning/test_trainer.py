@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from scipy import ndimage
 from torch import Tensor
 
-from napari_sparseseg.errors import LabelError
+from napari_sparseseg.errors import LabelError, TrainingError
 from napari_sparseseg.inputs.normalisation import Normalisation
 from napari_sparseseg.learning.events import (
     HeadFitted,
@@ -35,6 +35,7 @@ from napari_sparseseg.learning.losses import weighted_cross_entropy
 from napari_sparseseg.learning.metrics import evaluate
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
 from napari_sparseseg.learning.trainer import (
+    MOST_RECOVERIES,
     NETWORK_SCALES,
     TRIAL_EPOCHS,
     Trainer,
@@ -550,6 +551,48 @@ def test_a_loss_that_is_no_number_is_recovered_from(
     assert steps[5].learning_rate == pytest.approx(RECIPE.learning_rate / 2)
     tensors = trainer.state()[0].values()
     assert all(tensor.isfinite().all() for tensor in tensors)
+
+
+def test_a_loss_that_stays_no_number_ends_the_training(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses_of(monkeypatch, lambda n, loss: loss * math.nan if n > 3 else loss)
+    trainer = new_trainer(sample, scale=0.5)
+    events: list[TrainingEvent] = []
+    with pytest.raises(TrainingError, match="the loss was no number 11 times in a row"):
+        for event in trainer.run(10):
+            events += [event]
+    assert len(events_of(events, StepDone)) == 3
+    assert len(events_of(events, Recovered)) == MOST_RECOVERIES
+
+
+def test_with_other_labels_a_training_that_goes_on_judges_anew(sample: Sample) -> None:
+    before = new_trainer(sample, scale=0.5)
+    list(before.run(EPOCH))
+    assert before.networks[0].best_scores
+    tensors, values = through_files(before)
+    same = new_trainer(sample, scale=0.5)
+    same.load_state(tensors, values)
+    assert same.networks[0].best_scores == before.networks[0].best_scores
+    erased = np.where(first_stroke(sample.labels == 1), 0, sample.labels)
+    other = new_trainer(sample, erased.astype(np.uint8), scale=0.5)
+    other.load_state(tensors, values)
+    assert other.networks[0].best_scores == {}
+    assert kinds(list(other.run(1)))[0] == "HeadFitted"
+
+
+@pytest.mark.parametrize(
+    ("finer", "chosen"), [(0.70, 0.25), (0.74, 0.25), (0.76, 0.5), (0.90, 0.5)]
+)
+def test_the_coarser_scale_stays_unless_the_finer_is_clearly_better(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch, finer: float, chosen: float
+) -> None:
+    dice = {0.25: 0.7, 0.5: finer}
+    monkeypatch.setattr(
+        Judge, "score", lambda _self, _network, scale: {"network": score(dice[scale])}
+    )
+    (settled,) = events_of(list(new_trainer(sample).run(2 * EPOCH)), ScaleChosen)
+    assert settled.scale == chosen
 
 
 def test_poisoned_weights_are_recovered_from(sample: Sample) -> None:
