@@ -35,6 +35,7 @@ from napari_sparseseg.learning.losses import weighted_cross_entropy
 from napari_sparseseg.learning.metrics import evaluate
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
 from napari_sparseseg.learning.trainer import (
+    FINER_MARGIN,
     MOST_RECOVERIES,
     NETWORK_SCALES,
     TRIAL_EPOCHS,
@@ -139,7 +140,7 @@ def test_a_training_tells_head_steps_validations_and_the_scale(sample: Sample) -
     (chosen,) = events_of(events, ScaleChosen)
     assert set(chosen.scores_by_scale) == set(NETWORK_SCALES)
     best = max(chosen.scores_by_scale.values())
-    assert chosen.scores_by_scale[chosen.scale] == best
+    assert chosen.scores_by_scale[chosen.scale] >= best - FINER_MARGIN
     assert [network.scale for network in trainer.networks] == [chosen.scale]
 
     validated = events_of(events, Validated)[-1]
@@ -147,7 +148,8 @@ def test_a_training_tells_head_steps_validations_and_the_scale(sample: Sample) -
     for score in validated.scores.values():
         assert score is not None
         assert score.strokes == {1: 1, 2: 1, 3: 1, 4: 1}
-    assert overall(validated.scores["network"]) == best
+    together = overall(validated.scores["both"])
+    assert together == chosen.scores_by_scale[chosen.scale]
 
 
 def test_a_scale_that_is_given_is_not_tried(sample: Sample) -> None:
@@ -592,6 +594,7 @@ def test_the_coarser_scale_stays_unless_the_finer_is_clearly_better(
         Judge,
         "score",
         lambda _self, _network, scale: {
+            "head": score(0.6),
             "network": score(1 - dice[scale]),  # what it does alone does not count
             "both": score(dice[scale]),
         },
