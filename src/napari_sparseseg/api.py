@@ -60,6 +60,9 @@ __all__ = [
     "train",
 ]
 
+#: Training time when neither steps nor seconds are given.
+DEFAULT_SECONDS = 120.0
+
 #: A checkpoint is written while training whenever this many seconds have passed.
 CHECKPOINT_S = 60.0
 
@@ -184,7 +187,7 @@ def iter_train(
     """
     check_limits(steps, seconds)
     if steps is None and seconds is None:
-        seconds = 120.0
+        seconds = DEFAULT_SECONDS
     trainer = make_trainer(images, labels, **wishes)
     return run(trainer, steps, seconds, wishes.get("checkpoint"))
 

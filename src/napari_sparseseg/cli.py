@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 #: Exit codes: some inputs failed, the others done; bad input or usage; interrupted.
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
-#: Training time when neither steps nor seconds are given.
-DEFAULT_SECONDS = 120.0
-
 app = typer.Typer(
     name="sparseseg",
     help="Segment images from a few brush strokes: train, predict, evaluate.",
@@ -199,7 +196,7 @@ def train(
     json_path: Json = None,
 ) -> None:
     """Learn from sparse label maps; a checkpoint beside the model allows to go on."""
-    from napari_sparseseg.api import check_limits, save_model
+    from napari_sparseseg.api import DEFAULT_SECONDS, check_limits, save_model
     from napari_sparseseg.folders import trainer_of_folders
 
     talk = Talk(json_path)
