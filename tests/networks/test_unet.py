@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_sparseseg.networks.group_norm import GroupNorm
 from napari_sparseseg.networks.registry import PRESETS, Preset
 from napari_sparseseg.networks.unet import UNet, pad_to_multiple
 
@@ -103,7 +104,7 @@ class TestShapes:
 
     @pytest.mark.parametrize(
         ("norm", "kind"),
-        [("none", None), ("batch", nn.BatchNorm2d), ("group", nn.GroupNorm)],
+        [("none", None), ("batch", nn.BatchNorm2d), ("group", GroupNorm)],
     )
     def test_every_3x3_convolution_is_normalised_as_asked(
         self, norm: Norm, kind: type | None
@@ -111,9 +112,7 @@ class TestShapes:
         network = UNet(3, 2, filters=8, levels=2, norm=norm)
         layers = list(network.modules())
         found = [
-            layer
-            for layer in layers
-            if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm)
+            layer for layer in layers if isinstance(layer, nn.BatchNorm2d | GroupNorm)
         ]
         # Two blocks down, one up-sampling and one block up: 2 + 2 + 1 + 2.
         assert len(found) == (0 if kind is None else 7)

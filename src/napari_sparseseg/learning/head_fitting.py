@@ -25,11 +25,11 @@ class HeadOptions:
     """How the head is fitted: AdamW with one cycle of the learning rate.
 
     Counted in steps, not seconds, so that the result does not depend on the machine's
-    load; 300 steps take about half a second on two cores.
+    load; 300 steps take about half a second on one core.
     """
 
     steps: int = 300
-    batch: int = 4096
+    batch: int = 2048
     learning_rate: float = 5e-3
     weight_decay: float = 1e-2
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
@@ -15,6 +15,8 @@ from napari_sparseseg.networks.fixed_features import FixedFeatures
 from napari_sparseseg.networks.pixel_head import HeadNetwork, PixelHead
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -29,6 +31,16 @@ SCALES = (0.5, 0.25, 1.0)
 MOST_WORKING_PIXELS = 3_000_000
 
 
+#: Shares of an image's mean features that may be taken away, see ``Centring``.
+CENTRINGS = (0.0, 0.5)
+
+#: With fewer annotated images nothing is said of images that nobody painted.
+FEWEST_IMAGES = 4
+
+#: Steps of a fit that serves a comparison only.
+TRIAL_STEPS = 150
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledFeatures:
     """Features of the annotated pixels of one image.
@@ -37,6 +49,8 @@ class LabelledFeatures:
     ----------
     features
         (n, F) float32.
+    mean
+        (F,) float32, of the whole image.
     channels
         (n,) int64, from 0.
     held_out
@@ -44,6 +58,7 @@ class LabelledFeatures:
     """
 
     features: Tensor
+    mean: Tensor
     channels: Tensor
     held_out: Tensor
 
@@ -77,6 +92,8 @@ class HeadTraining:
     ----------
     scale
         Working pixels per image pixel; None until it was found out.
+    centring
+        Share of an image's mean features that is taken away.
     """
 
     def __init__(self, data: TrainingSet, options: TrainingOptions) -> None:
@@ -86,6 +103,8 @@ class HeadTraining:
             tuple[str, float], tuple[object, object, LabelledFeatures]
         ] = {}
         self.scale = options.scale
+        self.centring = CENTRINGS[0]
+        self._n_images = 0
 
     def fit(self, data: TrainingSet) -> tuple[FittedHead, HeadFitted]:
         """Fit the head on *data*; the first time several resolutions are tried.
@@ -112,6 +131,55 @@ class HeadTraining:
         overall = {scale: score.overall for scale, score in scores.items()}
         return fitted, HeadFitted(best, scores.get(best), overall)
 
+    def find_centring(self, data: TrainingSet) -> bool:
+        """Choose the centring that does best on images left out; tell of a change.
+
+        Each half of the annotated images is predicted by a head that knows the other
+        half. Decided when the number of annotated images has changed; those of
+        :meth:`fit`'s resolution are compared.
+        """
+        images = [image for image in data.images.values() if image.labels.any()]
+        if self.scale is None or len(images) < FEWEST_IMAGES:
+            return False
+        if len(images) == self._n_images:
+            return False
+        self._n_images = len(images)
+        before = self.centring
+        parts = [self._labelled(image, data, self.scale) for image in images]
+        self.centring = max(
+            CENTRINGS, key=lambda share: self._score_across(parts, share, data)
+        )
+        return self.centring != before
+
+    def _score_across(
+        self, parts: Sequence[LabelledFeatures], centring: float, data: TrainingSet
+    ) -> float:
+        """Return the mean Dice on one half of the images after learning the other."""
+        options = replace(self._options.head, steps=TRIAL_STEPS)
+        scores = []
+        for learned, left_out in ((parts[::2], parts[1::2]), (parts[1::2], parts[::2])):
+            features, channels = stack(learned, centring)
+            generator = Generator().manual_seed(self._options.seed)
+            head = fit_head(features, channels, len(data.classes), options, generator)
+            confusion = _confusion(head, *stack(left_out, centring))
+            score = score_of(confusion, data.classes.values, {})
+            scores.append(0.0 if score is None else score.overall)
+        return sum(scores) / len(scores)
+
+    def state(self) -> dict[str, Any]:
+        """Return what was found out, as JSON values."""
+        return {
+            "scale": self.scale,
+            "centring": self.centring,
+            "images": self._n_images,
+        }
+
+    def load_state(self, values: Mapping[str, Any]) -> None:
+        """Take up what was found out before."""
+        self.scale = values["scale"]
+        self.centring = values["centring"]
+        self._n_images = values["images"]
+
     def _candidates(self, data: TrainingSet) -> list[float]:
         small = [s for s in SCALES if data.working_pixels(s) <= MOST_WORKING_PIXELS]
         return small or [min(SCALES)]
@@ -119,24 +187,15 @@ class HeadTraining:
     def _fit_learned(
         self, data: TrainingSet, scale: float
     ) -> tuple[PixelHead, NDArray[np.int64]]:
+        features, channels = self._stacked(data, scale)
         parts = [self._labelled(image, data, scale) for image in data.images.values()]
-        features = torch.cat([part.features for part in parts])
-        channels = torch.cat([part.channels for part in parts])
         held_out = torch.cat([part.held_out for part in parts])
         head = self._head(features[~held_out], channels[~held_out], data)
-        n_classes = len(data.classes)
-        with torch.inference_mode():
-            predicted = head(features[held_out]).argmax(dim=1)
-        cells = channels[held_out] * n_classes + predicted
-        confusion = torch.bincount(cells, minlength=n_classes**2).cpu().numpy()
-        return head, confusion.reshape(n_classes, n_classes)
+        return head, _confusion(head, features[held_out], channels[held_out])
 
     def _stacked(self, data: TrainingSet, scale: float) -> tuple[Tensor, Tensor]:
         parts = [self._labelled(image, data, scale) for image in data.images.values()]
-        return (
-            torch.cat([part.features for part in parts]),
-            torch.cat([part.channels for part in parts]),
-        )
+        return stack(parts, self.centring)
 
     def _head(self, features: Tensor, channels: Tensor, data: TrainingSet) -> PixelHead:
         generator = Generator().manual_seed(self._options.seed)
@@ -169,6 +228,7 @@ class HeadTraining:
         features = self._features(working.pixels.to(device)[None])[0]
         return LabelledFeatures(
             features[:, annotated].T.contiguous(),
+            features.mean(dim=(1, 2)),
             labels[annotated] - 1,
             (working.held_out > 0).to(device)[annotated],
         )
@@ -177,4 +237,24 @@ class HeadTraining:
         with torch.random.fork_rng(devices=[]):
             network = HeadNetwork(data.n_channels, len(data.classes))
         network.head = head
+        network.centring.share.fill_(self.centring)
         return network.to(self._options.device).eval()
+
+
+def stack(parts: Sequence[LabelledFeatures], centring: float) -> tuple[Tensor, Tensor]:
+    """Return the (N, F) centred features and (N,) channels of several images."""
+    return (
+        torch.cat([part.features - centring * part.mean for part in parts]),
+        torch.cat([part.channels for part in parts]),
+    )
+
+
+@torch.inference_mode()
+def _confusion(
+    head: PixelHead, features: Tensor, channels: Tensor
+) -> NDArray[np.int64]:
+    """Return the (C, C) confusion matrix of a head, rows = truth."""
+    cells = channels * head.n_classes + head(features).argmax(dim=1)
+    counts = torch.bincount(cells, minlength=head.n_classes**2).cpu()
+    matrix: NDArray[np.int64] = counts.view(head.n_classes, head.n_classes).numpy()
+    return matrix

@@ -94,6 +94,7 @@ class Trainer:
         self._head_training = HeadTraining(data, self.options)
         self._judge = Judge(data, self.options.device)
         self._changed = True
+        self._head_told = False
 
     # What the user does meanwhile.
 
@@ -106,12 +107,12 @@ class Trainer:
         for image in images:
             self._look(image)
         self.data.put(*images)
-        self._changed = True
+        self._mark_changed()
 
     def remove(self, name: str) -> None:
         """Take an image out."""
         self.data.remove(name)
-        self._changed = True
+        self._mark_changed()
 
     def use_classes(self, classes: ClassTable) -> None:
         """Use another class table; networks keep what they know of classes that stay.
@@ -137,7 +138,11 @@ class Trainer:
         self.head = None
         if self.networks:
             self.shown = "network"
+        self._mark_changed()
+
+    def _mark_changed(self) -> None:
         self._changed = True
+        self._head_told = False
 
     # Learning.
 
@@ -172,10 +177,16 @@ class Trainer:
         if not self._changed:
             return
         self.data.check_trainable()
-        events: list[TrainingEvent] = []
-        if self.options.head_start:
+        if self.options.head_start and not self._head_told:
             if self.head is None:
                 self.shown = "head"
+            self.head, fitted = self._head_training.fit(self.data)
+            self._head_told = True
+            yield fitted
+            yield from self._take_changes()  # there may be others now
+            return
+        events: list[TrainingEvent] = []
+        if self.options.head_start and self._head_training.find_centring(self.data):
             self.head, fitted = self._head_training.fit(self.data)
             events.append(fitted)
         for network in self.networks:
@@ -187,7 +198,7 @@ class Trainer:
                 NetworkTraining(self.data, scale, self.options, self._generator)
                 for scale in self._network_scales()
             ]
-        self._changed = False
+        self._changed = self._head_told = False
         yield from events
 
     def _network_scales(self) -> list[float]:
@@ -278,6 +289,11 @@ class Trainer:
 
         The weights of now are scored too, so that nothing is lost of a training that
         ends between two validations; the training itself is not changed.
+
+        Raises
+        ------
+        TrainingError
+            Before the first event.
         """
         parts: dict[Part, ScoringNetwork] = {}
         scales: dict[Part, float] = {}
@@ -290,6 +306,10 @@ class Trainer:
             now = [(*self._now(network), network.scale) for network in self.networks]
             best = max(now, key=lambda each: overall(each[1].get("network")))
             parts["network"], scores, scales["network"] = best
+        if not parts:
+            raise TrainingError(
+                "nothing is learned yet of the classes of now; let the training run on."
+            )
         shown, _ = choose(scores, self.options.head_start, self.shown)
         info = ModelInfo(
             classes=self.data.classes,
@@ -354,7 +374,7 @@ class Trainer:
             "steps": self.steps,
             "changed": self._changed,
             "shown": self.shown,
-            "head_scale": self._head_training.scale,
+            "head": self._head_training.state(),
             "classes": self.data.classes.to_json(),
             "channels": self.data.n_channels,
             "network": {
@@ -422,7 +442,7 @@ class Trainer:
         self.shown = values["shown"]
         for look in values["first_looks"]:
             self._judge.first_looks.append({k: np.array(v) for k, v in look.items()})
-        self._head_training.scale = values["head_scale"]
+        self._head_training.load_state(values["head"])
         if self.options.head_start and self.networks:
             self.head, _ = self._head_training.fit(self.data)
         self._judge.see(self.head)

@@ -16,7 +16,7 @@ from torch import Tensor
 from napari_sparseseg.inputs.tiling import cover, make_tile
 from napari_sparseseg.learning.events import PartScore
 from napari_sparseseg.learning.metrics import dice_from_confusion
-from napari_sparseseg.networks.group_norm import fixed, measure_image
+from napari_sparseseg.networks.image_statistics import fixed, measure_image
 from napari_sparseseg.networks.scoring import as_batch
 
 if TYPE_CHECKING:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from napari_sparseseg.networks.fixed_features import FixedFeatures
+from napari_sparseseg.networks.image_statistics import UsesImageStatistics
 from napari_sparseseg.networks.scoring import ScoringNetwork
 
 #: Standardised features are cut at this, so that what looks like no stroke at all
@@ -44,12 +46,42 @@ class PixelHead(nn.Module):
         return scores
 
 
+class Centring(UsesImageStatistics):
+    """Takes a share of each feature's mean over the image away from it.
+
+    (B, F, H, W) -> (B, F, H, W). A share of 0 leaves features as they are; 1 gives
+    every image the same mean, which is right where images differ by their stain, and
+    wrong where they differ by what is to be seen. The statistics are (F,): the means.
+    """
+
+    share: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("share", torch.zeros(()))
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anything is taken away."""
+        return bool(self.share > 0)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Centre *features*."""
+        if not self.in_use:
+            return features
+        mean = features.mean(dim=(0, 2, 3)) if self.fixed is None else self.fixed
+        if self.measuring:
+            self.measured = mean
+        return features - self.share * mean[:, None, None]
+
+
 class HeadNetwork(ScoringNetwork):
     """Fixed features and a per-pixel head: (B, C, H, W) in [0, 1] -> class scores."""
 
     def __init__(self, in_channels: int, n_classes: int) -> None:
         super().__init__()
         self.features = FixedFeatures(in_channels)
+        self.centring = Centring()
         self.head = PixelHead(self.features.n_features, n_classes)
 
     @property
@@ -63,6 +95,6 @@ class HeadNetwork(ScoringNetwork):
         return self.features.halo
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.features(x).permute(0, 2, 3, 1)
+        features = self.centring(self.features(x)).permute(0, 2, 3, 1)
         scores: Tensor = self.head(features)
         return scores.permute(0, 3, 1, 2)

@@ -26,7 +26,12 @@ from napari_sparseseg.inputs.resolution import (
     working_shape,
 )
 from napari_sparseseg.inputs.tiling import Tile, TileQueue, cover, make_tile, split
-from napari_sparseseg.networks.group_norm import Statistics, fixed, measure, windows_of
+from napari_sparseseg.networks.image_statistics import (
+    Statistics,
+    fixed,
+    measure,
+    windows_of,
+)
 from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.networks.scoring import as_batch
 
