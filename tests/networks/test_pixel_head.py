@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from napari_sparseseg.networks.fixed_features import FixedFeatures
-from napari_sparseseg.networks.pixel_head import HIDDEN, HeadNetwork, PixelHead
+from napari_sparseseg.networks.image_statistics import fixed, measure_image
+from napari_sparseseg.networks.pixel_head import (
+    HIDDEN,
+    Centring,
+    HeadNetwork,
+    PixelHead,
+)
 
 
 def seeded_head(n_features: int = 5, n_classes: int = 3) -> PixelHead:
@@ -75,3 +81,40 @@ def test_network_sees_as_far_as_its_features() -> None:
     network = HeadNetwork(3, 2)
     assert network.halo == FixedFeatures(3).halo
     assert network.stride == 1
+
+
+def head_network() -> HeadNetwork:
+    torch.manual_seed(0)
+    return HeadNetwork(3, 2).eval()
+
+
+def test_a_share_of_each_features_mean_is_taken_away() -> None:
+    centring = Centring()
+    features = torch.randn(1, 5, 6, 7) + 3
+    torch.testing.assert_close(centring(features), features, rtol=0, atol=0)
+    centring.share.fill_(1)
+    torch.testing.assert_close(
+        centring(features).mean(dim=(0, 2, 3)), torch.zeros(5), rtol=0, atol=1e-5
+    )
+    centring.share.fill_(0.5)
+    half = features - features.mean(dim=(2, 3), keepdim=True) / 2
+    torch.testing.assert_close(centring(features), half)
+
+
+def test_a_tile_is_centred_by_the_mean_of_its_image() -> None:
+    network = head_network()
+    network.centring.share.fill_(0.5)
+    image = torch.rand(3, 64, 150)
+    image[:, :, 75:] *= 0.5
+    whole = network(image[None])[..., :30, :40]
+    y, x = 30 + network.halo, 40 + network.halo
+    with fixed(network, measure_image(network, image)):
+        tile = network(image[None, :, :y, :x])[..., :30, :40]
+    torch.testing.assert_close(tile, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_measured_where_nothing_is_taken_away() -> None:
+    network, image = head_network(), torch.rand(3, 40, 40)
+    assert measure_image(network, image) == ()
+    network.centring.share.fill_(0.5)
+    assert len(measure_image(network, image)) == 1
