@@ -1,11 +1,63 @@
 """Fixtures that all tests share."""
 
+import json
 import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from napari_sparseseg.cli import main
+
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+#: Variables that let programs believe in a terminal.
+TERMINAL = ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Done]
+
+
+def pytest_configure() -> None:
+    """Let programs know that there is no terminal."""
+    for variable in TERMINAL:
+        os.environ.pop(variable, None)
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Return a function that runs the command with some arguments."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run_command(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["sparseseg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = (re.sub(r"\x1b\[\d+(;\d+)*m", "", t) for t in capsys.readouterr())
+        return Done(int(end.value.code or 0), out, err)
+
+    yield run_command
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(scope="session")

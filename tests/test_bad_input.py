@@ -5,11 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import re
-import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +18,6 @@ from PIL import Image
 
 from napari_sparseseg import api
 from napari_sparseseg.annotations.classes import ClassTable, write_class_table
-from napari_sparseseg.cli import main
 from napari_sparseseg.errors import ImageError, LabelError, OutputError
 from napari_sparseseg.io.model_file import load_model
 from napari_sparseseg.learning.losses import weighted_cross_entropy
@@ -29,48 +25,18 @@ from napari_sparseseg.prediction.predictor import predict_image
 from napari_sparseseg.samples import Sample, tissue_phantom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    Run = Callable[..., "Done"]
+    from tests.conftest import Run
+
     Spoil = Callable[[Path], object]
 
 
-#: Variables that let programs believe in a terminal.
-TERMINAL = ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE")
 QUICK = ("--scale", "0.25", "--preset", "light", "--head-start", "off")
 STEMS = ("a", "b")
 PIXEL = np.ones((1, 1), np.uint8)
-
-
-@dataclass(frozen=True)
-class Done:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """Return a function that runs the command with some arguments."""
-    handler = signal.getsignal(signal.SIGTERM)
-    for variable in TERMINAL:
-        monkeypatch.delenv(variable, raising=False)
-
-    def run_command(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["sparseseg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = (re.sub(r"\x1b\[\d+(;\d+)*m", "", t) for t in capsys.readouterr())
-        return Done(int(end.value.code or 0), out, err)
-
-    yield run_command
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import signal
 import stat
 import subprocess
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,55 +18,19 @@ from PIL import Image
 from skimage.io import imread
 
 from napari_sparseseg.annotations.classes import read_class_table, write_class_table
-from napari_sparseseg.cli import main
 from napari_sparseseg.io.model_file import load_model
 from napari_sparseseg.samples import tissue_phantom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    Run = Callable[..., "Done"]
+    from tests.conftest import Run
+
 
 #: Stems of the images; dots in them are no suffixes.
 STEMS = ("case_1.5mm", "case_2.0mm")
 
-#: Variables that let programs believe in a terminal.
-TERMINAL = ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE")
 QUICK = ("--scale", 0.25, "--preset", "light", "--head-start", "off")
-
-
-@dataclass(frozen=True)
-class Done:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """Return a function that runs the command with some arguments."""
-    handler = signal.getsignal(signal.SIGTERM)
-    for variable in TERMINAL:
-        monkeypatch.delenv(variable, raising=False)
-
-    def run_command(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["sparseseg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = (re.sub(r"\x1b\[\d+(;\d+)*m", "", t) for t in capsys.readouterr())
-        return Done(int(end.value.code or 0), out, err)
-
-    yield run_command
-    signal.signal(signal.SIGTERM, handler)
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -80,7 +42,6 @@ def start(*arguments: object) -> subprocess.Popen[str]:
             "from napari_sparseseg.cli import main; main()",
             *map(str, arguments),
         ],
-        env={key: os.environ[key] for key in os.environ if key not in TERMINAL},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

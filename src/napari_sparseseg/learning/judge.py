@@ -10,7 +10,7 @@ import torch
 
 from napari_sparseseg.learning.held_out import FEWEST_STROKES, HELD_OUT
 from napari_sparseseg.learning.validation import (
-    LabelledPixels,
+    ScoredPixels,
     confusion_of,
     labelled_pixels,
     probabilities_at,
@@ -59,7 +59,7 @@ class Judge:
         self.first_looks: deque[Confusions] = deque(maxlen=FIRST_LOOKS)
         self._data = data
         self._device = device
-        self._places: list[LabelledPixels] = []
+        self._places: list[ScoredPixels] = []
         self._head: Tensor | None = None
 
     def see(self, head: FittedHead | None) -> None:
@@ -131,7 +131,7 @@ class Judge:
         return np.where(new, image.labels, 0)
 
     def _ask(
-        self, module: ScoringNetwork, scale: float, places: Sequence[LabelledPixels]
+        self, module: ScoringNetwork, scale: float, places: Sequence[ScoredPixels]
     ) -> Tensor:
         names = list(self._data.images)
         images = {
@@ -146,7 +146,7 @@ class Judge:
         return probabilities_at(module, on_device, scales, places)
 
     def _confusions(
-        self, head: Tensor | None, network: Tensor, places: Sequence[LabelledPixels]
+        self, head: Tensor | None, network: Tensor, places: Sequence[ScoredPixels]
     ) -> Confusions:
         n_classes = len(self._data.classes)
         found: Confusions = {"network": confusion_of(network, places, n_classes)}

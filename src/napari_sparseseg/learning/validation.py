@@ -35,7 +35,7 @@ MOST_BLOCKS, MOST_PIXELS = 40, 5000
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledPixels:
+class ScoredPixels:
     """Some annotated pixels of one block of an image.
 
     Attributes
@@ -56,7 +56,7 @@ class LabelledPixels:
 
 def labelled_pixels(
     label_maps: Mapping[int, NDArray[np.int64]],
-) -> list[LabelledPixels]:
+) -> list[ScoredPixels]:
     """Return the annotated pixels of some images, block by block.
 
     Parameters
@@ -80,7 +80,7 @@ def probabilities_at(
     module: ScoringNetwork,
     images: Mapping[int, Tensor],
     scales: Mapping[int, float],
-    places: Sequence[LabelledPixels],
+    places: Sequence[ScoredPixels],
 ) -> Tensor:
     """Return class probabilities at some pixels.
 
@@ -110,7 +110,7 @@ def probabilities_at(
 
 
 def confusion_of(
-    probabilities: Tensor, places: Sequence[LabelledPixels], n_classes: int
+    probabilities: Tensor, places: Sequence[ScoredPixels], n_classes: int
 ) -> NDArray[np.int64]:
     """Return the (C, C) confusion matrix, rows = truth, of (N, C) probabilities."""
     if not places:
@@ -150,12 +150,12 @@ def score_of(
 
 def _block(
     index: int, labels: NDArray[np.int64], region: tuple[int, int, int, int]
-) -> LabelledPixels:
+) -> ScoredPixels:
     y0, x0, y1, x1 = region
     rows, columns = np.nonzero(labels[y0:y1, x0:x1])
     step = -(-len(rows) // MOST_PIXELS)
     rows, columns = rows[::step] + y0, columns[::step] + x0
-    return LabelledPixels(
+    return ScoredPixels(
         index,
         torch.from_numpy(rows),
         torch.from_numpy(columns),
@@ -164,7 +164,7 @@ def _block(
 
 
 def _at(
-    module: ScoringNetwork, image: Tensor, scale: float, place: LabelledPixels
+    module: ScoringNetwork, image: Tensor, scale: float, place: ScoredPixels
 ) -> Tensor:
     """Return the (C, n) probabilities of a block's pixels, interpolated."""
     shape = (image.shape[-2], image.shape[-1])
