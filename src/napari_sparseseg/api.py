@@ -29,7 +29,12 @@ from napari_sparseseg.io.model_file import (
 )
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
 from napari_sparseseg.learning.metrics import evaluate
-from napari_sparseseg.learning.options import RECIPES, RecipeName, TrainingOptions
+from napari_sparseseg.learning.options import (
+    RECIPES,
+    Recipe,
+    RecipeName,
+    TrainingOptions,
+)
 from napari_sparseseg.learning.trainer import Trainer
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
 from napari_sparseseg.networks.memory import is_out_of_memory
@@ -66,6 +71,9 @@ DEFAULT_SECONDS = 120.0
 #: A checkpoint is written while training whenever this many seconds have passed.
 CHECKPOINT_S = 60.0
 
+#: No training patch has shorter sides, in working pixels.
+SMALLEST_PATCH = 16
+
 #: Seeds lie below this, as torch wants it.
 MOST_SEEDS = 2**63
 
@@ -95,6 +103,12 @@ class TrainingWishes(TypedDict, total=False):
     window
         (centre, width) of the intensities, as for CT in HU. Default: percentiles of
         grey images, the range of 8-bit colours.
+    patch_px
+        Side of a training patch in working pixels, at least 16. Default: the
+        recipe's.
+    micro_batch
+        Patches that go through the network at once, so that less memory is needed and
+        training can be stopped within a mini-batch. Default: the whole mini-batch.
     head_start
         Whether a per-pixel head predicts too, from the start. Default True.
     dense_images, dense_labels
@@ -117,6 +131,8 @@ class TrainingWishes(TypedDict, total=False):
     um_per_px: float | None
     pixel_size_um: float | Mapping[str, float | None] | None
     window: tuple[float, float] | None
+    patch_px: int | None
+    micro_batch: int | None
     head_start: bool
     dense_images: Images
     dense_labels: Images
@@ -487,6 +503,7 @@ def _options(
     wishes: TrainingWishes, has_dense: bool, images: Sequence[TrainingImage]
 ) -> TrainingOptions:
     device = choose_device(wishes.get("device", "auto"))
+    check_positive("the number of patches at once", wishes.get("micro_batch"))
     seed = wishes.get("seed", 0)
     if not 0 <= seed < MOST_SEEDS:
         raise OptionError(
@@ -515,13 +532,26 @@ def _options(
     return TrainingOptions(
         balancing=balance,
         network=PRESETS[preset],
-        recipe=RECIPES[recipe],
+        recipe=_recipe(recipe, wishes.get("patch_px")),
         recipe_name=recipe,
         scale=_scale(wishes, images),
         head_start=wishes.get("head_start", True),
         seed=seed,
         device=device,
+        micro_batch=wishes.get("micro_batch"),
     )
+
+
+def _recipe(name: RecipeName, patch_px: int | None) -> Recipe:
+    if patch_px is None:
+        return RECIPES[name]
+    if patch_px < SMALLEST_PATCH:
+        raise OptionError(
+            f"the side of a patch is {patch_px} working pixels; expected at least "
+            f"{SMALLEST_PATCH}, so that the network sees some surroundings.",
+            patch_px=patch_px,
+        )
+    return dataclasses.replace(RECIPES[name], patch_px=patch_px)
 
 
 def _scale(wishes: TrainingWishes, images: Sequence[TrainingImage]) -> float | None:

@@ -333,3 +333,22 @@ def test_a_schedule_without_a_score_so_far_goes_on_too() -> None:
             each.end_epoch(score(0.5))
     assert trained.learning_rate == other.learning_rate
     assert other.learning_rate == RECIPE.learning_rate / 2
+
+
+def test_among_moments_within_noise_the_later_is_best() -> None:
+    network = training()
+
+    def best_after(overall: float) -> float:
+        network.step()
+        network.end_epoch(score(overall))
+        best = network.best_scores["network"]
+        assert best is not None
+        return best.overall
+
+    assert best_after(0.80) == 0.80
+    assert best_after(0.79) == 0.79
+    # Within noise of the one that is kept, but not of the highest.
+    assert best_after(0.775) == 0.79
+    assert best_after(0.90) == 0.90
+    network.judge_anew()
+    assert best_after(0.10) == 0.10

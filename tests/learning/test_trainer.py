@@ -21,6 +21,7 @@ from napari_sparseseg.inputs.normalisation import Normalisation
 from napari_sparseseg.learning.events import (
     HeadFitted,
     MemorySaved,
+    PartDone,
     PartScore,
     Recovered,
     ScaleChosen,
@@ -274,6 +275,113 @@ def test_a_training_stopped_at_any_event_goes_on_as_if_it_had_not(
         assert_same(whole, trainer)
 
 
+# In parts.
+
+#: Steps of two parts for each network. Batch normalisation would see other batches.
+IN_PARTS = dataclasses.replace(
+    SMALL,
+    network=NetworkSpec("unet", {"filters": 4, "levels": 3, "norm": "group"}),
+    micro_batch=1,
+)
+
+
+def trainer_in_parts(sample: Sample, labels: Labels | None = None) -> Trainer:
+    data = new_trainer(sample, labels).data
+    return Trainer(data, IN_PARTS)
+
+
+def without_parts(events: list[TrainingEvent]) -> list[TrainingEvent]:
+    return [event for event in events if not isinstance(event, PartDone)]
+
+
+def test_between_the_parts_of_a_step_and_of_the_heads_fit_there_is_an_event(
+    sample: Sample,
+) -> None:
+    trainer = trainer_in_parts(sample)
+    fitting, learning = [], []
+    for event in trainer.run(1):
+        (learning if trainer.head else fitting).append(event)
+    assert kinds(fitting) == ["PartDone"] * 6  # three scales: features, then a fit
+    # Two networks, of two parts each.
+    assert kinds(learning) == ["HeadFitted", "PartDone", "PartDone", "StepDone"]
+    whole = dataclasses.replace(IN_PARTS, micro_batch=None)
+    plain = list(Trainer(new_trainer(sample).data, whole).run(1))
+    assert kinds(plain) == kinds(without_parts([*fitting, *learning]))
+
+
+@pytest.mark.parametrize("n_events", [*range(1, 10), 14, 15, 16])
+def test_a_training_stopped_within_a_step_goes_on_as_if_it_had_not(
+    sample: Sample, n_events: int
+) -> None:
+    whole = trainer_in_parts(sample)
+    expected = events_of(list(whole.run(TRIAL + 1)), StepDone)
+    first = trainer_in_parts(sample)
+    events = list(islice(first.run(), n_events))
+    second = trainer_in_parts(sample)
+    second.load_state(*through_files(first))
+    for trainer in (first, second):
+        rest = list(trainer.run(TRIAL + 1 - trainer.steps))
+        assert events_of(events + rest, StepDone) == expected
+        assert_same(whole, trainer)
+
+
+@pytest.mark.parametrize("n_events", [2, 8, 9])
+def test_what_changes_within_a_fit_or_a_step_comes_at_once(
+    sample: Sample, n_events: int
+) -> None:
+    trainer = trainer_in_parts(sample, without(sample.labels, 4))
+    events = trainer.run()
+    before = list(islice(events, n_events))
+    assert kinds(before)[-1] == "PartDone"
+    trainer.use_classes(sample.classes.removed(4))
+    trainer.put(image_of(sample, without(sample.labels, 4)))
+    trainer.use_classes(sample.classes)
+    trainer.put(image_of(sample))
+    later = without_parts(list(islice(events, 12)))
+    assert kinds(later)[:2] == ["HeadFitted", "StepDone"]
+    assert events_of(later, StepDone)[0].step == 1
+    assert 4 in predicted(trainer, sample, "head")
+
+
+# The model at once.
+
+
+def test_the_best_model_is_what_was_validated_and_nothing_is_scored_for_it(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = new_trainer(sample, scale=0.5)
+    list(trainer.run(EPOCH))
+    expected = trainer.model()
+    monkeypatch.setattr(Judge, "score", None)
+    model = trainer.best_model()
+    assert model.info == expected.info
+    for name, part in expected.parts.items():
+        for key, value in part.state_dict().items():
+            assert torch.equal(value, model.parts[name].state_dict()[key])
+    monkeypatch.undo()
+    labels, _ = predict_image(model, sample.image)
+    list(trainer.run(EPOCH))
+    again, _ = predict_image(model, sample.image)
+    assert (labels == again).all()
+
+
+def test_the_best_model_is_the_head_before_there_is_a_network(sample: Sample) -> None:
+    trainer = new_trainer(sample)
+    with pytest.raises(TrainingError, match="nothing is learned yet"):
+        trainer.best_model()
+    next(iter(trainer.run()))
+    assert set(trainer.best_model().parts) == {"head"}
+    assert trainer.best_model().info.shown == "head"
+
+
+def test_without_a_best_moment_the_present_one_predicts(sample: Sample) -> None:
+    trainer = new_trainer(sample, scale=0.5, head_start=False)
+    list(trainer.run(1))
+    present = trainer.networks[0].average.state_dict()
+    found = trainer.best_model().parts["network"].state_dict()
+    assert all(torch.equal(value, present[name]) for name, value in found.items())
+
+
 def test_held_out_strokes_and_first_looks_come_back(sample: Sample) -> None:
     first = new_trainer(sample, without(sample.labels, 4), scale=0.5)
     list(first.run(1))
@@ -445,6 +553,7 @@ def test_with_other_strokes_held_out_the_best_moment_is_found_anew(
     trainer = new_trainer(sample, scale=0.5)
     list(trainer.run(EPOCH))
     trainer.networks[0].best_scores = {"network": score(2.0)}
+    trainer.networks[0].highest = 2.0
     list(trainer.run(EPOCH))
     assert overall(trainer.networks[0].best_scores["network"]) == 2
     trainer.put(image_of(sample))
@@ -674,6 +783,8 @@ def score(overall: float) -> PartScore:
         ((0.5, 0.6, 0.4), True, "network", "network", "head 0.500, network 0.600"),
         ((0.6, 0.5, 0.4), True, "network", "head", "head 0.600, network 0.500"),
         ((0.6, 0.5, 0.7), True, "network", "both", "both 0.700"),
+        ((0.5, 0.6, 0.59), True, "network", "both", "network 0.600, both 0.590"),
+        ((0.6, 0.5, 0.59), True, "network", "head", "head 0.600"),
         ((None, None, None), True, "head", "head", "5 strokes of a class"),
         ((None, None, None), True, "both", "both", "5 strokes of a class"),
         ((0.6, None, None), True, "network", "network", "5 strokes of a class"),

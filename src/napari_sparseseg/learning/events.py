@@ -104,6 +104,13 @@ class MemorySaved:
     micro_batch: int
 
 
+@dataclass(frozen=True, slots=True)
+class PartDone:
+    """A part of a step or of a fit is done: time to look at something else."""
+
+    step: int
+
+
 TrainingEvent = (
-    HeadFitted | StepDone | Validated | ScaleChosen | Recovered | MemorySaved
+    HeadFitted | StepDone | Validated | ScaleChosen | Recovered | MemorySaved | PartDone
 )

@@ -10,11 +10,13 @@ from torch import Generator, Tensor
 
 from napari_sparseseg.learning.events import HeadFitted, PartScore
 from napari_sparseseg.learning.head_fitting import fit_head
+from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.validation import score_of
 from napari_sparseseg.networks.fixed_features import FixedFeatures
 from napari_sparseseg.networks.pixel_head import HeadNetwork, PixelHead
 
 if TYPE_CHECKING:
+    from collections.abc import Generator as Parts
     from collections.abc import Mapping, Sequence
 
     import numpy as np
@@ -112,19 +114,35 @@ class HeadTraining:
         Where nothing is held out, and so nothing can be compared, the first of
         ``SCALES`` is taken.
         """
+        return finish(self.fit_in_parts(data))
+
+    def fit_in_parts(
+        self, data: TrainingSet
+    ) -> Parts[None, None, tuple[FittedHead, HeadFitted]]:
+        """Fit like :meth:`fit`, with a break between parts.
+
+        Whoever stops in between, as is necessary when *data* changes, leaves
+        everything as it was.
+        """
         scales = [self.scale] if self.scale is not None else self._candidates(data)
         values, strokes = data.classes.values, data.held_out.held_out_strokes()
-        tried = {scale: self._fit_learned(data, scale) for scale in scales}
+        tried = {}
+        for scale in scales:
+            for image in data.images.values():
+                self._labelled(image, data, scale)
+                yield
+            tried[scale] = self._fit_learned(data, scale)
+            yield
         scores: dict[float, PartScore] = {}
         for scale, (_, confusion) in tried.items():
             score = score_of(confusion, values, strokes)
             if score is not None:
                 scores[scale] = score
         best = max(scores, key=lambda scale: scores[scale].overall, default=scales[0])
-        if scores:
-            self.scale = best
         judged, _ = tried[best]
         shown = self._head(*self._stacked(data, best), data)
+        if scores:
+            self.scale = best
         fitted = FittedHead(
             self._network(shown, data), self._network(judged, data), best
         )

@@ -10,6 +10,7 @@ import torch
 
 from napari_sparseseg.learning.held_out import FEWEST_STROKES, HELD_OUT
 from napari_sparseseg.learning.validation import (
+    NOISE,
     ScoredPixels,
     confusion_of,
     labelled_pixels,
@@ -170,7 +171,9 @@ def choose(scores: Scores, head_start: bool, shown: Shown) -> tuple[Shown, str]:
     """Decide what predicts, and say why in one sentence.
 
     Whatever is best on strokes that neither head nor network has learned; where
-    nothing can be compared, what is shown stays.
+    nothing can be compared, what is shown stays. The network alone must be better than
+    both by more than noise: held-out strokes lie in images it has seen, and on other
+    images it errs where the head does not.
 
     Parameters
     ----------
@@ -190,5 +193,7 @@ def choose(scores: Scores, head_start: bool, shown: Shown) -> tuple[Shown, str]:
             "network can be compared on held-out strokes"
         )
     best = max(found, key=lambda name: found[name].overall)
+    if best == "network" and found["both"].overall >= found["network"].overall - NOISE:
+        best = "both"
     listed = ", ".join(f"{name} {found[name].overall:.3f}" for name in NAMES)
     return best, f"{NAMES[best]}: Dice on held-out strokes is {listed}"

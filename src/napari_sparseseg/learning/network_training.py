@@ -14,13 +14,16 @@ from torch.optim.lr_scheduler import LinearLR
 from napari_sparseseg.learning.balancing import weight_map
 from napari_sparseseg.learning.events import score_from_json
 from napari_sparseseg.learning.losses import weighted_cross_entropy
+from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.patches import PatchSampler
 from napari_sparseseg.learning.schedules import build_schedule, step_schedule
 from napari_sparseseg.learning.training_set import TrainingSet, WorkingImage
+from napari_sparseseg.learning.validation import NOISE
 from napari_sparseseg.networks.registry import Standardised, build_network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator as Parts
+    from collections.abc import Mapping
 
     from napari_sparseseg.learning.judge import Scores
     from napari_sparseseg.learning.options import TrainingOptions
@@ -33,7 +36,8 @@ class NetworkTraining:
     """A network that learns at one working resolution, step by step.
 
     The weights that predict are a running average of the weights that learn, and the
-    average is kept as ``best`` whenever its score on held-out strokes is the highest.
+    average is kept as ``best`` whenever its score on held-out strokes is, within its
+    noise, the highest so far.
 
     Parameters
     ----------
@@ -60,7 +64,8 @@ class NetworkTraining:
         self.steps = 0
         self.recoveries = 0  # since the last good step
         self.best_scores: Scores = {}
-        self.micro_batch = options.recipe.batch
+        self.highest = 0.0
+        self.micro_batch = options.micro_batch or options.recipe.batch
         self._generator = generator
         # Weights are drawn by torch's global generator, which is the user's.
         with torch.random.fork_rng(devices=[]):
@@ -113,34 +118,54 @@ class NetworkTraining:
         Raises
         ------
         torch.OutOfMemoryError
-            When even a mini-batch passed patch by patch does not fit into memory.
+            When the mini-batch, ``micro_batch`` patches at once, does not fit into
+            memory.
+        """
+        loss = finish(self.gather())
+        if math.isfinite(loss):
+            self.apply()
+        return loss
+
+    def gather(self) -> Parts[None, None, float]:
+        """Draw a mini-batch and add up its gradients, ``micro_batch`` patches at once.
+
+        Whoever stops in between leaves the weights as they were; only the running
+        statistics of a batch normalisation and the random draws are ahead.
+
+        Yields
+        ------
+        None
+            Between two parts.
+
+        Returns
+        -------
+        float
+            The loss, which may be no number.
         """
         batch, labels = self._sampler.draw(self.options.recipe.batch, self._generator)
         weights = weight_map(labels, self.options.balancing)
         self.network.train()
         self.optimiser.zero_grad()
-        loss = sum(self._accumulate(batch, labels, weights), 0.0)
-        if not torch.isfinite(torch.tensor(loss)):
-            return loss
+        total, loss = weights.sum(), 0.0
+        parts = torch.arange(len(batch)).split(self.micro_batch)
+        for number, part in enumerate(parts):
+            if number:
+                yield
+            images = batch[part].contiguous(memory_format=torch.channels_last)
+            scores = self.network(images)
+            share = weighted_cross_entropy(scores, labels[part], weights[part], total)
+            share.backward()
+            loss += float(share.detach())
+        return loss
+
+    def apply(self) -> None:
+        """Move the weights by the gradients of :meth:`gather`."""
         self.optimiser.step()
         if self.steps < self.options.recipe.warm_up:
             self._warm_up.step()
         self.steps += 1
         self.recoveries = 0
         self._update_average()
-        return loss
-
-    def _accumulate(
-        self, batch: Tensor, labels: Tensor, weights: Tensor
-    ) -> Iterator[float]:
-        """Add up the gradients of the parts of a mini-batch; yield their losses."""
-        total = weights.sum()
-        for part in torch.arange(len(batch)).split(self.micro_batch):
-            images = batch[part].contiguous(memory_format=torch.channels_last)
-            scores = self.network(images)
-            loss = weighted_cross_entropy(scores, labels[part], weights[part], total)
-            loss.backward()
-            yield float(loss.detach())
 
     def recover(self) -> None:
         """Go back to the last good weights, with half the learning rate."""
@@ -183,6 +208,9 @@ class NetworkTraining:
         if self.is_best(scores):
             self.best_scores = scores
             self.best.load_state_dict(self.average.state_dict())
+            score = scores.get("network")
+            if score is not None:
+                self.highest = max(self.highest, score.overall)
         state = self.network.state_dict()
         if all(bool(value.isfinite().all()) for value in state.values()):
             self._good = copy.deepcopy(state)
@@ -190,15 +218,14 @@ class NetworkTraining:
         step_schedule(self._schedule, None if score is None else score.overall)
 
     def is_best(self, scores: Scores) -> bool:
-        """Tell whether the average's *scores* are no worse than the best so far."""
-        score, best = scores.get("network"), self.best_scores.get("network")
-        if score is None or best is None:
-            return True
-        return score.overall >= best.overall
+        """Tell whether the average is the best so far, within the noise of *scores*."""
+        score = scores.get("network")
+        return score is None or score.overall >= self.highest - NOISE
 
     def judge_anew(self) -> None:
         """Forget the best scores: the held-out strokes are not what they were."""
         self.best_scores = {}
+        self.highest = 0.0
 
     def use_classes(self, n_classes: int, places: Mapping[int, int]) -> None:
         """Change the classes, keeping what is known of those that stay.
@@ -239,6 +266,7 @@ class NetworkTraining:
                 for name, score in self.best_scores.items()
                 if score is not None
             },
+            "highest": self.highest,
             "micro_batch": self.micro_batch,
             "optimiser": optimiser["param_groups"],
             "schedule": _json_state(self._schedule),
@@ -271,7 +299,8 @@ class NetworkTraining:
             name: score_from_json(score)
             for name, score in values["best_scores"].items()
         }
-        self.micro_batch = values["micro_batch"]
+        self.highest = values["highest"]
+        self.micro_batch = min(values["micro_batch"], self.micro_batch)
 
 
 def change_classes(

@@ -102,6 +102,11 @@ class TrainingOptions:
         Of every random draw.
     device
         A torch device.
+    micro_batch
+        Patches that go through the network at once, so that there is a
+        :class:`~.events.PartDone` between them, and between the parts of fitting the
+        head; None = the whole mini-batch. Gradients are added up, so what is learned
+        is the same but for rounding.
     """
 
     balancing: Balancing = "mini-batch"
@@ -114,3 +119,4 @@ class TrainingOptions:
     head: HeadOptions = field(default_factory=HeadOptions)
     seed: int = 0
     device: str = "cpu"
+    micro_batch: int | None = None

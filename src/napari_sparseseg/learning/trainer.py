@@ -18,7 +18,9 @@ from torch import Generator, Tensor
 
 from napari_sparseseg.errors import TrainingError
 from napari_sparseseg.learning.events import (
+    HeadFitted,
     MemorySaved,
+    PartDone,
     PartScore,
     Recovered,
     ScaleChosen,
@@ -31,6 +33,7 @@ from napari_sparseseg.learning.held_out import HELD_OUT
 from napari_sparseseg.learning.judge import Judge, choose
 from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import TrainingOptions
+from napari_sparseseg.learning.parts import advance
 from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.networks.model import ModelInfo, SegmentationModel
 
@@ -94,7 +97,10 @@ class Trainer:
         self._head_training = HeadTraining(data, self.options)
         self._judge = Judge(data, self.options.device)
         self._changed = True
+        self._changes = 0
         self._head_told = False
+        self._step_start: Tensor | None = None  # random state, while a step goes on
+        self._hashes: dict[str, tuple[NDArray[Any], str]] = {}
 
     # What the user does meanwhile.
 
@@ -141,6 +147,7 @@ class Trainer:
         self._mark_changed()
 
     def _mark_changed(self) -> None:
+        self._changes += 1
         self._changed = True
         self._head_told = False
 
@@ -178,11 +185,9 @@ class Trainer:
             return
         self.data.check_trainable()
         if self.options.head_start and not self._head_told:
-            if self.head is None:
-                self.shown = "head"
-            self.head, fitted = self._head_training.fit(self.data)
-            self._head_told = True
-            yield fitted
+            fitted = yield from self._fit_head()
+            if fitted is not None:
+                yield fitted
             yield from self._take_changes()  # there may be others now
             return
         events: list[TrainingEvent] = []
@@ -201,6 +206,21 @@ class Trainer:
         self._changed = self._head_told = False
         yield from events
 
+    def _fit_head(self) -> Events[TrainingEvent, None, HeadFitted | None]:
+        """Yield between parts; return None when there is something newer to fit."""
+        changes = self._changes
+        parts = self._head_training.fit_in_parts(self.data)
+        while (result := advance(parts)) is None:
+            if self.options.micro_batch is not None:
+                yield PartDone(self.steps)
+                if self._changes != changes:
+                    return None
+        if self.head is None:
+            self.shown = "head"
+        self.head, fitted = result
+        self._head_told = True
+        return fitted
+
     def _network_scales(self) -> list[float]:
         if self.options.scale is not None:
             return [self.options.scale]
@@ -209,12 +229,18 @@ class Trainer:
         return list(NETWORK_SCALES)
 
     def _step(self) -> Iterator[TrainingEvent]:
+        if self._step_start is not None:  # a step was given up: draw the same again
+            self._generator.set_state(self._step_start)
+        self._step_start = self._generator.get_state()
         losses = []
         for network in self.networks:
-            loss = yield from self._network_step(network)
+            loss = yield from self._gather(network)
             if loss is None:
                 return
             losses.append(loss)
+        for network in self.networks:
+            network.apply()
+        self._step_start = None
         self.steps += 1
         loss, rate = sum(losses) / len(losses), self.networks[0].learning_rate
         events: list[TrainingEvent] = [StepDone(self.steps, loss, rate)]
@@ -222,20 +248,30 @@ class Trainer:
             events += self._end_epoch()
         yield from events
 
-    def _network_step(
+    def _gather(
         self, network: NetworkTraining
     ) -> Events[TrainingEvent, None, float | None]:
         """Yield what happened; return the loss, None when there is to be a new try."""
-        try:
-            loss = network.step()
-        except (RuntimeError, MemoryError) as error:
-            if network.micro_batch == 1 or not is_out_of_memory(error):
-                raise
-            torch.cuda.empty_cache()
-            network.micro_batch = max(1, network.micro_batch // 2)
-            yield MemorySaved(self.steps, network.micro_batch)
-            return None
+        changes = self._changes
+        parts = network.gather()
+        loss: float | None = None
+        while loss is None:
+            try:
+                loss = advance(parts)
+            except (RuntimeError, MemoryError) as error:
+                if network.micro_batch == 1 or not is_out_of_memory(error):
+                    raise
+                torch.cuda.empty_cache()
+                network.micro_batch = max(1, network.micro_batch // 2)
+                self._step_start = None
+                yield MemorySaved(self.steps, network.micro_batch)
+                return None
+            if loss is None:
+                yield PartDone(self.steps)
+                if self._changes != changes:  # these patches are of before
+                    return None
         if not math.isfinite(loss):
+            self._step_start = None
             network.recover()
             if network.recoveries > MOST_RECOVERIES:
                 raise TrainingError(
@@ -295,22 +331,50 @@ class Trainer:
         TrainingError
             Before the first event.
         """
-        parts: dict[Part, ScoringNetwork] = {}
-        scales: dict[Part, float] = {}
         if self._changed:  # the judge knows images and classes of before
             self._judge.see(self.head)
         scores: Scores = {"head": self._judge.score_head()}
+        network: tuple[ScoringNetwork, float] | None = None
+        if self.networks:
+            now = [(*self._now(each), each.scale) for each in self.networks]
+            best = max(now, key=lambda each: overall(each[1].get("network")))
+            scores, network = best[1], (best[0], best[2])
+        shown, _ = choose(scores, self.options.head_start, self.shown)
+        return self._assemble(network, shown, scores)
+
+    def best_model(self) -> SegmentationModel:
+        """Return a copy of what predicts now, at once: nothing is scored for it.
+
+        The best moment of the network, or its present one where none is known yet.
+
+        Raises
+        ------
+        TrainingError
+            Before anything was learned of the classes of now.
+        """
+        if not self.networks:
+            return self._assemble(None, self.shown, {})
+        best = max(self.networks, key=_rank)
+        network = best.best if best.best_scores else best.average
+        return self._assemble((network, best.scale), self.shown, best.best_scores)
+
+    def _assemble(
+        self,
+        network: tuple[ScoringNetwork, float] | None,
+        shown: Shown,
+        scores: Scores,
+    ) -> SegmentationModel:
+        """Return a model of the head, a network at its scale, and its report."""
+        parts: dict[Part, ScoringNetwork] = {}
+        scales: dict[Part, float] = {}
         if self.head is not None:
             parts["head"], scales["head"] = self.head.network, self.head.scale
-        if self.networks:
-            now = [(*self._now(network), network.scale) for network in self.networks]
-            best = max(now, key=lambda each: overall(each[1].get("network")))
-            parts["network"], scores, scales["network"] = best
+        if network is not None:
+            parts["network"], scales["network"] = network
         if not parts:
             raise TrainingError(
                 "nothing is learned yet of the classes of now; let the training run on."
             )
-        shown, _ = choose(scores, self.options.head_start, self.shown)
         info = ModelInfo(
             classes=self.data.classes,
             in_channels=self.data.n_channels,
@@ -354,7 +418,10 @@ class Trainer:
 
         The images are not in it; what is held out of each is found by its content.
         """
-        tensors = {"generator": self._generator.get_state()}
+        random = self._step_start  # of an unfinished step nothing is kept
+        if random is None:
+            random = self._generator.get_state()
+        tensors = {"generator": random}
         networks = []
         for index, network in enumerate(self.networks):
             weights, values = network.state()
@@ -393,10 +460,18 @@ class Trainer:
         keys: dict[str, str] = {}
         seen: Counter[str] = Counter()
         for name, image in self.data.images.items():
-            key = f"{content_hash(image.pixels)} {'dense' if image.dense else 'sparse'}"
+            key = f"{self._hash_of(image)} {'dense' if image.dense else 'sparse'}"
             seen[key] += 1
             keys[name] = f"{key} {seen[key]}"
         return keys
+
+    def _hash_of(self, image: TrainingImage) -> str:
+        """Return the hash of an image's pixels, which takes long and is kept."""
+        known = self._hashes.get(image.name)
+        if known is None or known[0] is not image.pixels:
+            known = (image.pixels, content_hash(image.pixels))
+            self._hashes[image.name] = known
+        return known[1]
 
     def _label_hashes(self) -> list[str]:
         return [content_hash(image.labels) for image in self.data.images.values()]
@@ -426,6 +501,7 @@ class Trainer:
         self.data.leave_something_to_learn()
         self.data.held_out.set_random_state(values["held_out_random"])
         self._generator.set_state(tensors["generator"])
+        self._step_start = None
         self.networks = []
         for index, each in enumerate(values["networks"]):
             network = NetworkTraining(

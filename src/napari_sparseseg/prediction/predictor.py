@@ -22,7 +22,6 @@ from napari_sparseseg.inputs.resolution import (
     interpolated_region,
     shrink,
     source_region,
-    whole,
     working_shape,
 )
 from napari_sparseseg.inputs.tiling import Tile, TileQueue, cover, make_tile, split
@@ -80,6 +79,9 @@ class PredictOptions:
         (y0, x0, y1, x1) in image pixels: what is seen comes first, from its centre.
     um_per_px
         Pixel size of the image in micrometres, where it is known.
+    region
+        (y0, x0, y1, x1) in image pixels: only this part of the image is predicted, as
+        it is in a prediction of the whole; None: all.
 
     Raises
     ------
@@ -92,6 +94,7 @@ class PredictOptions:
     probabilities: bool = False
     view: Region | None = None
     um_per_px: float | None = None
+    region: Region | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done."""
@@ -121,7 +124,7 @@ class TileDone:
     probabilities
         (C, y, x) float32 in ascending order of class value, or None.
     share
-        Share of the image that is done, in [0, 1].
+        Share of the image, or of the region asked for, that is done, in [0, 1].
     """
 
     region: Region
@@ -131,7 +134,10 @@ class TileDone:
 
 
 def iter_predict(
-    model: SegmentationModel, image: ArrayLike, options: PredictOptions | None = None
+    model: SegmentationModel,
+    image: ArrayLike,
+    options: PredictOptions | None = None,
+    budget: Budget | None = None,
 ) -> Iterator[TileDone]:
     """Predict an image tile by tile; to cancel, stop asking.
 
@@ -143,17 +149,22 @@ def iter_predict(
         (y, x) or (y, x, c) with the channels of the model; only the parts needed for
         a tile are read.
     options
-        Tile size, quantum, probabilities, view, pixel size.
+        Tile size, quantum, probabilities, view, pixel size, region.
+    budget
+        What is known of the speed of this model from other images, and learned from
+        this one; None: nothing.
 
     Yields
     ------
     TileDone
-        Parts that tile the image.
+        Parts that tile the image, or the region asked for.
 
     Raises
     ------
     ImageError
         If the number of channels is not the model's.
+    OptionError
+        If the region has no pixel in the image.
     """
     options = options or PredictOptions()
     check_channels(model, image.shape)
@@ -165,8 +176,9 @@ def iter_predict(
     side = max(1, round(options.tile * px_per_working_px))
     # A pixel of the image cannot be cut, be it 40 working pixels wide.
     smallest = max(1.0, SMALLEST_TILE * px_per_working_px)
-    queue = TileQueue(cover(whole(image.shape), side), options.view)
-    budget = Budget(options.quantum_s)
+    target = _inside(options.region, image.shape)
+    queue = TileQueue(cover(target, side), options.view)
+    budget = budget or Budget(options.quantum_s)
     done = 0
     while queue:
         core = queue.pop()
@@ -190,7 +202,7 @@ def iter_predict(
             continue
         budget.record(cost, time.perf_counter() - started)
         done += _area(result.region)
-        yield replace(result, share=done / (image.shape[0] * image.shape[1]))
+        yield replace(result, share=done / _area(target))
 
 
 class PartOnImage:
@@ -257,9 +269,9 @@ class PartOnImage:
 class Budget:
     """Judges from the tiles done so far whether a tile would take too much."""
 
-    def __init__(self, quantum_s: float | None) -> None:
+    def __init__(self, quantum_s: float | None, seconds_per_px: float = 0.0) -> None:
         self.quantum_s = quantum_s
-        self.seconds_per_px = 0.0
+        self.seconds_per_px = seconds_per_px
         self.too_large_px = math.inf
 
     def exceeded_by(self, pixels: int) -> bool:
@@ -342,7 +354,7 @@ def predict_image(
     -------
     tuple
         (y, x) class values, uint8 or uint16, and (C, y, x) float32 probabilities or
-        None.
+        None. Both are 0 outside the region asked for.
     """
     dtype = np.uint8 if max(model.info.classes.values) < 256 else np.uint16
     labels: NDArray[Any] = np.zeros(image.shape[:2], dtype=dtype)
@@ -355,6 +367,22 @@ def predict_image(
         if maps is not None:
             maps[:, y0:y1, x0:x1] = done.probabilities
     return labels, maps
+
+
+def _inside(region: Region | None, shape: tuple[int, ...]) -> Region:
+    """Return the part of *region* that lies in an image of *shape*."""
+    height, width = shape[:2]
+    if region is None:
+        return (0, 0, height, width)
+    y0, x0, y1, x1 = region
+    inside = (max(0, y0), max(0, x0), min(height, y1), min(width, x1))
+    if inside[0] >= inside[2] or inside[1] >= inside[3]:
+        raise OptionError(
+            f"the region {region} has no pixel in the image of {height} x {width} "
+            "pixels; give (y0, x0, y1, x1) that overlaps it.",
+            region=region,
+        )
+    return inside
 
 
 def _area(region: Region) -> int:
