@@ -21,7 +21,7 @@ from napari_sparseseg.errors import (
     OptionError,
 )
 from napari_sparseseg.io.model_file import load_checkpoint, save_checkpoint
-from napari_sparseseg.learning.events import HeadFitted, StepDone
+from napari_sparseseg.learning.events import HeadFitted, PartDone, StepDone
 from napari_sparseseg.learning.head_fitting import HeadOptions
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
 from napari_sparseseg.samples import Sample, tissue_phantom
@@ -409,6 +409,30 @@ def finish(trainer: Trainer, steps: int, checkpoint: Path | None) -> Segmentatio
 
 
 @pytest.mark.usefixtures("short")
+class TestPatches:
+    def test_have_the_side_that_is_asked_for(self, sample: Sample) -> None:
+        given = api.make_trainer(sample.image, sample.labels, patch_px=48, **QUICK)
+        plain = api.make_trainer(sample.image, sample.labels, **QUICK)
+        assert given.options.recipe.patch_px == 48
+        assert plain.options.recipe == RECIPES["live"]
+        with_48 = dataclasses.replace(RECIPES["live"], patch_px=48)
+        assert given.options == dataclasses.replace(plain.options, recipe=with_48)
+
+    @pytest.mark.parametrize("patch_px", [15, 0, -128])
+    def test_that_are_too_small_are_refused(
+        self, sample: Sample, patch_px: int
+    ) -> None:
+        with pytest.raises(OptionError, match=rf"a patch is {patch_px} .* at least 16"):
+            api.make_trainer(sample.image, sample.labels, patch_px=patch_px)
+
+    def test_may_go_through_the_network_in_parts(self, sample: Sample) -> None:
+        given = api.make_trainer(sample.image, sample.labels, micro_batch=1, **QUICK)
+        parts = sum(isinstance(event, PartDone) for event in given.run(1))
+        assert parts == RECIPES["live"].batch - 1
+        with pytest.raises(OptionError, match="patches at once is 0"):
+            api.make_trainer(sample.image, sample.labels, micro_batch=0)
+
+
 class TestResume:
     @pytest.mark.parametrize(
         ("wishes", "dense"),

@@ -45,3 +45,11 @@ class TrainingError(SparseSegError):
 
 class OptionError(SparseSegError):
     """An option has a value that cannot be used."""
+
+
+class EngineError(SparseSegError):
+    """The engine process does not answer, or not in our language."""
+
+
+class LayerError(SparseSegError):
+    """A napari layer cannot be used."""

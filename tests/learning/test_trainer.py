@@ -298,7 +298,8 @@ def test_between_the_parts_of_a_step_and_of_the_heads_fit_there_is_an_event(
     sample: Sample,
 ) -> None:
     trainer = trainer_in_parts(sample)
-    fitting, learning = [], []
+    fitting: list[TrainingEvent] = []
+    learning: list[TrainingEvent] = []
     for event in trainer.run(1):
         (learning if trainer.head else fitting).append(event)
     assert kinds(fitting) == ["PartDone"] * 6  # three scales: features, then a fit

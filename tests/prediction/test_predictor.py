@@ -26,6 +26,7 @@ from napari_sparseseg.networks.registry import PRESETS, NetworkSpec, build_netwo
 from napari_sparseseg.networks.scoring import ScoringNetwork
 from napari_sparseseg.prediction import predictor
 from napari_sparseseg.prediction.predictor import (
+    Budget,
     PredictOptions,
     TileDone,
     iter_predict,
@@ -463,6 +464,80 @@ class TestView:
         plain, _ = predict_image(model, image, PredictOptions(tile=32))
         viewed, _ = predict_image(model, image, PredictOptions(tile=32, view=view))
         np.testing.assert_array_equal(viewed, plain)
+
+
+class TestRegion:
+    @pytest.mark.parametrize(
+        "region", [(0, 0, 64, 300), (101, 57, 203, 58), (37, 30, 130, 171)]
+    )
+    def test_is_predicted_as_within_the_whole(
+        self, tissue: NDArray[np.uint8], region: Region
+    ) -> None:
+        model = random_network(tissue, 0.5)
+        options = PredictOptions(tile=64, probabilities=True)
+        whole_labels, whole_maps = predict_image(model, tissue, options)
+        labels, maps = predict_image(model, tissue, replace(options, region=region))
+        assert whole_maps is not None
+        assert maps is not None
+        y0, x0, y1, x1 = region
+        inside = np.zeros(labels.shape, bool)
+        inside[y0:y1, x0:x1] = True
+        np.testing.assert_array_equal(labels[inside], whole_labels[inside])
+        np.testing.assert_allclose(maps[:, inside], whole_maps[:, inside], atol=1e-5)
+        assert not labels[~inside].any()
+        assert not maps[:, ~inside].any()
+
+    def test_is_tiled_and_its_share_rises_to_one(self) -> None:
+        options = PredictOptions(tile=10, region=(5, 7, 45, 60), view=(20, 20, 22, 22))
+        image = random_image(100, 80, 3)
+        parts = list(iter_predict(model_of(Fake()), image, options))
+        count = np.zeros((100, 80), int)
+        for part in parts:
+            y0, x0, y1, x1 = part.region
+            count[y0:y1, x0:x1] += 1
+        assert (count[5:45, 7:60] == 1).all()
+        assert count.sum() == 40 * 53
+        shares = [part.share for part in parts]
+        assert shares == sorted(shares)
+        assert shares[-1] == 1
+        assert centre_distance(parts[0], (20, 20, 22, 22)) < 10
+
+    def test_reads_no_more_than_it_needs(self) -> None:
+        image = ReadOnDemand(random_image(600, 600, 3))
+        region = (300, 310, 340, 350)
+        options = PredictOptions(region=region)
+        list(iter_predict(model_of(Fake(halo=8)), image, options))
+        assert image.read == [(292, 302, 348, 358)]
+
+    def test_beyond_the_image_is_cut(self) -> None:
+        image, model = random_image(50, 60, 3), model_of(Fake())
+        plain, _ = predict_image(model, image)
+        options = PredictOptions(region=(-10, -10, 99, 99))
+        np.testing.assert_array_equal(predict_image(model, image, options)[0], plain)
+
+    @pytest.mark.parametrize("region", [(50, 0, 60, 60), (9, 9, 9, 20), (20, 5, 9, 9)])
+    def test_without_a_pixel_of_the_image_is_refused(self, region: Region) -> None:
+        options = PredictOptions(region=region)
+        with pytest.raises(OptionError, match="has no pixel in the image of 50 x 60"):
+            list(iter_predict(model_of(Fake()), random_image(50, 60, 3), options))
+
+
+class TestBudget:
+    def test_knows_the_speed_before_the_first_tile_and_learns(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module, clock = slow_module(1e-6)
+        monkeypatch.setattr(predictor, "time", clock)
+        image = random_image(512, 512, 3)
+        budget = Budget(0.01, seconds_per_px=1e-6)
+        parts = list(iter_predict(model_of(module), image, None, budget))
+        assert max(area(part.region) for part in parts) <= 10_000
+        assert budget.seconds_per_px == pytest.approx(1e-6, rel=0.01)
+        assert area(parts[0].region) == area(parts[-1].region)
+
+
+def area(region: Region) -> int:
+    return (region[2] - region[0]) * (region[3] - region[1])
 
 
 def out_of_memory_above(limit: int, error: Exception) -> Callable[[Tensor], Tensor]:

@@ -1,0 +1,488 @@
+"""What window and engine say to each other: frozen records, sent as JSON.
+
+A message travels as its length in bytes (4 bytes, most significant first) and a JSON
+object ``{"protocol": 1, "message": {"kind": ..., ...}}``. Nothing is unpickled;
+whatever is not known is refused. Arrays do not travel: messages name ``.npy`` files
+that both sides map into memory. Regions are (y0, x0, y1, x1) in image pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import field
+from typing import IO, Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from napari_sparseseg.errors import EngineError
+
+#: Raised whenever messages change; window and engine must agree on it.
+PROTOCOL = 1
+
+#: Longer messages are not ours.
+LONGEST = 64 * 2**20
+
+Region = tuple[int, int, int, int]
+Phase = Literal["idle", "preparing", "running", "paused"]
+Shown = Literal["head", "network", "both"]
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TrainingSettings:
+    """What the user asks of a training; the words of ``api.TrainingWishes``.
+
+    Attributes
+    ----------
+    balance
+        Balancing of the loss.
+    preset
+        Of the network.
+    scale
+        Working pixels per image pixel.
+    window
+        (centre, width) of grey intensities; None: percentiles.
+    patch_px
+        Side of a training patch in working pixels; None: the recipe's.
+    head_start
+        Whether the per-pixel head predicts too.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    seed
+        Of every random draw.
+    """
+
+    balance: Literal["none", "instance", "mini-batch"] = "mini-batch"
+    preset: Literal["auto", "light", "paper"] = "auto"
+    scale: float | Literal["auto"] = "auto"
+    window: tuple[float, float] | None = None
+    patch_px: int | None = None
+    head_start: bool = True
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Score:
+    """Dice on held-out strokes: the mean, by class value, and the strokes behind it."""
+
+    overall: float
+    dice: dict[int, float]
+    strokes: dict[int, int]
+
+
+# Requests: what the window asks.
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PutImage:
+    """Take an image into the training, or its strokes of now.
+
+    Attributes
+    ----------
+    name
+        By which it is known; an image of the same name is replaced.
+    pixels
+        File of (y, x) or (y, x, c); its content never changes.
+    labels
+        File of (y, x) uint8 or uint16, 0 = not annotated; copied at once.
+    um_per_px
+        Pixel size, None when unknown.
+    """
+
+    kind: Literal["put-image"] = "put-image"
+    name: str
+    pixels: str
+    labels: str
+    um_per_px: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class RemoveImage:
+    """Take an image out of the training."""
+
+    kind: Literal["remove-image"] = "remove-image"
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class UseClasses:
+    """Use this class table, as of ``ClassTable.to_json``."""
+
+    kind: Literal["use-classes"] = "use-classes"
+    classes: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Start:
+    """Start a training on the images put so far, or go on with one.
+
+    Attributes
+    ----------
+    settings
+        What is asked for.
+    checkpoint
+        File in which the state of the training is kept.
+    resume
+        Go on from that file where it exists.
+    """
+
+    kind: Literal["start"] = "start"
+    settings: TrainingSettings
+    checkpoint: str
+    resume: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Pause:
+    """Do not learn for a while."""
+
+    kind: Literal["pause"] = "pause"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Continue:
+    """Learn on after a pause."""
+
+    kind: Literal["continue"] = "continue"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Stop:
+    """End the training; its checkpoint is written and its best model predicts on."""
+
+    kind: Literal["stop"] = "stop"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Predict:
+    """Predict an image with the best model so far; takes the place of an earlier one.
+
+    Attributes
+    ----------
+    generation
+        Number of the request, given back with every tile.
+    pixels
+        File of (y, x) or (y, x, c).
+    labels
+        File of (y, x) uint8 or uint16 that the class values are written to.
+    confidence
+        File of (y, x) float32 for the largest class probability, or None.
+    region
+        What is to be predicted; None = all.
+    view
+        What is seen: its tiles come first, from its centre.
+    um_per_px
+        Pixel size, None when unknown.
+    """
+
+    kind: Literal["predict"] = "predict"
+    generation: int
+    pixels: str
+    labels: str
+    confidence: str | None = None
+    region: Region | None = None
+    view: Region | None = None
+    um_per_px: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CancelPrediction:
+    """Give the prediction up."""
+
+    kind: Literal["cancel-prediction"] = "cancel-prediction"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SaveModel:
+    """Write the best model so far."""
+
+    kind: Literal["save-model"] = "save-model"
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class LoadModel:
+    """Predict with the model of a file from now on."""
+
+    kind: Literal["load-model"] = "load-model"
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Shutdown:
+    """End; a running training leaves its checkpoint."""
+
+    kind: Literal["shutdown"] = "shutdown"
+
+
+Request = Annotated[
+    PutImage
+    | RemoveImage
+    | UseClasses
+    | Start
+    | Pause
+    | Continue
+    | Stop
+    | Predict
+    | CancelPrediction
+    | SaveModel
+    | LoadModel
+    | Shutdown,
+    Discriminator("kind"),
+]
+
+
+# Events: what the engine tells.
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Ready:
+    """The engine stands, with all that is slow to import.
+
+    Attributes
+    ----------
+    versions
+        Of this project, torch and Python.
+    devices
+        Those that can be chosen, the best first.
+    device_names
+        What they are, in words.
+    """
+
+    kind: Literal["ready"] = "ready"
+    versions: dict[str, str]
+    devices: list[str]
+    device_names: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Alive:
+    """Nothing to tell, but the engine is there."""
+
+    kind: Literal["alive"] = "alive"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PhaseChanged:
+    """The training is in another phase."""
+
+    kind: Literal["phase"] = "phase"
+    phase: Phase
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class HeadFitted:
+    """The per-pixel head knows the strokes of now."""
+
+    kind: Literal["head-fitted"] = "head-fitted"
+    scale: float
+    score: Score | None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class StepDone:
+    """Mini-batches were learned; not each is told."""
+
+    kind: Literal["step"] = "step"
+    step: int
+    loss: float
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Validated:
+    """Head and network were scored on held-out strokes; *shown* predicts from now."""
+
+    kind: Literal["validated"] = "validated"
+    step: int
+    scores: dict[Shown, Score | None]
+    shown: Shown
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ScaleChosen:
+    """The network's working resolution was decided."""
+
+    kind: Literal["scale-chosen"] = "scale-chosen"
+    step: int
+    scale: float
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Recovered:
+    """The loss was no number; training went back to the last good weights."""
+
+    kind: Literal["recovered"] = "recovered"
+    step: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MemorySaved:
+    """Memory did not suffice; mini-batches go through in smaller parts."""
+
+    kind: Literal["memory-saved"] = "memory-saved"
+    step: int
+    micro_batch: int
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CheckpointWritten:
+    """The state of the training is on disk."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TileDone:
+    """A part of a prediction is in its file."""
+
+    kind: Literal["tile"] = "tile"
+    generation: int
+    region: Region
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Predicted:
+    """A prediction is complete."""
+
+    kind: Literal["predicted"] = "predicted"
+    generation: int
+    shown: Shown
+    step: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ModelSaved:
+    """The model is in its file."""
+
+    kind: Literal["model-saved"] = "model-saved"
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ModelLoaded:
+    """A model predicts; what is known about it."""
+
+    kind: Literal["model-loaded"] = "model-loaded"
+    path: str
+    classes: dict[str, Any]
+    in_channels: int
+    shown: Shown
+    um_per_px: float | None
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Failed:
+    """A request or the training failed; what was there before is still there.
+
+    Attributes
+    ----------
+    request
+        Kind of the request; ``"training"`` while learning on.
+    message
+        One sentence for the user.
+    details
+        Traceback for the log file; empty where the user gave something unusable.
+    """
+
+    kind: Literal["failed"] = "failed"
+    request: str
+    message: str
+    details: str = ""
+
+
+Event = Annotated[
+    Ready
+    | Alive
+    | PhaseChanged
+    | HeadFitted
+    | StepDone
+    | Validated
+    | ScaleChosen
+    | Recovered
+    | MemorySaved
+    | CheckpointWritten
+    | TileDone
+    | Predicted
+    | ModelSaved
+    | ModelLoaded
+    | Failed,
+    Discriminator("kind"),
+]
+
+REQUESTS: TypeAdapter[Any] = TypeAdapter(Request)
+EVENTS: TypeAdapter[Any] = TypeAdapter(Event)
+
+
+def write_message(stream: IO[bytes], message: Any, kinds: TypeAdapter[Any]) -> None:
+    """Write a message of *kinds* (``REQUESTS`` or ``EVENTS``) and flush.
+
+    Raises
+    ------
+    OSError
+        If the other side is gone.
+    """
+    body = json.dumps(
+        {"protocol": PROTOCOL, "message": kinds.dump_python(message, mode="json")}
+    ).encode()
+    stream.write(len(body).to_bytes(4, "big") + body)
+    stream.flush()
+
+
+def read_message(stream: IO[bytes], kinds: TypeAdapter[Any]) -> Any:
+    """Return the next message of *kinds*, None when the other side has closed.
+
+    Raises
+    ------
+    EngineError
+        If it is not of these kinds, of another protocol, or cut.
+    """
+    start = _read_exactly(stream, 4)
+    if start is None:
+        return None
+    length = int.from_bytes(start, "big")
+    if length > LONGEST:
+        raise EngineError(
+            f"a message of {length} bytes arrived, but none is longer than {LONGEST}; "
+            "something else writes to the standard output of the engine.",
+            length=length,
+        )
+    body = _read_exactly(stream, length)
+    if body is None:
+        raise EngineError("a message was cut; the other side has ended.")
+    try:
+        envelope = json.loads(body)
+        if set(envelope) != {"protocol", "message"}:
+            raise EngineError(f"a message has the entries {sorted(envelope)}.")
+        if envelope["protocol"] != PROTOCOL:
+            raise EngineError(
+                f"the other side speaks protocol {envelope['protocol']}, this one "
+                f"{PROTOCOL}; both must be of the same version.",
+                given=envelope["protocol"],
+                expected=PROTOCOL,
+            )
+        return kinds.validate_python(envelope["message"])
+    except (ValueError, TypeError, ValidationError) as error:
+        raise EngineError(f"a message could not be understood: {error}") from error
+
+
+def _read_exactly(stream: IO[bytes], length: int) -> bytes | None:
+    """Return so many bytes, None if the stream ends before."""
+    parts = []
+    while length > 0:
+        part = stream.read(length)
+        if not part:
+            return None
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)

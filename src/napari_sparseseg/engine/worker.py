@@ -1,0 +1,469 @@
+"""What the engine does: learns and predicts in turn, a fraction of a second each.
+
+One thread does everything, so training and prediction never fight for the processor,
+and nothing changes under a prediction that goes on over several turns.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, assert_never
+
+from napari_sparseseg import api
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.annotations.strokes import check_label_map
+from napari_sparseseg.engine import messages
+from napari_sparseseg.engine.live_prediction import Prediction, budget_for
+from napari_sparseseg.engine.mapped_files import read_copy, read_mapped
+from napari_sparseseg.errors import EngineError, LabelError, OutputError, SparseSegError
+from napari_sparseseg.io.images import check_pixels
+from napari_sparseseg.learning import events
+from napari_sparseseg.learning.training_set import TrainingImage
+from napari_sparseseg.networks.memory import is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from napari_sparseseg.learning.trainer import Trainer
+    from napari_sparseseg.networks.model import SegmentationModel
+    from napari_sparseseg.prediction.predictor import Budget
+
+    Rare = (
+        events.HeadFitted
+        | events.Validated
+        | events.ScaleChosen
+        | events.Recovered
+        | events.MemorySaved
+    )
+
+#: A checkpoint is written while learning whenever so many seconds have passed.
+CHECKPOINT_S = 20.0
+
+#: Steps are told this often at most, in seconds.
+STEP_S = 0.2
+
+#: After so many seconds without an event the engine says that it is there.
+ALIVE_S = 1.0
+
+#: Patches that go through a network at once on a CPU: a tenth of a second on one core
+#: with the light network and patches of up to 128 pixels.
+CPU_MICRO_BATCH, CPU_PATCH_PX = 2, 128
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Takes requests one by one and works on what they ask for in between.
+
+    Parameters
+    ----------
+    requests
+        Messages of ``messages.Request``; after ``Shutdown`` nothing more is taken.
+    send
+        Is given messages of ``messages.Event``.
+
+    Attributes
+    ----------
+    phase
+        Of the training.
+    """
+
+    def __init__(
+        self,
+        requests: queue.SimpleQueue[messages.Request],
+        send: Callable[[messages.Event], None],
+    ) -> None:
+        self.phase: messages.Phase = "idle"
+        self._requests = requests
+        self._send = send
+        self._told_at = time.monotonic()
+        self._ended = False
+        self._learns_next = False
+        self._pixels: dict[str, NDArray[Any]] = {}
+        # The training.
+        self._images: dict[str, TrainingImage] = {}
+        self._classes: ClassTable | None = None
+        self._device = "auto"
+        self._trainer: Trainer | None = None
+        self._events: Iterator[events.TrainingEvent] = iter(())
+        self._checkpoint = Path()
+        self._saved_at = 0.0
+        self._is_saved = False
+        self._step: messages.StepDone | None = None
+        self._step_told_at = 0.0
+        # The prediction.
+        self._before: SegmentationModel | None = None
+        self._prediction: Prediction | None = None
+        self._budgets: dict[tuple[str, str], Budget] = {}
+
+    def run(self) -> None:
+        """Work until ``Shutdown``."""
+        while not self._ended:
+            busy = self._prediction is not None or self._is_learning
+            request = self._next_request(wait=not busy)
+            if request is not None:
+                self._handle(request)
+            elif self._prediction is not None and not (
+                self._learns_next and self._is_learning
+            ):
+                self._learns_next = True
+                self._predict_on(self._prediction)
+            elif self._is_learning:
+                self._learns_next = False
+                self._learn_on()
+            if time.monotonic() - self._told_at >= ALIVE_S:
+                self._tell(messages.Alive())
+
+    @property
+    def _is_learning(self) -> bool:
+        return self.phase in ("preparing", "running")
+
+    def _next_request(self, wait: bool) -> messages.Request | None:
+        try:
+            return self._requests.get(wait, ALIVE_S if wait else None)
+        except queue.Empty:
+            return None
+
+    def _tell(self, event: messages.Event) -> None:
+        self._told_at = time.monotonic()
+        self._send(event)
+
+    def _handle(self, request: messages.Request) -> None:
+        self._try(request.kind, lambda: self._do(request))
+
+    def _try(self, what: str, work: Callable[[], None]) -> Exception | None:
+        """Do something; tell of the error that it raises, and return it."""
+        try:
+            work()
+        except SparseSegError as error:
+            self._tell(messages.Failed(request=what, message=str(error)))
+            return error
+        except Exception as error:
+            logger.exception("%s failed", what)
+            details = traceback.format_exc()
+            self._tell(
+                messages.Failed(request=what, message=describe(error), details=details)
+            )
+            return error
+        return None
+
+    def _do(self, request: messages.Request) -> None:
+        match request:
+            case messages.PutImage():
+                self._put(request)
+            case messages.RemoveImage():
+                self._remove(request.name)
+            case messages.UseClasses():
+                self._use_classes(ClassTable.from_json(request.classes))
+            case messages.Start():
+                self._start(request)
+            case messages.Pause():
+                self._pause()
+            case messages.Continue():
+                self._continue()
+            case messages.Stop():
+                self._end_training()
+            case messages.Predict():
+                self._predict(request)
+            case messages.CancelPrediction():
+                self._prediction = None
+            case messages.SaveModel():
+                api.save_model(self._model().to("cpu"), request.path)
+                self._tell(messages.ModelSaved(path=request.path))
+            case messages.LoadModel():
+                self._load_model(request.path)
+            case messages.Shutdown():
+                self._ended = True
+                self._end_training()
+            case _:
+                assert_never(request)
+
+    # Images and classes.
+
+    def _put(self, request: messages.PutImage) -> None:
+        labels = read_copy(request.labels)
+        pixels = self._open(request.pixels, request.name)
+        image = TrainingImage(
+            name=request.name,
+            pixels=pixels,
+            labels=check_label_map(labels, pixels.shape[:2], request.name),
+            um_per_px=request.um_per_px,
+        )
+        if self._current is not None:
+            self._current.put(image)
+        self._images[request.name] = image
+
+    def _remove(self, name: str) -> None:
+        if name not in self._images:
+            raise EngineError(f"there is no image {name!r} that could be taken out.")
+        if self._current is not None:
+            self._current.remove(name)
+        del self._images[name]
+
+    def _use_classes(self, classes: ClassTable) -> None:
+        if self._current is not None:
+            self._current.use_classes(classes)
+        self._classes = classes
+
+    @property
+    def _current(self) -> Trainer | None:
+        """The training that goes on or is paused."""
+        return None if self.phase == "idle" else self._trainer
+
+    def _open(self, path: str, name: str) -> NDArray[Any]:
+        """Return the pixels in a file, the same object for as long as it is in use."""
+        if path not in self._pixels:
+            in_use = {id(image.pixels) for image in self._images.values()}
+            self._pixels = {
+                known: pixels
+                for known, pixels in self._pixels.items()
+                if id(pixels) in in_use
+            }
+            self._pixels[path] = check_pixels(read_mapped(path), name)
+        return self._pixels[path]
+
+    # Learning.
+
+    def _start(self, request: messages.Start) -> None:
+        self._end_training()
+        self.phase = "preparing"
+        self._tell(messages.PhaseChanged(phase="preparing", step=0))
+        try:
+            trainer = self._new_trainer(request)
+        except BaseException:
+            self._set_phase("idle")
+            raise
+        self._before = self._model_or_none()
+        self._budgets.clear()
+        self._trainer = trainer
+        self._device = request.settings.device
+        self._checkpoint = Path(request.checkpoint)
+        self._saved_at = time.monotonic()
+        self._is_saved = False
+        self._events = trainer.run()
+
+    def _new_trainer(self, request: messages.Start) -> Trainer:
+        settings = request.settings
+        wishes: api.TrainingWishes = {
+            "classes": self._classes,
+            "balance": settings.balance,
+            "preset": settings.preset,
+            "scale": settings.scale,
+            "window": settings.window,
+            "patch_px": settings.patch_px,
+            "micro_batch": micro_batch(settings),
+            "head_start": settings.head_start,
+            "device": settings.device,
+            "seed": settings.seed,
+            "pixel_size_um": {
+                name: image.um_per_px for name, image in self._images.items()
+            },
+            "checkpoint": request.checkpoint,
+            "resume": request.resume and Path(request.checkpoint).exists(),
+        }
+        return api.make_trainer(
+            {name: image.pixels for name, image in self._images.items()},
+            {name: image.labels for name, image in self._images.items()},
+            **wishes,
+        )
+
+    def _learn_on(self) -> None:
+        error = self._try("training", self._learn)
+        if error is None:
+            return
+        self._events = iter(())
+        if isinstance(error, LabelError):  # what was learned is as good as it was
+            self._end_training()
+        else:
+            self._set_phase("idle")
+
+    def _learn(self) -> None:
+        event = next(self._events, None)
+        if event is None:  # a recipe may have an end
+            self._end_training()
+            return
+        self._tell_of(event)
+        first_epoch = not self._is_saved and isinstance(event, events.Validated)
+        if first_epoch or time.monotonic() - self._saved_at >= CHECKPOINT_S:
+            self._save_checkpoint()
+
+    def _pause(self) -> None:
+        if self._is_learning:
+            self._tell_step()
+            self._set_phase("paused")
+            self._save_checkpoint()
+
+    def _continue(self) -> None:
+        if self.phase == "paused":
+            self._set_phase("running")
+
+    def _end_training(self) -> None:
+        """Leave a checkpoint, and the trainer for its model."""
+        if self.phase == "idle":
+            return
+        self._tell_step()
+        self._events = iter(())
+        self._set_phase("idle")
+        self._save_checkpoint()
+
+    def _set_phase(self, phase: messages.Phase) -> None:
+        self.phase = phase
+        step = 0 if self._trainer is None else self._trainer.steps
+        self._tell(messages.PhaseChanged(phase=phase, step=step))
+
+    def _save_checkpoint(self) -> None:
+        """Write the state of the training, once there is something to lose."""
+        if self._trainer is None or self._trainer.steps == 0:
+            return
+        self._saved_at = time.monotonic()
+        try:
+            api.write_checkpoint(self._trainer, self._checkpoint)
+        except OutputError as error:  # learning goes on, and the next may succeed
+            self._tell(messages.Failed(request="training", message=str(error)))
+            return
+        self._is_saved = True
+        self._tell(messages.CheckpointWritten(step=self._trainer.steps))
+
+    def _tell_of(self, event: events.TrainingEvent) -> None:
+        if isinstance(event, events.PartDone):
+            return
+        if self.phase == "preparing":
+            self._set_phase("running")
+        if not isinstance(event, events.StepDone):
+            self._tell_step()
+            self._tell(translated(event))
+            return
+        self._step = messages.StepDone(
+            step=event.step, loss=event.loss, learning_rate=event.learning_rate
+        )
+        if time.monotonic() - self._step_told_at >= STEP_S:
+            self._tell_step()
+
+    def _tell_step(self) -> None:
+        """Tell of the last step, unless that was done."""
+        if self._step is not None:
+            self._step_told_at = time.monotonic()
+            self._tell(self._step)
+            self._step = None
+
+    # Predicting.
+
+    def _predict(self, request: messages.Predict) -> None:
+        self._prediction = None
+        self._learns_next = False
+        model = self._model()
+        device = str(model.device)
+        shown = model.info.shown
+        self._prediction = Prediction(
+            request,
+            model,
+            self._open(request.pixels, "the image"),
+            self._budgets.setdefault((shown, device), budget_for(device)),
+            0 if self._trainer is None else self._trainer.steps,
+        )
+
+    def _predict_on(self, prediction: Prediction) -> None:
+        def work() -> None:
+            self._tell(prediction.advance())
+            if prediction.is_complete:
+                self._prediction = None
+                self._tell(prediction.report())
+
+        if self._try("predict", work) is not None:
+            self._prediction = None
+
+    def _model(self) -> SegmentationModel:
+        model = self._model_or_none()
+        if model is None:
+            raise EngineError(
+                "there is no model to predict with; train, or load a model first."
+            )
+        return model
+
+    def _model_or_none(self) -> SegmentationModel | None:
+        trainer = self._trainer
+        if trainer is not None and (trainer.head is not None or trainer.steps > 0):
+            return trainer.best_model()
+        return self._before
+
+    def _load_model(self, path: str) -> None:
+        model = api.load_model(path).to(api.choose_device(self._device))
+        if self.phase == "idle":
+            self._trainer = None
+        self._before = model
+        self._budgets.clear()
+        info = model.info
+        self._tell(
+            messages.ModelLoaded(
+                path=path,
+                classes=info.classes.to_json(),
+                in_channels=info.in_channels,
+                shown=info.shown,
+                um_per_px=info.um_per_px,
+                training=dict(info.training),
+            )
+        )
+
+
+def micro_batch(settings: messages.TrainingSettings) -> int | None:
+    """Return how many patches go through a network at once; None: a mini-batch.
+
+    A fixed number rather than one found by the clock, on which the rounding of the
+    gradients, and so the model, would depend.
+    """
+    if api.choose_device(settings.device) != "cpu":
+        return None
+    small = settings.patch_px is None or settings.patch_px <= CPU_PATCH_PX
+    return CPU_MICRO_BATCH if small and settings.preset != "paper" else 1
+
+
+def translated(event: Rare) -> messages.Event:
+    """Return the message of what a training tells now and then."""
+    match event:
+        case events.HeadFitted():
+            return messages.HeadFitted(scale=event.scale, score=score(event.score))
+        case events.Validated():
+            return messages.Validated(
+                step=event.step,
+                scores={shown: score(each) for shown, each in event.scores.items()},
+                shown=event.shown,
+                reason=event.reason,
+            )
+        case events.ScaleChosen():
+            return messages.ScaleChosen(step=event.step, scale=event.scale)
+        case events.Recovered():
+            return messages.Recovered(
+                step=event.step, learning_rate=event.learning_rate
+            )
+        case events.MemorySaved():
+            return messages.MemorySaved(step=event.step, micro_batch=event.micro_batch)
+        case _:
+            assert_never(event)
+
+
+def score(given: events.PartScore | None) -> messages.Score | None:
+    """Return the message of a score."""
+    if given is None:
+        return None
+    return messages.Score(
+        overall=given.overall, dice=dict(given.dice), strokes=dict(given.strokes)
+    )
+
+
+def describe(error: Exception) -> str:
+    """Return one sentence on an error that is not the user's."""
+    if is_out_of_memory(error):
+        return (
+            "the memory did not suffice; close other programs, or train on smaller "
+            "images, smaller patches or the CPU."
+        )
+    if isinstance(error, OSError):
+        return f"a file cannot be used: {error}."
+    words = " ".join(str(error).split()) or "no more is known"
+    return f"something unexpected happened ({type(error).__name__}: {words})."

@@ -1,0 +1,131 @@
+"""Label maps and stacks of them, written for other programs with their classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sparseseg.annotations.classes import write_class_table
+from napari_sparseseg.annotations.strokes import narrow_labels
+from napari_sparseseg.errors import LabelError, OutputError
+from napari_sparseseg.io.atomic import write_atomically
+from napari_sparseseg.io.images import stem_of, write_label_map
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from napari_sparseseg.annotations.classes import ClassTable
+
+EXPORT_SUFFIXES = (".png", ".tif", ".tiff")
+"""Suffixes of files that labels can be exported to, in lower case."""
+
+_STACK_AXES = "TZYX"
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Attributes
+    ----------
+    paths
+        The labels, then the class table.
+    note
+        What the user should know about them, one sentence; empty where nothing.
+    """
+
+    paths: tuple[Path, Path]
+    note: str = ""
+
+
+def export_labels(labels: ArrayLike, path: str | Path, classes: ClassTable) -> Export:
+    """Write labels with values unchanged, and ``STEM.classes.json`` beside them.
+
+    Parameters
+    ----------
+    labels
+        (y, x), (z, y, x) or (t, z, y, x) integers, 0 = not annotated.
+    path
+        ``.png`` holds one plane, its palette being the colours of the classes, or 16
+        bits of grey where a value is above 255; ``.tif`` and ``.tiff`` hold all.
+    classes
+        Of all values in the labels.
+
+    Returns
+    -------
+    Export
+        The files.
+
+    Raises
+    ------
+    LabelError
+        If they are no labels, or have values without a class. Nothing was written.
+    OutputError
+        If the format cannot hold them, and nothing was written, or a file cannot be
+        written.
+    """
+    file = Path(path)
+    array = narrow_labels(np.asarray(labels), "labels")
+    _check_form(array, file)
+    classes.check_values(array, "labels")
+    if array.ndim == 2:
+        write_label_map(file, array, classes)
+    else:
+        _write_stack(file, array, classes)
+    in_grey = file.suffix.lower() == ".png" and int(array.max()) > 255
+    note = (
+        f"{file.name} is in 16 bits of grey, since a palette holds values up to 255 "
+        "alone; the colours stand in the class table beside it."
+        if in_grey
+        else ""
+    )
+    return Export((file, _table_path(file)), note)
+
+
+def _check_form(array: NDArray[np.uint8] | NDArray[np.uint16], file: Path) -> None:
+    suffix = file.suffix.lower()
+    if suffix not in EXPORT_SUFFIXES:
+        raise OutputError(
+            f"Labels cannot be exported as {file.name}; give it one of the suffixes "
+            f"{', '.join(EXPORT_SUFFIXES)}.",
+            path=str(file),
+        )
+    if not 2 <= array.ndim <= 4:
+        raise LabelError(
+            f"The labels have shape {array.shape}, but (y, x), (z, y, x) or "
+            "(t, z, y, x) can be exported; choose a part of them.",
+            shape=array.shape,
+        )
+    if suffix == ".png" and array.ndim > 2:
+        raise OutputError(
+            f"A PNG file holds one plane, but the labels have shape {array.shape}; "
+            "export them as .tif, or plane by plane.",
+            path=str(file),
+            shape=array.shape,
+        )
+
+
+def _write_stack(
+    file: Path, array: NDArray[np.uint8] | NDArray[np.uint16], classes: ClassTable
+) -> None:
+    from tifffile import imwrite
+
+    def write(temporary: Path) -> None:
+        imwrite(
+            temporary,
+            array,
+            photometric="minisblack",
+            compression="zlib",
+            metadata={"axes": _STACK_AXES[-array.ndim :]},
+        )
+        # Before the rename, so that no labels are left without their classes.
+        write_class_table(_table_path(file), classes)
+
+    write_atomically(file, write)
+
+
+def _table_path(file: Path) -> Path:
+    return file.with_name(f"{stem_of(file)}.classes.json")

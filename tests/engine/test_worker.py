@@ -1,0 +1,723 @@
+"""The worker in this process: what it tells when it is asked for this and that."""
+
+from __future__ import annotations
+
+import queue
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pytest
+import torch
+
+from napari_sparseseg import api
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.engine import live_prediction, worker
+from napari_sparseseg.engine.messages import (
+    Alive,
+    CancelPrediction,
+    CheckpointWritten,
+    Continue,
+    Event,
+    Failed,
+    HeadFitted,
+    LoadModel,
+    MemorySaved,
+    ModelLoaded,
+    ModelSaved,
+    Pause,
+    PhaseChanged,
+    Predict,
+    Predicted,
+    PutImage,
+    RemoveImage,
+    Request,
+    SaveModel,
+    Shutdown,
+    Start,
+    StepDone,
+    Stop,
+    TileDone,
+    TrainingSettings,
+    UseClasses,
+    Validated,
+)
+from napari_sparseseg.engine.worker import Worker
+from napari_sparseseg.io.model_file import load_model
+from napari_sparseseg.learning.head_fitting import fit_head
+from napari_sparseseg.learning.losses import weighted_cross_entropy
+from napari_sparseseg.learning.options import RECIPES
+from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
+from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
+from napari_sparseseg.samples import Sample, tissue_phantom
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Condition = Callable[[Event], bool]
+    Turns = list[tuple[Condition, tuple[Request, ...]]]
+
+pytestmark = pytest.mark.timeout(60)
+
+T = TypeVar("T")
+SMALL = TrainingSettings(preset="light", scale=1.0, patch_px=16, device="cpu")
+
+#: Steps of an epoch here.
+EPOCH = 4
+
+#: What a step calls to know its loss.
+LOSS = "napari_sparseseg.learning.network_training.weighted_cross_entropy"
+
+
+@pytest.fixture(scope="module")
+def sample() -> Sample:
+    return tissue_phantom(0, (128, 128))
+
+
+@pytest.fixture(autouse=True)
+def small_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(RECIPES["live"], batch=4, epoch=EPOCH)
+    monkeypatch.setitem(RECIPES, "live", recipe)
+    options = {"filters": 8, "levels": 2, "norm": "group"}
+    monkeypatch.setitem(PRESETS, "light", NetworkSpec("unet", options))
+
+    def brief(features: Any, labels: Any, n: int, options: Any, random: Any) -> Any:
+        return fit_head(features, labels, n, replace(options, steps=60), random)
+
+    monkeypatch.setattr("napari_sparseseg.learning.head_training.fit_head", brief)
+
+
+class Window:
+    """Asks a worker for something as soon as it tells something."""
+
+    def __init__(self, folder: Path, sample: Sample) -> None:
+        self.folder = folder
+        self.sample = sample
+        self.events: list[Event] = []
+        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self._turns: Turns = []
+        np.save(folder / "pixels.npy", sample.image)
+        self.checkpoint = folder / "checkpoint.safetensors"
+
+    def play(self, *first: Request, turns: Turns) -> None:
+        """Send requests: *first*, then those of each turn when its event has come."""
+        self._turns = list(turns)
+        for request in first:
+            self._requests.put(request)
+        self.events = []
+        Worker(self._requests, self._take).run()
+        assert not self._turns
+
+    def _take(self, event: Event) -> None:
+        self.events.append(event)
+        if self._turns and self._turns[0][0](event):
+            for request in self._turns.pop(0)[1]:
+                self._requests.put(request)
+
+    def all_of(self, kind: type[T]) -> list[T]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def put(self, labels: NDArray[Any] | None = None) -> PutImage:
+        """Write labels to a new file and return the request to take them."""
+        path = self.folder / f"labels-{len(list(self.folder.iterdir()))}.npy"
+        np.save(path, self.sample.labels if labels is None else labels)
+        return PutImage(
+            name="a", pixels=str(self.folder / "pixels.npy"), labels=str(path)
+        )
+
+    def classes(self, *without: int) -> UseClasses:
+        table = self.sample.classes
+        for value in without:
+            table = table.removed(value)
+        return UseClasses(classes=table.to_json())
+
+    def start(self, *, resume: bool = False) -> Start:
+        return Start(settings=SMALL, checkpoint=str(self.checkpoint), resume=resume)
+
+    def predict(self, generation: int = 1, **more: Any) -> Predict:
+        name = self.folder / f"predicted-{generation}.npy"
+        np.save(name, np.full(self.sample.labels.shape, 77, np.uint8))
+        if more.pop("confidence", False):
+            more["confidence"] = str(self.folder / f"confidence-{generation}.npy")
+            np.save(more["confidence"], np.zeros(self.sample.labels.shape, np.float32))
+        return Predict(
+            generation=generation,
+            pixels=str(self.folder / "pixels.npy"),
+            labels=str(name),
+            **more,
+        )
+
+    def predicted(self, generation: int = 1) -> NDArray[Any]:
+        result: NDArray[Any] = np.load(self.folder / f"predicted-{generation}.npy")
+        return result
+
+
+@pytest.fixture
+def window(tmp_path: Path, sample: Sample) -> Window:
+    return Window(tmp_path, sample)
+
+
+def is_a(kind: type, **values: object) -> Condition:
+    def meets(event: Event) -> bool:
+        return isinstance(event, kind) and all(
+            getattr(event, name) == value for name, value in values.items()
+        )
+
+    return meets
+
+
+RUNNING = is_a(PhaseChanged, phase="running")
+IDLE = is_a(PhaseChanged, phase="idle")
+END = (Shutdown(),)
+
+
+def without(labels: NDArray[Any], *values: int) -> NDArray[Any]:
+    return np.where(np.isin(labels, values), 0, labels).astype(labels.dtype)
+
+
+# Training.
+
+
+def test_a_training_tells_its_way_from_start_to_stop(window: Window) -> None:
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[(is_a(CheckpointWritten), (Stop(),)), (is_a(CheckpointWritten), END)],
+    )
+    phases = window.all_of(PhaseChanged)
+    assert [each.phase for each in phases] == ["preparing", "running", "idle"]
+    kinds = [type(event) for event in window.events]
+    assert kinds.index(PhaseChanged) < kinds.index(HeadFitted) < kinds.index(StepDone)
+    (validated,) = window.all_of(Validated)
+    assert validated.step == EPOCH
+    assert set(validated.scores) == {"head", "network", "both"}
+    first, last = window.all_of(CheckpointWritten)
+    assert first.step == EPOCH  # right after the first epoch
+    assert phases[-1].step == last.step >= EPOCH
+    head = window.all_of(HeadFitted)[0].score
+    assert head is not None
+    assert set(head.dice) == {1, 2, 3, 4}
+
+
+def test_steps_are_told_now_and_then_but_never_after_what_followed(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "STEP_S", 1000.0)
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[(is_a(Validated, step=2 * EPOCH), END)],
+    )
+    told = [e.step for e in window.events if isinstance(e, StepDone | Validated)]
+    # The very first step is told at once.
+    assert told == [1, *[EPOCH] * 2, *[2 * EPOCH] * 2]
+
+
+def test_a_paused_training_waits_and_goes_on(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "ALIVE_S", 0.1)
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[
+            (is_a(StepDone), (Pause(),)),
+            (is_a(CheckpointWritten), ()),
+            (is_a(Alive), ()),
+            (is_a(Alive), (Continue(),)),
+            (RUNNING, ()),
+            (is_a(StepDone), END),
+        ],
+    )
+    paused = window.events.index(
+        next(filter(is_a(PhaseChanged, phase="paused"), window.events))
+    )
+    again = (
+        paused
+        + 1
+        + next(
+            i for i, event in enumerate(window.events[paused + 1 :]) if RUNNING(event)
+        )
+    )
+    between = window.events[paused + 1 : again]
+    assert {type(event) for event in between} == {CheckpointWritten, Alive}
+
+
+def test_what_is_learned_does_not_depend_on_predictions_in_between(
+    window: Window,
+) -> None:
+    plain: list[Request] = [window.classes(), window.put(), window.start()]
+    ending: Turns = [(is_a(Validated), (Stop(),)), (IDLE, END)]
+    window.play(*plain, turns=list(ending))
+    alone = torch_state(window.checkpoint)
+    busy: Turns = [
+        (is_a(HeadFitted), (window.predict(1),)),
+        (is_a(TileDone), (window.predict(2),)),
+    ]
+    window.play(*plain, turns=[*busy, *ending])
+    assert window.all_of(Predicted)
+    beside = torch_state(window.checkpoint)
+    assert alone.keys() == beside.keys()
+    assert all(torch.equal(value, beside[name]) for name, value in alone.items())
+
+
+def torch_state(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def test_a_training_goes_on_from_its_checkpoint(window: Window) -> None:
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[
+            (is_a(Validated), (Pause(),)),
+            (is_a(CheckpointWritten, step=EPOCH), END),
+        ],
+    )
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(resume=True),
+        turns=[(is_a(Validated), END)],
+    )
+    running = next(filter(RUNNING, window.events))
+    assert isinstance(running, PhaseChanged)
+    assert running.step == EPOCH + 1  # told with the first step
+    assert window.all_of(Validated)[0].step == 2 * EPOCH
+
+
+def test_a_checkpoint_of_another_training_is_refused(window: Window) -> None:
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[(is_a(CheckpointWritten), END)],
+    )
+    window.play(
+        window.classes(4),
+        window.put(without(window.sample.labels, 4)),
+        window.start(resume=True),
+        turns=[(IDLE, ()), (is_a(Failed), END)],
+    )
+    (failed,) = window.all_of(Failed)
+    assert failed.request == "start"
+    assert "train without resume" in failed.message
+    assert failed.details == ""
+
+
+def test_without_a_checkpoint_resume_starts_anew(window: Window) -> None:
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(resume=True),
+        turns=[(is_a(StepDone), END)],
+    )
+    assert not window.all_of(Failed)
+
+
+def test_labels_that_cannot_be_learned_fail_in_one_sentence(window: Window) -> None:
+    window.play(
+        window.classes(),
+        window.put(without(window.sample.labels, 1, 2, 3)),
+        window.start(),
+        turns=[(is_a(Failed), END)],
+    )
+    (failed,) = window.all_of(Failed)
+    assert failed.request == "start"
+    assert "only the class" in failed.message
+    assert [e.phase for e in window.all_of(PhaseChanged)] == ["preparing", "idle"]
+
+
+# Changes while it learns.
+
+
+def test_new_strokes_and_classes_reach_a_running_training(window: Window) -> None:
+    window.play(
+        window.classes(4),
+        window.put(without(window.sample.labels, 4)),
+        window.start(),
+        turns=[
+            (is_a(StepDone), (window.predict(1),)),
+            (is_a(Predicted), (window.classes(), window.put())),
+            (is_a(HeadFitted), ()),
+            (is_a(StepDone), (window.predict(2),)),
+            (is_a(Predicted), END),
+        ],
+    )
+    assert not window.all_of(Failed)
+    assert 4 not in window.predicted(1)
+    assert 4 in window.predicted(2)
+
+
+def test_strokes_that_are_taken_away_stop_the_training_and_it_can_go_on(
+    window: Window,
+) -> None:
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[
+            (is_a(StepDone), (window.put(without(window.sample.labels, 1, 2, 3)),)),
+            (is_a(Failed), ()),
+            (is_a(CheckpointWritten), (window.put(), window.start(resume=True))),
+            (RUNNING, END),
+        ],
+    )
+    (failed,) = window.all_of(Failed)
+    assert failed.request == "training"
+    assert "only the class" in failed.message
+    phases = [each.phase for each in window.all_of(PhaseChanged)]
+    assert phases == ["preparing", "running", "idle", "preparing", "running", "idle"]
+
+
+def test_labels_of_another_shape_are_refused_and_learning_goes_on(
+    window: Window,
+) -> None:
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[
+            (is_a(StepDone), (window.put(window.sample.labels[:64]),)),
+            (is_a(Failed), ()),
+            (is_a(Validated), END),
+        ],
+    )
+    (failed,) = window.all_of(Failed)
+    assert failed.request == "put-image"
+    assert "(64, 128)" in failed.message
+
+
+def test_an_image_comes_and_goes(window: Window) -> None:
+    second = window.put()
+    second = PutImage(name="b", pixels=second.pixels, labels=second.labels)
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[
+            (is_a(StepDone), (second,)),
+            (is_a(HeadFitted), (RemoveImage(name="a"),)),
+            (is_a(HeadFitted), (RemoveImage(name="a"),)),
+            (is_a(Failed), END),
+        ],
+    )
+    (failed,) = window.all_of(Failed)
+    assert failed.message == "there is no image 'a' that could be taken out."
+
+
+# Predictions.
+
+
+def test_a_prediction_is_that_of_the_saved_model(window: Window) -> None:
+    path = window.folder / "model.safetensors"
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[
+            (is_a(Validated), (Stop(),)),
+            (IDLE, (window.predict(confidence=True),)),
+            (is_a(Predicted), (SaveModel(path=str(path)),)),
+            (is_a(ModelSaved, path=str(path)), END),
+        ],
+    )
+    model = load_model(path)
+    labels, maps = predict_image(
+        model, window.sample.image, PredictOptions(probabilities=True)
+    )
+    assert maps is not None
+    assert (window.predicted() == labels).all()
+    confidence = np.load(window.folder / "confidence-1.npy")
+    np.testing.assert_allclose(confidence, maps.max(axis=0), atol=1e-5)
+    (done,) = window.all_of(Predicted)
+    assert done.shown == model.info.shown
+    assert done.step == model.info.training["steps"] == window.all_of(Validated)[0].step
+    tiles = window.all_of(TileDone)
+    assert tiles[-1].share == 1
+    assert sum(area(tile.region) for tile in tiles) == labels.size
+
+
+def area(region: tuple[int, int, int, int]) -> int:
+    return (region[2] - region[0]) * (region[3] - region[1])
+
+
+def test_only_the_region_is_predicted(window: Window) -> None:
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[
+            (is_a(HeadFitted), (window.predict(region=(16, 32, 48, 128)),)),
+            (is_a(Predicted), END),
+        ],
+    )
+    labels = window.predicted()
+    assert (labels[16:48, 32:] != 77).all()
+    labels[16:48, 32:] = 77
+    assert (labels == 77).all()
+
+
+def test_a_prediction_goes_before_the_training(window: Window) -> None:
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[(is_a(StepDone), (window.predict(),)), (is_a(Validated), END)],
+    )
+    asked = next(i for i, e in enumerate(window.events) if is_a(StepDone)(e))
+    assert isinstance(window.events[asked + 1], TileDone)
+    assert isinstance(window.events[asked + 2], Predicted)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_prediction, "CPU_SECONDS_PER_PX", 1.0)
+    monkeypatch.setattr(live_prediction, "QUANTUM_S", 1e-9)
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_a_newer_prediction_takes_the_place_of_an_older_one(window: Window) -> None:
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[
+            (is_a(HeadFitted), (window.predict(1), window.predict(2))),
+            (is_a(TileDone), (window.predict(3),)),
+            (is_a(Predicted), END),
+        ],
+    )
+    first, *others = [each.generation for each in window.all_of(TileDone)]
+    assert first == 2
+    assert set(others) == {3}
+    assert [each.generation for each in window.all_of(Predicted)] == [3]
+    assert (window.predicted(1) == 77).all()
+    assert (window.predicted(2) == 77).any()
+    assert (window.predicted(3) != 77).all()
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_training_and_prediction_go_on_in_turn(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "STEP_S", 0.0)
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[(is_a(StepDone), (window.predict(),)), (is_a(Predicted), END)],
+    )
+    kinds = [type(e) for e in window.events if isinstance(e, StepDone | TileDone)]
+    during = kinds[kinds.index(TileDone) :]
+    n_tiles = during.count(TileDone)
+    assert n_tiles >= 8
+    # A step has two parts here, and between two tiles there is one.
+    assert during.count(StepDone) == pytest.approx(n_tiles / 2, abs=1)
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_a_prediction_can_be_given_up(window: Window) -> None:
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[
+            (is_a(HeadFitted), (window.predict(),)),
+            (is_a(TileDone), (CancelPrediction(),)),
+            (is_a(Validated), END),
+        ],
+    )
+    assert len(window.all_of(TileDone)) == 1
+    assert not window.all_of(Predicted)
+
+
+def test_without_a_model_there_is_one_sentence(window: Window) -> None:
+    window.play(window.predict(), turns=[(is_a(Failed), END)])
+    (failed,) = window.all_of(Failed)
+    assert failed.request == "predict"
+    assert failed.message == (
+        "there is no model to predict with; train, or load a model first."
+    )
+    assert failed.details == ""
+
+
+def test_a_loaded_model_predicts_until_the_training_knows_something(
+    window: Window,
+) -> None:
+    path = str(window.folder / "model.safetensors")
+    labels = without(window.sample.labels, 3, 4)
+    model = api.train(window.sample.image, labels, steps=1, scale=0.25, patch_px=16)
+    api.save_model(model, path)
+    window.play(
+        LoadModel(path=path),
+        window.predict(1),
+        turns=[
+            (is_a(Predicted), (window.classes(), window.put(), window.start())),
+            (is_a(PhaseChanged, phase="preparing"), (window.predict(2),)),
+            (is_a(Predicted), ()),
+            (is_a(HeadFitted), (window.predict(3),)),
+            (is_a(Predicted), END),
+        ],
+    )
+    loaded = window.all_of(ModelLoaded)[0]
+    assert ClassTable.from_json(loaded.classes).values == (1, 2)
+    assert loaded.in_channels == 3
+    assert loaded.training["steps"] == 1
+    expected, _ = predict_image(model, window.sample.image)
+    for generation in (1, 2):
+        assert (window.predicted(generation) == expected).all()
+    assert set(np.unique(window.predicted(3))) == {1, 2, 3, 4}
+
+
+# Trouble.
+
+
+def test_a_file_that_is_missing_is_told_and_the_worker_lives_on(window: Window) -> None:
+    put = window.put()
+    missing = str(window.folder / "gone.npy")
+    window.play(
+        PutImage(name="a", pixels=missing, labels=put.labels),
+        PutImage(name="a", pixels=put.pixels, labels=missing),
+        LoadModel(path=missing),
+        window.classes(),
+        put,
+        window.start(),
+        turns=[
+            (
+                is_a(HeadFitted),
+                (Predict(generation=1, pixels=put.pixels, labels=missing),),
+            ),
+            (is_a(Failed, request="predict"), (window.predict(2),)),
+            (is_a(Predicted), END),
+        ],
+    )
+    failures = window.all_of(Failed)
+    assert [each.request for each in failures] == [
+        "put-image",
+        "put-image",
+        "load-model",
+        "predict",
+    ]
+    for failed in failures:
+        assert missing in failed.message
+        assert failed.details == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (np.zeros((5, 5), np.uint8), "holds uint8 of (5, 5)"),
+        (np.zeros((128, 128), np.float32), "holds float32"),
+    ],
+)
+def test_a_file_that_cannot_take_the_result_is_refused(
+    window: Window, content: NDArray[Any], words: str
+) -> None:
+    request = window.predict()
+    np.save(request.labels, content)
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[(is_a(HeadFitted), (request,)), (is_a(Failed), END)],
+    )
+    assert words in window.all_of(Failed)[0].message
+
+
+def test_class_values_that_do_not_fit_into_the_file_are_refused(
+    window: Window,
+) -> None:
+    labels = window.sample.labels.astype(np.uint16)
+    labels[labels == 4] = 300
+    table = ClassTable.from_values([1, 2, 3, 300])
+    window.play(
+        UseClasses(classes=table.to_json()),
+        window.put(labels),
+        window.start(),
+        turns=[(is_a(HeadFitted), (window.predict(),)), (is_a(Failed), END)],
+    )
+    assert "give a file of uint16" in window.all_of(Failed)[0].message
+
+
+def losses_fail(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, numbers: range
+) -> None:
+    """Let the losses of these numbers, from 1 on, fail."""
+    count = 0
+
+    def loss(*args: Any) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        if count in numbers:
+            raise error
+        return weighted_cross_entropy(*args)
+
+    monkeypatch.setattr(LOSS, loss)
+
+
+def test_memory_that_does_not_suffice_once_is_told_and_learning_goes_on(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses_fail(monkeypatch, torch.OutOfMemoryError("no memory"), range(7, 8))
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[(is_a(Validated), END)],
+    )
+    assert window.all_of(MemorySaved) == [MemorySaved(step=3, micro_batch=1)]
+    assert not window.all_of(Failed)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "the memory did not suffice"),
+        (RuntimeError("shapes\ndiffer"), "(RuntimeError: shapes differ)"),
+    ],
+)
+def test_what_goes_wrong_while_learning_is_told_and_the_worker_lives_on(
+    window: Window, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    losses_fail(monkeypatch, error, range(2 * EPOCH + 2, 10**6))
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[
+            (is_a(Failed), ()),
+            (IDLE, (window.predict(),)),
+            (is_a(Predicted), (window.start(resume=True),)),
+            (is_a(Failed), END),
+        ],
+    )
+    first, _again = window.all_of(Failed)
+    assert first.request == "training"
+    assert words in first.message
+    assert first.message.count("\n") == 0
+    assert "Traceback" in first.details
+    assert window.all_of(CheckpointWritten)[0].step == EPOCH
+    assert (window.predicted() != 77).all()
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_training(
+    window: Window,
+) -> None:
+    nowhere = Start(settings=SMALL, checkpoint=str(window.folder / "no" / "file"))
+    window.play(
+        window.classes(),
+        window.put(),
+        nowhere,
+        turns=[(is_a(Failed), ()), (is_a(Validated, step=2 * EPOCH), END)],
+    )
+    assert "cannot be written" in window.all_of(Failed)[0].message
