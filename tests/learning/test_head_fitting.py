@@ -133,6 +133,7 @@ def test_the_score_is_that_of_held_out_strokes_alone() -> None:
     assert event.score.strokes == {3: 1, 5: 1}
     (working,) = data.at(event.scale)
     held_out = working.held_out > 0
+    assert fitted.judged is not None
     guesses = fitted.judged(working.pixels[None])[0].argmax(dim=0) + 1
     dice = f1_score(working.held_out[held_out], guesses[held_out], average=None)
     assert list(event.score.dice.values()) == pytest.approx(dice.tolist())
@@ -167,6 +168,8 @@ def test_the_judged_head_has_not_seen_what_is_held_out() -> None:
         pairs = zip(one.state_dict().values(), two.state_dict().values(), strict=True)
         return any(not torch.equal(a, b) for a, b in pairs)
 
+    assert honest.judged is not None
+    assert lied_to.judged is not None
     assert not differs(honest.judged.head, lied_to.judged.head)
     assert differs(honest.network.head, lied_to.network.head)
     assert truly.score is not None

@@ -10,11 +10,16 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.networks.pixel_head import PixelHead
 
 if TYPE_CHECKING:
+    from collections.abc import Generator as Parts
     from collections.abc import Iterator
 
+
+#: Steps between two breaks: a sixth of a second on one core.
+PART_STEPS = 100
 
 #: Features that deviate less than this are taken as constant.
 CONSTANT = 1e-5
@@ -61,6 +66,17 @@ def fit_head(
     PixelHead
         In evaluation mode, on the device of *features*.
     """
+    return finish(fit_in_parts(features, labels, n_classes, options, generator))
+
+
+def fit_in_parts(
+    features: Tensor,
+    labels: Tensor,
+    n_classes: int,
+    options: HeadOptions,
+    generator: Generator,
+) -> Parts[None, None, PixelHead]:
+    """Fit like :func:`fit_head`, with a break every ``PART_STEPS`` steps."""
     with torch.random.fork_rng(devices=[]):
         head = PixelHead(features.shape[1], n_classes)
     _initialise(head, generator)
@@ -81,18 +97,23 @@ def fit_head(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, options.learning_rate, total_steps=options.steps
     )
-    with _one_thread():
-        for _ in range(options.steps):
-            draw = torch.cat(
-                [
-                    pixels[torch.randint(len(pixels), (share,), generator=generator)]
-                    for pixels in pixels_of
-                ]
-            )
-            optimiser.zero_grad()
-            F.cross_entropy(head(features[draw]), labels[draw]).backward()
-            optimiser.step()
-            schedule.step()
+    for start in range(0, options.steps, PART_STEPS):
+        if start:
+            yield
+        with _one_thread():
+            for _ in range(min(PART_STEPS, options.steps - start)):
+                draw = torch.cat(
+                    [
+                        pixels[
+                            torch.randint(len(pixels), (share,), generator=generator)
+                        ]
+                        for pixels in pixels_of
+                    ]
+                )
+                optimiser.zero_grad()
+                F.cross_entropy(head(features[draw]), labels[draw]).backward()
+                optimiser.step()
+                schedule.step()
     return head.eval().requires_grad_(False)
 
 

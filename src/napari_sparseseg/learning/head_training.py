@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from napari_sparseseg.learning.events import HeadFitted, PartScore
-from napari_sparseseg.learning.head_fitting import fit_head
+from napari_sparseseg.learning.head_fitting import fit_head, fit_in_parts
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.validation import score_of
 from napari_sparseseg.networks.fixed_features import FixedFeatures
@@ -74,13 +74,14 @@ class FittedHead:
     network
         Fitted on all strokes, held out or not: it predicts.
     judged
-        Fitted on the learned strokes only: it is scored on those held out.
+        Fitted on the learned strokes only: it is scored on those held out. None as
+        long as there is none.
     scale
         Working pixels per image pixel.
     """
 
     network: HeadNetwork
-    judged: HeadNetwork
+    judged: HeadNetwork | None
     scale: float
 
 
@@ -118,36 +119,47 @@ class HeadTraining:
 
     def fit_in_parts(
         self, data: TrainingSet
-    ) -> Parts[None, None, tuple[FittedHead, HeadFitted]]:
+    ) -> Parts[FittedHead | None, None, tuple[FittedHead, HeadFitted]]:
         """Fit like :meth:`fit`, with a break between parts.
 
         Whoever stops in between, as is necessary when *data* changes, leaves
         everything as it was.
+
+        Yields
+        ------
+        FittedHead or None
+            As soon as one can predict that knows all strokes: a head that is not
+            judged yet, and may give way to one of another resolution.
         """
         scales = [self.scale] if self.scale is not None else self._candidates(data)
+        first = scales[0]
+        yield from self._compute_all(data, first)
+        shown = yield from self._head(*self._stacked(data, first), data)
+        yield FittedHead(self._network(shown, data), None, first)
         values, strokes = data.classes.values, data.held_out.held_out_strokes()
-        tried = {}
-        for scale in scales:
-            for image in data.images.values():
-                self._labelled(image, data, scale)
-                yield
-            tried[scale] = self._fit_learned(data, scale)
-            yield
+        judged: dict[float, PixelHead] = {}
         scores: dict[float, PartScore] = {}
-        for scale, (_, confusion) in tried.items():
+        for scale in scales:
+            yield from self._compute_all(data, scale)
+            judged[scale], confusion = yield from self._fit_learned(data, scale)
             score = score_of(confusion, values, strokes)
             if score is not None:
                 scores[scale] = score
-        best = max(scores, key=lambda scale: scores[scale].overall, default=scales[0])
-        judged, _ = tried[best]
-        shown = self._head(*self._stacked(data, best), data)
+        best = max(scores, key=lambda scale: scores[scale].overall, default=first)
+        if best != first:
+            shown = yield from self._head(*self._stacked(data, best), data)
         if scores:
             self.scale = best
         fitted = FittedHead(
-            self._network(shown, data), self._network(judged, data), best
+            self._network(shown, data), self._network(judged[best], data), best
         )
         overall = {scale: score.overall for scale, score in scores.items()}
         return fitted, HeadFitted(best, scores.get(best), overall)
+
+    def _compute_all(self, data: TrainingSet, scale: float) -> Parts[None, None, None]:
+        for image in data.images.values():
+            self._labelled(image, data, scale)
+            yield
 
     def find_centring(self, data: TrainingSet) -> bool:
         """Choose the centring that does best on images left out; tell of a change.
@@ -204,20 +216,22 @@ class HeadTraining:
 
     def _fit_learned(
         self, data: TrainingSet, scale: float
-    ) -> tuple[PixelHead, NDArray[np.int64]]:
+    ) -> Parts[None, None, tuple[PixelHead, NDArray[np.int64]]]:
         features, channels = self._stacked(data, scale)
         parts = [self._labelled(image, data, scale) for image in data.images.values()]
         held_out = torch.cat([part.held_out for part in parts])
-        head = self._head(features[~held_out], channels[~held_out], data)
+        head = yield from self._head(features[~held_out], channels[~held_out], data)
         return head, _confusion(head, features[held_out], channels[held_out])
 
     def _stacked(self, data: TrainingSet, scale: float) -> tuple[Tensor, Tensor]:
         parts = [self._labelled(image, data, scale) for image in data.images.values()]
         return stack(parts, self.centring)
 
-    def _head(self, features: Tensor, channels: Tensor, data: TrainingSet) -> PixelHead:
+    def _head(
+        self, features: Tensor, channels: Tensor, data: TrainingSet
+    ) -> Parts[None, None, PixelHead]:
         generator = Generator().manual_seed(self._options.seed)
-        return fit_head(
+        return fit_in_parts(
             features, channels, len(data.classes), self._options.head, generator
         )
 

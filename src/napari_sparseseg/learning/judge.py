@@ -75,7 +75,7 @@ class Judge:
         }
         self._places = labelled_pixels(held_out)
         self._head = None
-        if head is not None:
+        if head is not None and head.judged is not None:
             self._head = self._ask(head.judged, head.scale, self._places)
 
     def score_head(self) -> PartScore | None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def advance(parts: Generator[None, None, T]) -> T | None:
+def advance(parts: Generator[object, None, T]) -> T | None:
     """Do the next part; return the result if it was the last, else None."""
     try:
         next(parts)
@@ -20,7 +20,7 @@ def advance(parts: Generator[None, None, T]) -> T | None:
     return None
 
 
-def finish(parts: Generator[None, None, T]) -> T:
+def finish(parts: Generator[object, None, T]) -> T:
     """Do all parts; return the result."""
     while (result := advance(parts)) is None:
         pass

@@ -210,16 +210,23 @@ class Trainer:
         """Yield between parts; return None when there is something newer to fit."""
         changes = self._changes
         parts = self._head_training.fit_in_parts(self.data)
-        while (result := advance(parts)) is None:
-            if self.options.micro_batch is not None:
+        while True:
+            try:
+                early = next(parts)
+            except StopIteration as done:
+                self.head, fitted = done.value
+                self._head_told = True
+                result: HeadFitted = fitted
+                return result
+            if early is not None:
+                if self.head is None:
+                    self.shown = "head"
+                self.head = early
+                yield HeadFitted(early.scale, None, {})
+            elif self.options.micro_batch is not None:
                 yield PartDone(self.steps)
-                if self._changes != changes:
-                    return None
-        if self.head is None:
-            self.shown = "head"
-        self.head, fitted = result
-        self._head_told = True
-        return fitted
+            if self._changes != changes:
+                return None
 
     def _network_scales(self) -> list[float]:
         if self.options.scale is not None:
