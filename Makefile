@@ -2,14 +2,20 @@ PYTHONS := >=3.11,<3.14
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .tools/bin/uv)
 TOX := $(UV) tool run --python '$(PYTHONS)' --with tox-uv tox run
 INSTALLED := .venv/.installed
+# Without these a program finds no display.
+HEADLESS := env -u DISPLAY -u WAYLAND_DISPLAY
 
-.PHONY: help demo test slow lint types bench system-libs clean
+.PHONY: help demo screenshots test slow lint types bench system-libs clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
-demo: $(INSTALLED) ## install the project into .venv and run its demo
-	.venv/bin/sparseseg demo
+# Nobody sees the windows of a continuous integration (CI).
+demo: system-libs $(INSTALLED) ## install the project into .venv and run its demo
+	$(if $(CI),$(HEADLESS)) .venv/bin/sparseseg demo
+
+screenshots: system-libs $(INSTALLED) ## take the README's pictures of the window
+	$(HEADLESS) .venv/bin/python tools/screenshots.py
 
 # tox ends with a summary of its own, so that pytest runs last and with tox silent;
 # --notest has by then installed everything, with tox free to say what went wrong.
@@ -39,7 +45,7 @@ clean: ## remove environments, caches and builds
 
 $(INSTALLED): pyproject.toml | $(UV)
 	$(UV) venv --allow-existing --python '$(PYTHONS)' .venv
-	$(UV) pip install --python .venv --editable .
+	$(UV) pip install --python .venv --editable '.[gui]'
 	@touch $@
 
 .tools/bin/uv:

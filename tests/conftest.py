@@ -6,8 +6,11 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -18,6 +21,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 #: Variables that let programs believe in a terminal.
 TERMINAL = ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE")
+
+#: Variables that name the folders of a user's settings, strokes and logs.
+HOMES = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 
 
 @dataclass(frozen=True)
@@ -36,10 +42,18 @@ class Done:
 Run = Callable[..., Done]
 
 
-def pytest_configure() -> None:
-    """Let programs know that there is no terminal."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Let programs know of no terminal and of no user, and prepare for windows."""
     for variable in TERMINAL:
         os.environ.pop(variable, None)
+    home = TemporaryDirectory(prefix="sparseseg-tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(home.cleanup)
+    for variable in HOMES:
+        os.environ[variable] = str(Path(home.name, variable))
+    # Torch imports it when it first learns. It has an LLVM as Mesa's OpenGL has, and a
+    # process that loads Mesa's first dies. Windows never load torch, tests do.
+    with suppress(ImportError):
+        import_module("triton")
 
 
 @pytest.fixture

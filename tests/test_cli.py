@@ -9,15 +9,19 @@ import signal
 import stat
 import subprocess
 import sys
+from shutil import which
 from typing import TYPE_CHECKING
+from unittest.mock import MagicMock
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 from PIL import Image
 from skimage.io import imread
 
 from napari_sparseseg.annotations.classes import read_class_table, write_class_table
+from napari_sparseseg.cli import has_display
 from napari_sparseseg.io.model_file import load_model
 from napari_sparseseg.samples import tissue_phantom
 
@@ -31,6 +35,39 @@ if TYPE_CHECKING:
 STEMS = ("case_1.5mm", "case_2.0mm")
 
 QUICK = ("--scale", 0.25, "--preset", "light", "--head-start", "off")
+
+#: Runs the command; looks at the window that it opens, and closes it.
+LOOK = """
+import json
+import napari
+from qtpy.QtCore import QTimer
+from napari_sparseseg.cli import main
+from napari_sparseseg.gui.launch import open_dock
+
+run = napari.run
+
+
+def look():
+    viewer = napari.current_viewer()
+    dock = open_dock(viewer)
+
+    def tell_and_close():
+        seen = {
+            "layers": [layer.name for layer in viewer.layers],
+            "image": dock.dock.pairs.image,
+            "is_visible": dock.isVisible(),
+            "engine": dock.link.pid,
+        }
+        print(json.dumps(seen), flush=True)
+        viewer.close()
+
+    QTimer.singleShot(500, tell_and_close)
+    run()
+
+
+napari.run = look
+main()
+"""
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -298,14 +335,137 @@ class TestTalking:
 
     def test_without_arguments_explains_itself(self, run: Run) -> None:
         done = run()
-        for command in ("demo", "train", "predict", "evaluate", "info"):
+        for command in ("demo", "open", "train", "predict", "evaluate", "info"):
             assert command in done.out
 
-    @pytest.mark.parametrize("command", ["demo", "train", "predict", "evaluate"])
+    @pytest.mark.parametrize(
+        "command", ["demo", "open", "train", "predict", "evaluate"]
+    )
     def test_has_help_for_each_command(self, run: Run, command: str) -> None:
         done = run(command, "--help")
         assert done.code == 0
         assert "Usage" in done.out
+
+
+@pytest.fixture
+def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let there be no display, as on a server."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    for variable in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+class TestOpen:
+    @pytest.mark.skipif(not has_display(), reason="needs a display, such as Xvfb")
+    def test_opens_files_with_the_dock_and_leaves_nothing_behind(
+        self, place: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "notes.txt").write_text("no image")
+        image = place / "images" / f"{STEMS[0]}.tif"
+        process = subprocess.run(
+            [sys.executable, "-c", LOOK, "open", tmp_path / "notes.txt", image],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert process.returncode == 0, process.stderr
+        assert "Traceback" not in process.stderr
+        seen = json.loads(process.stdout.splitlines()[-1])
+        assert seen["layers"] == [STEMS[0]]
+        assert seen["image"] == STEMS[0]
+        assert seen["is_visible"]
+        assert "notes.txt cannot be opened" in process.stdout + process.stderr
+        assert not psutil.pid_exists(seen["engine"])
+
+    def test_opens_the_sample_where_no_file_is_named(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened = MagicMock()
+        monkeypatch.setattr("napari_sparseseg.gui.launch.open_window", opened)
+        monkeypatch.setattr("napari_sparseseg.cli.has_display", lambda: True)
+        monkeypatch.setattr("napari.run", lambda: None)
+        assert run("open").code == 0
+        opened.assert_called_once_with([], sample="tissue_phantom")
+
+    def test_names_a_file_that_is_missing(self, run: Run, tmp_path: Path) -> None:
+        done = run("open", tmp_path / "none.tif")
+        assert done.code == 2
+        assert done.err == (
+            f"error: {tmp_path / 'none.tif'} is not there; name files or folders of "
+            "images.\n"
+        )
+
+    @pytest.mark.usefixtures("no_display")
+    def test_says_that_there_is_no_display(self, run: Run) -> None:
+        done = run("open")
+        assert done.code == 2
+        assert done.err.startswith("error: there is no display")
+        assert done.err.count("\n") == 1
+
+    def test_says_what_to_install(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("napari_sparseseg.cli.find_spec", lambda name: None)
+        done = run("open")
+        assert done.code == 2
+        assert "napari and pyqtgraph and qtpy" in done.err
+        assert "pip install 'napari-sparseseg[gui]'" in done.err
+
+
+class TestDemo:
+    @pytest.fixture(autouse=True)
+    def learns_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("napari_sparseseg.demo.iter_demo", lambda *_: iter(()))
+
+    def test_opens_the_sample_where_there_is_a_display(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened = MagicMock()
+        monkeypatch.setattr("napari_sparseseg.cli.open_window", opened)
+        monkeypatch.setattr("napari_sparseseg.cli.has_display", lambda: True)
+        done = run("demo")
+        assert (done.code, done.out) == (0, "")
+        opened.assert_called_once_with()
+
+    @pytest.mark.parametrize("option", ["--out", "--json"])
+    def test_opens_no_window_where_results_are_asked_for(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, option: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("napari_sparseseg.cli.has_display", lambda: True)
+        monkeypatch.delattr("napari_sparseseg.cli.open_window")
+        done = run("demo", option, "results")
+        assert done.code == 0
+        assert "labels, pictures, models and scores are in" in done.out
+
+    @pytest.mark.usefixtures("no_display")
+    def test_says_why_there_are_no_pictures_of_the_window(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr("shutil.which", lambda name: None)
+        done = run("demo", "--out", tmp_path)
+        assert done.code == 0
+        assert "no pictures of the window: there is neither a display nor" in done.out
+        assert "apt-get install xvfb" in done.out
+
+        monkeypatch.setattr("napari_sparseseg.cli.find_spec", lambda name: None)
+        done = run("demo", "--out", tmp_path)
+        assert done.code == 0
+        assert "no pictures of the window: windows need napari" in done.out
+
+    @pytest.mark.skipif(not which("Xvfb"), reason="needs Xvfb")
+    @pytest.mark.usefixtures("no_display")
+    def test_says_when_the_window_fails_and_leaves_no_display_behind(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr("napari_sparseseg.demo.JOURNEY", "no_journey_at_all")
+        before = psutil.Process().children(recursive=True)
+        done = run("demo", "--out", tmp_path)
+        assert done.code == 1
+        assert "no pictures of the window were taken" in done.err
+        assert "No module named no_journey_at_all" in done.err
+        assert psutil.Process().children(recursive=True) == before
 
 
 class TestExitCodes:
@@ -463,7 +623,7 @@ class TestInterrupting:
         def interrupt(*_arguments: object) -> None:
             raise KeyboardInterrupt
 
-        fit = "napari_sparseseg.learning.head_training.HeadTraining.fit"
+        fit = "napari_sparseseg.learning.head_training.HeadTraining.fit_in_parts"
         monkeypatch.setattr(fit, interrupt)
         model = tmp_path / "model.safetensors"
         arguments = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from functools import partial
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,13 @@ from skimage.io import imread
 from sklearn.metrics import accuracy_score, f1_score
 
 from napari_sparseseg.api import predict
-from napari_sparseseg.demo import LEARNED, UNSEEN, SampleDone, iter_demo
+from napari_sparseseg.demo import (
+    LEARNED,
+    UNSEEN,
+    SampleDone,
+    iter_demo,
+    photograph_window,
+)
 from napari_sparseseg.io.model_file import load_model
 from napari_sparseseg.io.pictures import overlay
 from napari_sparseseg.learning.events import HeadFitted
@@ -128,3 +135,24 @@ def test_leaves_everything_for_the_samples_themselves(tmp_path: Path) -> None:
     events = list(iter_demo(tmp_path, seconds=2))
     phantoms = {PHANTOM: tissue_phantom(LEARNED), NEW: tissue_phantom(UNSEEN)}
     check(tmp_path, events, phantoms)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not which("Xvfb"), reason="needs Xvfb")
+def test_photographs_the_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    for name in ("CONFIG", "DATA", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(home))
+    paths = photograph_window(tmp_path / "out")
+    assert paths == sorted((tmp_path / "out").iterdir())
+    strokes, first, learned = (imread(path)[..., :3].astype(int) for path in paths)
+    assert strokes.shape == first.shape == learned.shape
+    # The prediction covers the image, and the curves a part of the dock.
+    height, width = strokes.shape[:2]
+    middle = np.s_[height // 3 : height // 2, width // 3 : width // 2]
+    assert (abs(first[middle] - strokes[middle]).max(axis=2) > 20).mean() > 0.5
+    right = np.s_[:, -width // 5 :]
+    assert (abs(learned[right] - first[right]).max(axis=2) > 20).mean() > 0.02
+    assert not home.exists()

@@ -10,7 +10,33 @@ import pytest
 import napari_sparseseg
 
 WINDOWS = {"PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy", "magicgui", "napari"}
+LEARNING = {"kornia", "torch", "torchvision"}
 LOADED_WHEN_USED = {"dask", "kornia", "torchvision", "zarr"}
+HEADLESS = ["api", "cli", "demo", "engine.__main__", "engine.worker", "folders"]
+
+#: Opens the dock with a sample, but no engine, and tells which modules are loaded.
+OPEN_THE_DOCK = """
+import json, sys, time
+from napari.components import ViewerModel
+from napari.layers import Layer
+from qtpy.QtWidgets import QApplication
+from napari_sparseseg.engine.process import EngineProcess
+from napari_sparseseg.gui.label_and_train import LabelAndTrain
+from napari_sparseseg.gui.sample_data import open_tissue_phantom
+
+EngineProcess.start = lambda self: None
+application = QApplication([])
+viewer = ViewerModel()
+dock = LabelAndTrain(viewer)
+for layer in open_tissue_phantom():
+    viewer.add_layer(Layer.create(*layer))
+end = time.monotonic() + 30
+while len(dock.state.counts) < 4:
+    assert time.monotonic() < end, dock.state
+    application.processEvents()
+dock.controller.close()
+print(json.dumps(sorted(sys.modules)))
+"""
 
 
 def run_fresh(code: str) -> str:
@@ -45,9 +71,9 @@ def test_importing_the_package_takes_less_than_a_tenth_of_a_second() -> None:
     assert min(float(run_fresh(code)) for _ in range(5)) < 0.1
 
 
-@pytest.mark.parametrize("module", ["napari_sparseseg.api", "napari_sparseseg.cli"])
+@pytest.mark.parametrize("module", HEADLESS)
 def test_headless_modules_load_no_window_toolkit(module: str) -> None:
-    loaded = packages_loaded_by(module)
+    loaded = packages_loaded_by(f"napari_sparseseg.{module}")
     assert "napari_sparseseg" in loaded
     assert not loaded & WINDOWS
 
@@ -55,6 +81,20 @@ def test_headless_modules_load_no_window_toolkit(module: str) -> None:
 @pytest.mark.parametrize("module", ["napari_sparseseg.api", "napari_sparseseg.cli"])
 def test_heavy_libraries_wait_until_they_are_used(module: str) -> None:
     assert not packages_loaded_by(module) & LOADED_WHEN_USED
+
+
+def test_importing_the_dock_loads_no_torch() -> None:
+    loaded = packages_loaded_by("napari_sparseseg.gui.label_and_train")
+    assert "napari" in loaded
+    assert not loaded & LEARNING
+
+
+def test_opening_the_dock_loads_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    names = cast("list[str]", json.loads(run_fresh(OPEN_THE_DOCK)))
+    loaded = {name.partition(".")[0] for name in names}
+    assert {"napari", "qtpy"} <= loaded
+    assert not loaded & LEARNING
 
 
 @pytest.mark.parametrize("name", napari_sparseseg.__all__)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -19,13 +20,21 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from napari_sparseseg.errors import OptionError, OutputError, SparseSegError
+from napari_sparseseg.errors import (
+    EngineError,
+    ImageError,
+    OptionError,
+    OutputError,
+    SparseSegError,
+)
 
 if TYPE_CHECKING:
     from napari_sparseseg.learning.trainer import Trainer
 
 #: Exit codes: some inputs failed, the others done; bad input or usage; interrupted.
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+DEMO_FOLDER, DEMO_SECONDS = Path("sparseseg-demo"), 60
 
 app = typer.Typer(
     name="sparseseg",
@@ -104,17 +113,35 @@ class Talk:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path(
-        "sparseseg-demo"
-    ),
-    seconds: Annotated[float, typer.Option(help="Learning time for each sample.")] = 60,
+    out: Annotated[
+        Path | None,
+        typer.Option(help=f"Folder of the results; default: {DEMO_FOLDER}."),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help=f"Learning time for each sample; default: {DEMO_SECONDS}."),
+    ] = None,
     json_path: Json = None,
 ) -> None:
+    """Open a sample in napari or, without a display, learn samples and write results.
+
+    With an option it never opens a window: it learns two samples from their strokes
+    and writes labels, pictures, models and scores; without a display, pictures of the
+    window as well.
+    """
+    wishes = (out, seconds, json_path)
+    if all(wish is None for wish in wishes) and has_display() and not missing_parts():
+        open_window()
+        return
+    out = out or DEMO_FOLDER
+    learn_samples(out, DEMO_SECONDS if seconds is None else seconds, Talk(json_path))
+
+
+def learn_samples(out: Path, seconds: float, talk: Talk) -> None:
     """Learn two sample images from their strokes; write labels, pictures, scores."""
     from napari_sparseseg.api import check_limits
     from napari_sparseseg.demo import SampleDone, iter_demo
 
-    talk = Talk(json_path)
     check_limits(None, seconds)
     scores: dict[str, Any] = {}
     clock = Clock()
@@ -131,6 +158,77 @@ def demo(
         talk.console.print(score_table(name, each.to_json()))
     talk.say(f"labels, pictures, models and scores are in {out}")
     talk.result({name: each.to_json() for name, each in scores.items()})
+    if not has_display():
+        photograph_window(out, talk)
+
+
+def photograph_window(out: Path, talk: Talk) -> None:
+    """Leave pictures of the window where that is possible, else say why it is not."""
+    from napari_sparseseg import demo
+
+    if missing_parts():
+        talk.say(f"no pictures of the window: {needs_parts()}")
+        return
+    talk.say("now the same in the window, on a display of its own")
+    try:
+        for picture in demo.photograph_window(out):
+            talk.say(f"window: {picture}")
+    except OptionError as error:
+        talk.say(f"no pictures of the window: {error}")
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(SOME_FAILED) from error
+
+
+@app.command("open")
+def open_window(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Images to open; none = the sample.")
+    ] = None,
+) -> None:
+    """Open napari with the dock "Label & train"."""
+    for path in files or []:
+        if not path.exists():
+            raise ImageError(f"{path} is not there; name files or folders of images.")
+    check_window()
+    import napari
+
+    from napari_sparseseg.gui.launch import open_window
+
+    viewer = open_window(files or [], sample=None if files else "tissue_phantom")
+    viewer.window.activate()
+    napari.run()
+
+
+def missing_parts() -> list[str]:
+    """Return the packages that windows need and that are not installed."""
+    return [name for name in ("napari", "pyqtgraph", "qtpy") if not find_spec(name)]
+
+
+def needs_parts() -> str:
+    """Say what to install for windows."""
+    return (
+        f"windows need {' and '.join(missing_parts())}, which is not installed; "
+        "install it with: pip install 'napari-sparseseg[gui]'"
+    )
+
+
+def check_window() -> None:
+    """Raise OptionError where no window can be opened."""
+    if missing_parts():
+        raise OptionError(needs_parts())
+    if not has_display():
+        raise OptionError(
+            "there is no display (DISPLAY and WAYLAND_DISPLAY are not set); use the "
+            "other commands, or run this one under xvfb-run."
+        )
+
+
+def has_display() -> bool:
+    """Tell whether windows can be seen; on Linux, whether there is a display."""
+    if sys.platform != "linux":
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 @app.command()

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from napari_sparseseg.api import iter_train, predict, save_model
+from napari_sparseseg.errors import EngineError, OptionError
 from napari_sparseseg.folders import make_folder
 from napari_sparseseg.io.atomic import write_atomically
 from napari_sparseseg.io.images import write_label_map
@@ -19,7 +27,6 @@ from napari_sparseseg.samples import Sample, immunohistochemistry, tissue_phanto
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -28,6 +35,15 @@ if TYPE_CHECKING:
 
 #: Seeds of the phantom that is learned from and of the one that is only predicted.
 LEARNED, UNSEEN = 0, 1
+
+#: What uses the window and takes pictures of it.
+JOURNEY = "napari_sparseseg.gui.journey"
+
+#: Width, height and bits a pixel of the display that windows are photographed on.
+SCREEN = "1600x1200x24"
+
+#: Seconds after which a journey is given up.
+PATIENCE_S = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,3 +153,108 @@ def _stack(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
+
+
+def photograph_window(
+    out: Path, sample: str = "tissue_phantom", validations: int = 1
+) -> list[Path]:
+    """Use the window on a display of its own, and leave pictures of it.
+
+    It neither sees nor changes the user's settings and strokes.
+
+    Parameters
+    ----------
+    out
+        Folder of the pictures.
+    sample
+        Key of one of the plugin's samples that has strokes.
+    validations
+        How often the prediction is scored on held-out strokes before the last picture.
+
+    Returns
+    -------
+    list of Path
+        The pictures, in the order in which they were taken.
+
+    Raises
+    ------
+    OptionError
+        If there is no Xvfb.
+    EngineError
+        If the window did not get that far.
+    """
+    make_folder(out)
+    with TemporaryDirectory() as place, virtual_display() as display:
+        folder = Path(place)
+        _run_journey(
+            display,
+            folder,
+            *("--sample", sample, "--validations", str(validations)),
+        )
+        pictures = sorted(folder.glob("*.png"))
+        return [Path(shutil.move(path, out / path.name)) for path in pictures]
+
+
+@contextmanager
+def virtual_display() -> Iterator[str]:
+    """Start Xvfb; yield the name of its display.
+
+    Raises
+    ------
+    OptionError
+        If there is no Xvfb, or it does not start.
+    """
+    program = shutil.which("Xvfb")
+    if program is None:
+        raise OptionError(
+            "there is neither a display nor Xvfb; install Xvfb to have one (Debian, "
+            "Ubuntu: apt-get install xvfb)."
+        )
+    source, target = os.pipe()
+    process = subprocess.Popen(
+        [program, "-displayfd", str(target), "-screen", "0", SCREEN],
+        pass_fds=[target],
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(target)
+    try:
+        with open(source, encoding="ascii") as pipe:
+            number = pipe.readline().strip()
+        if not number:
+            raise OptionError(f"{program} does not start; run it to see why.")
+        yield f":{number}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _run_journey(display: str, folder: Path, *arguments: str) -> None:
+    own = {
+        f"XDG_{name}_HOME": str(folder / name)
+        for name in ("CACHE", "CONFIG", "DATA", "STATE")
+    }
+    environment = {**os.environ, **own, "DISPLAY": display, "QT_QPA_PLATFORM": "xcb"}
+    command = [sys.executable, "-P", "-m", JOURNEY, str(folder), *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(
+            f"the window was used for {PATIENCE_S} s without getting to its end; try "
+            "again when the machine is less busy."
+        ) from error
+    if done.returncode != 0:
+        told = done.stdout.strip().rpartition("\n")[2]
+        raise EngineError(
+            f"no pictures of the window were taken: {told or 'it said nothing'} (exit "
+            f"code {done.returncode}).",
+            output=done.stdout,
+        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sparseseg.engine.mapped_files import map_result
-from napari_sparseseg.engine.messages import Predict, Predicted, TileDone
+from napari_sparseseg.engine.messages import Predict, Predicted, Region, TileDone
 from napari_sparseseg.errors import EngineError
 from napari_sparseseg.prediction.predictor import Budget, PredictOptions, iter_predict
 
@@ -66,6 +66,12 @@ class Prediction:
     ) -> None:
         shape = (pixels.shape[0], pixels.shape[1])
         self.is_complete = False
+        self._view = request.view
+        self._left_in_view = 0
+        if request.view is not None:
+            self._left_in_view = _common_area(
+                request.view, request.region or (0, 0, *shape)
+            )
         self._request = request
         self._shown = model.info.shown
         self._step = step
@@ -90,6 +96,11 @@ class Prediction:
         )
         self._tiles = iter_predict(model, pixels, options, budget)
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether something of the view is left: then learning waits."""
+        return self._left_in_view > 0
+
     def advance(self) -> TileDone:
         """Predict the next tile; there is one until ``is_complete``."""
         tile = next(self._tiles)
@@ -98,6 +109,8 @@ class Prediction:
         if self._confidence is not None and tile.probabilities is not None:
             self._confidence[y0:y1, x0:x1] = tile.probabilities.max(axis=0)
         self.is_complete = tile.share >= 1
+        if self._view is not None:
+            self._left_in_view -= _common_area(tile.region, self._view)
         return TileDone(
             generation=self._request.generation, region=tile.region, share=tile.share
         )
@@ -110,3 +123,10 @@ class Prediction:
             step=self._step,
             seconds=time.perf_counter() - self._started,
         )
+
+
+def _common_area(one: Region, two: Region) -> int:
+    """Return the number of pixels in both regions (y0, x0, y1, x1)."""
+    height = min(one[2], two[2]) - max(one[0], two[0])
+    width = min(one[3], two[3]) - max(one[1], two[1])
+    return max(0, height) * max(0, width)

@@ -276,11 +276,22 @@ class PhaseChanged:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class HeadFitted:
-    """The per-pixel head knows the strokes of now."""
+    """The per-pixel head knows the strokes of now.
+
+    Attributes
+    ----------
+    scale
+        Working pixels per image pixel.
+    score
+        None as long as it is not scored, or cannot be.
+    is_new
+        Whether it predicts otherwise than the head that was told before.
+    """
 
     kind: Literal["head-fitted"] = "head-fitted"
     scale: float
     score: Score | None
+    is_new: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -109,8 +109,9 @@ class Worker:
             request = self._next_request(wait=not busy)
             if request is not None:
                 self._handle(request)
-            elif self._prediction is not None and not (
-                self._learns_next and self._is_learning
+            elif self._prediction is not None and (
+                self._prediction.is_seen
+                or not (self._learns_next and self._is_learning)
             ):
                 self._learns_next = True
                 self._predict_on(self._prediction)
@@ -427,7 +428,9 @@ def translated(event: Rare) -> messages.Event:
     """Return the message of what a training tells now and then."""
     match event:
         case events.HeadFitted():
-            return messages.HeadFitted(scale=event.scale, score=score(event.score))
+            return messages.HeadFitted(
+                scale=event.scale, score=score(event.score), is_new=event.is_new
+            )
         case events.Validated():
             return messages.Validated(
                 step=event.step,

@@ -41,11 +41,24 @@ def score_from_json(values: Mapping[str, Any]) -> PartScore:
 
 @dataclass(frozen=True, slots=True)
 class HeadFitted:
-    """The per-pixel head knows the strokes of now."""
+    """The per-pixel head knows the strokes of now.
+
+    Attributes
+    ----------
+    scale
+        Working pixels per image pixel.
+    score
+        On held-out strokes; None as long as it is not scored, or cannot be.
+    scores_by_scale
+        Overall Dice at each resolution that was tried.
+    is_new
+        Whether it predicts otherwise than the head that was told before.
+    """
 
     scale: float
     score: PartScore | None
     scores_by_scale: Mapping[float, float]
+    is_new: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,11 @@ class HeadTraining:
         shown = yield from self._head(*self._stacked(data, first), data)
         yield FittedHead(self._network(shown, data), None, first)
         values, strokes = data.classes.values, data.held_out.held_out_strokes()
+        if not any(part.held_out.any() for part in self._parts(data, first)):
+            # The judged head would be the same, and so nothing can be compared.
+            network = self._network(shown, data)
+            fitted = FittedHead(network, network, first)
+            return fitted, HeadFitted(first, None, {}, is_new=False)
         judged: dict[float, PixelHead] = {}
         scores: dict[float, PartScore] = {}
         for scale in scales:
@@ -154,7 +159,8 @@ class HeadTraining:
             self._network(shown, data), self._network(judged[best], data), best
         )
         overall = {scale: score.overall for scale, score in scores.items()}
-        return fitted, HeadFitted(best, scores.get(best), overall)
+        score = scores.get(best)
+        return fitted, HeadFitted(best, score, overall, is_new=best != first)
 
     def _compute_all(self, data: TrainingSet, scale: float) -> Parts[None, None, None]:
         for image in data.images.values():
@@ -218,14 +224,15 @@ class HeadTraining:
         self, data: TrainingSet, scale: float
     ) -> Parts[None, None, tuple[PixelHead, NDArray[np.int64]]]:
         features, channels = self._stacked(data, scale)
-        parts = [self._labelled(image, data, scale) for image in data.images.values()]
-        held_out = torch.cat([part.held_out for part in parts])
+        held_out = torch.cat([part.held_out for part in self._parts(data, scale)])
         head = yield from self._head(features[~held_out], channels[~held_out], data)
         return head, _confusion(head, features[held_out], channels[held_out])
 
     def _stacked(self, data: TrainingSet, scale: float) -> tuple[Tensor, Tensor]:
-        parts = [self._labelled(image, data, scale) for image in data.images.values()]
-        return stack(parts, self.centring)
+        return stack(self._parts(data, scale), self.centring)
+
+    def _parts(self, data: TrainingSet, scale: float) -> list[LabelledFeatures]:
+        return [self._labelled(image, data, scale) for image in data.images.values()]
 
     def _head(
         self, features: Tensor, channels: Tensor, data: TrainingSet

@@ -7,6 +7,7 @@ Strokes, images and classes may change between two events.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import math
 from collections import Counter
@@ -193,7 +194,7 @@ class Trainer:
         events: list[TrainingEvent] = []
         if self.options.head_start and self._head_training.find_centring(self.data):
             self.head, fitted = self._head_training.fit(self.data)
-            events.append(fitted)
+            events.append(dataclasses.replace(fitted, is_new=True))
         for network in self.networks:
             network.see(self.data)
             network.judge_anew()

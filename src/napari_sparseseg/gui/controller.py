@@ -1,0 +1,607 @@
+"""Brings viewer, state and engine together; the only one that changes the state."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
+
+import numpy as np
+from napari.layers import Image, Labels
+from napari.utils.notifications import show_error, show_info, show_warning
+from qtpy.QtCore import QObject
+
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.engine import messages
+from napari_sparseseg.errors import LayerError
+from napari_sparseseg.gui import settings
+from napari_sparseseg.gui.annotations import Annotations, Pair
+from napari_sparseseg.gui.class_colors import class_colormap
+from napari_sparseseg.gui.engine_news import EngineNews
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY, PREDICTION_KEY
+from napari_sparseseg.gui.live_prediction import LivePrediction
+from napari_sparseseg.gui.log import log_file
+from napari_sparseseg.gui.notify import telling
+from napari_sparseseg.gui.painted_classes import (
+    erase,
+    values_in,
+    values_of,
+    with_values,
+)
+from napari_sparseseg.gui.pixel_watch import PixelWatch
+from napari_sparseseg.gui.plane_files import PlaneFiles
+from napari_sparseseg.gui.planes import check_pair, new_labels_for
+from napari_sparseseg.gui.prediction_target import PredictionTargets
+from napari_sparseseg.gui.sent_images import SentImages
+from napari_sparseseg.gui.training_run import TrainingRun
+from napari_sparseseg.io.export import export_labels
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_sparseseg.annotations.classes import LabelClass
+    from napari_sparseseg.engine.messages import TrainingSettings
+    from napari_sparseseg.gui.engine_link import EngineLink
+    from napari_sparseseg.gui.mirror import Mirror
+    from napari_sparseseg.gui.state import Live, State
+
+logger = logging.getLogger(__name__)
+
+#: What torch says when a GPU has failed; nothing works then but another process.
+DEVICE_LOST = re.compile("CUDA error|CUDNN_STATUS|CUBLAS_STATUS|HIP error")
+
+#: In the session folder: the state of the training.
+CHECKPOINT = "training.safetensors"
+
+#: Classes to begin with. Background is a class like any other.
+FIRST_CLASSES = ClassTable().add("background").add("structure")
+
+
+class Controller(QObject):
+    """Does what the user wishes and shows what the engine tells.
+
+    Parameters
+    ----------
+    viewer
+        The napari viewer.
+    state
+        What the dock shows.
+    link
+        To the engine, which is started here.
+    mirror
+        Keeps strokes on disk.
+
+    Attributes
+    ----------
+    image, labels
+        The layers that are worked on.
+    is_closed
+        Whether the dock is gone, and nothing is done any more.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        state: State,
+        link: EngineLink,
+        mirror: Mirror,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.state = state
+        self.image: Image | None = None
+        self.labels: Labels | None = None
+        self._viewer = viewer
+        self._link = link
+        self._mirror = mirror
+        self.is_closed = False
+        self._files = PlaneFiles()
+        self._deleted: dict[int, LabelClass] = {}
+        self._are_classes_refused = False
+        self._loaded = ""
+        # The image that labels were first painted on.
+        self._homes: WeakKeyDictionary[Labels, tuple[ref[Image], str]] = (
+            WeakKeyDictionary()
+        )
+        self._pixels = PixelWatch(self)
+        self.annotations = Annotations(viewer, mirror, self)
+        self._sent = SentImages(self.annotations, self._files, link.send)
+        self._run = TrainingRun(state, link.send, mirror.folder / CHECKPOINT)
+        self.targets = PredictionTargets(viewer, self._files, state)
+        self.prediction = LivePrediction(
+            state,
+            link.send,
+            lambda: self.targets.find(self.image, self.labels, self._level()),
+            self,
+        )
+        self._news = EngineNews(state, self.prediction)
+        if not len(state.classes):
+            self._use_classes(FIRST_CLASSES)
+        self.annotations.painted.connect(self._on_painted)
+        self.annotations.counted.connect(self._on_counted)
+        self.annotations.used.connect(self._on_used)
+        self.annotations.failed.connect(show_warning)
+        self._pixels.replaced.connect(self._on_replaced)
+        self._pixels.settled.connect(self._on_settled)
+        link.told.connect(self._on_told)
+        link.died.connect(self._on_died)
+        for events in self._view_events():
+            events.connect(self._on_moved)
+        self._on_counted()
+        link.start()
+
+    # Layers.
+
+    @telling()
+    def choose(self, image: Image | None, labels: Labels | None) -> None:
+        """Work on these layers; where they fit each other they become a pair."""
+        self.image, self.labels = image, labels
+        self.prediction.ask_soon()
+        if image is None or labels is None:
+            return
+        # Else the brush would go into whatever layer came last.
+        self._viewer.layers.selection.active = labels
+        self._pixels.watch(image)
+        home, name = self._homes.get(labels, (None, image.name))
+        if image.name != name and (home is None or home() is not image):
+            # Nobody wants strokes to be learned on another image by accident.
+            self._say(
+                f"'{labels.name}' were painted on '{name}'; press New labels to paint "
+                f"on '{image.name}'."
+            )
+            return
+        self.add_pair(image, labels)
+
+    @telling()
+    def add_pair(self, image: Image, labels: Labels) -> None:
+        """Let the training learn from a pair of layers."""
+        if self.annotations.find(image, labels) is not None:
+            return
+        check_pair(image, labels)
+        self._adopt(labels)
+        self._pixels.watch(image)
+        self._homes.setdefault(labels, (ref(image), image.name))
+        pair = self.annotations.add(image, labels)
+        self._put(pair)
+        self._on_counted()
+
+    @telling()
+    def remove_pair(self, index: int) -> None:
+        """Take a pair out of the training."""
+        pair = self.annotations.pairs[index]
+        # First, so that the last strokes are not sent after that.
+        self.annotations.flush()
+        self._take_out(pair)
+        self.annotations.remove(pair)
+
+    @telling()
+    def tick_pair(self, index: int, ticked: bool) -> None:
+        """Let the training learn from a pair, or leave it out."""
+        self.annotations.tick(self.annotations.pairs[index], ticked)
+
+    @telling()
+    def new_labels(self) -> Labels | None:
+        """Add an empty label layer that lies on the chosen image."""
+        if self.image is None:
+            return None
+        highest = max(self.state.classes.values, default=1)
+        name = f"{self.image.name} strokes"
+        arguments = new_labels_for(self.image, name, highest)
+        layer = Labels(**arguments)
+        layer.brush_size = 5
+        layer.opacity = 1.0
+        self._homes[layer] = (ref(self.image), self.image.name)
+        self._viewer.add_layer(layer)
+        self._viewer.layers.selection.active = layer
+        layer.mode = "paint"
+        layer.selected_label = self.state.selected
+        return layer
+
+    @telling()
+    def on_layer_removed(self, layer: Any) -> None:
+        """Forget a layer that the user has deleted."""
+        for index, pair in reversed(list(enumerate(self.annotations.pairs))):
+            if layer in (pair.image, pair.labels):
+                self.remove_pair(index)
+        if isinstance(layer, Labels) and PREDICTION_KEY not in layer.metadata:
+            self._mirror.forget(layer)
+        if isinstance(layer, Image):
+            self.prediction.forget_image(layer)
+            self.targets.forget(layer)
+            self._files.forget(layer)
+
+    @telling()
+    def on_layer_renamed(self) -> None:
+        """Show the names of now."""
+        self._on_counted()
+
+    # Classes.
+
+    @telling()
+    def add_class(self, name: str) -> None:
+        """Add a class; it becomes the one that is painted."""
+        classes = self.state.classes.add(name)
+        self._use_classes(classes)
+        self.select_class(classes.values[-1])
+
+    @telling()
+    def rename_class(self, value: int, name: str) -> None:
+        """Give a class another name."""
+        self._use_classes(self.state.classes.renamed(value, name))
+
+    @telling()
+    def recolour_class(self, value: int, color: tuple[int, int, int]) -> None:
+        """Give a class another colour."""
+        self._use_classes(self.state.classes.recolored(value, color))
+
+    @telling()
+    def delete_class(self, value: int) -> None:
+        """Delete a class and erase its strokes, which each layer can undo."""
+        gone, classes = self.state.classes.by_value(value), self.state.classes
+        left = set(self.annotations.counts()) & {*classes.values} - {value}
+        if self.state.phase != "idle" and len(left) < 2:
+            self.stop()
+            show_warning(
+                f"Without the class '{gone.name}' there is nothing left to tell "
+                "apart, so the training is stopped; paint another class and press "
+                "Train."
+            )
+        for pair in self.annotations.pairs:
+            erase(pair.labels, value)
+        # The engine must have labels without the class before it may forget it.
+        self.annotations.flush()
+        self._deleted[value] = gone
+        self._use_classes(classes.removed(value))
+        if self.state.selected == value:
+            values = self.state.classes.values
+            self.select_class(values[0] if values else 0)
+
+    @telling()
+    def select_class(self, value: int) -> None:
+        """Paint this class from now on."""
+        self.state.selected = value
+        for labels in {pair.labels for pair in self.annotations.pairs}:
+            self._let_paint(labels)
+
+    # Training.
+
+    @telling()
+    def use_settings(self, wished: TrainingSettings) -> None:
+        """Take settings for the next training."""
+        self.state.settings = wished
+        settings.keep(self.state)
+
+    @telling()
+    def train(self) -> None:
+        """Start a training, or go on with one that is paused or was stopped."""
+        if self.state.phase == "paused":
+            self._link.send(messages.Continue())
+        if self.state.phase != "idle":
+            return
+        self.annotations.look_through()
+        if not self._bring_images():
+            told = [pair.refused for pair in self.annotations.pairs]
+            if self.state.cannot_train not in told:
+                show_warning(self.state.cannot_train)
+            return
+        why_anew = self._run.why_anew()
+        if why_anew:
+            show_info(f"{why_anew} than in the last training, so this starts anew.")
+        self._loaded = ""
+        self._run.begin()
+
+    @telling()
+    def pause(self) -> None:
+        """Do not learn for a while."""
+        self._link.send(messages.Pause())
+
+    @telling()
+    def stop(self) -> None:
+        """End the training; what it has learned predicts on."""
+        self._link.send(messages.Stop())
+
+    # Prediction.
+
+    @telling()
+    def set_live(self, mode: Live) -> None:
+        """Predict never, once and now, or whenever something changes."""
+        self.state.live = mode
+        settings.keep(self.state)
+        if mode == "off":
+            self.prediction.cancel()
+            return
+        self.prediction.ask()
+
+    @telling()
+    def set_visible(self, visible: bool) -> None:
+        """Show or hide the prediction."""
+        self.state.visible = visible
+        self.targets.show_or_hide()
+
+    @telling()
+    def set_opacity(self, opacity: float) -> None:
+        """Let the prediction cover the image more or less."""
+        self.state.opacity = opacity
+        settings.keep(self.state)
+        self.targets.show_or_hide()
+
+    @telling()
+    def set_confidence(self, wanted: bool) -> None:
+        """Keep a confidence layer, or none."""
+        self.state.confidence = wanted
+        if not wanted:
+            self.targets.drop_confidence()
+            return
+        self.prediction.ask()
+
+    # Files.
+
+    @telling()
+    def save_model(self, path: str) -> None:
+        """Write the best model so far."""
+        self._link.send(messages.SaveModel(path=path))
+
+    @telling()
+    def load_model(self, path: str) -> None:
+        """Predict with the model of a file."""
+        self._link.send(messages.LoadModel(path=path))
+
+    @telling()
+    def export(self, path: str) -> None:
+        """Write the predicted labels of the chosen image."""
+        labels = self.targets.labels_of(self.image)
+        export = export_labels(labels, path, self.state.classes)
+        names = " and ".join(str(path) for path in export.paths)
+        show_info(f"Written: {names}. {export.note}".rstrip())
+
+    def close(self) -> None:
+        """End the engine; strokes stay on disk until they are no longer needed."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        with telling():
+            for events in self._view_events():
+                events.disconnect(self._on_moved)
+            self._pixels.close()
+        with telling():
+            self.annotations.close()
+        with telling():
+            self.prediction.forget_model()
+            self._link.stop()
+        with telling():
+            # Not before the engine has ended, which leaves one.
+            with contextlib.suppress(OSError):
+                self._run.checkpoint.unlink(missing_ok=True)
+            self._mirror.close()
+            self._files.close()
+
+    # What the engine tells.
+
+    @telling()
+    def _on_told(self, event: Any) -> None:
+        if self.is_closed:
+            return
+        if isinstance(event, messages.Ready):
+            self._on_ready(event)
+        elif isinstance(event, messages.ModelLoaded):
+            self._on_model_loaded(event)
+        elif not (isinstance(event, messages.Failed) and self._mends(event)):
+            self._news.take(event)
+        if isinstance(event, messages.Validated):
+            self._run.succeeds()
+
+    def _on_ready(self, event: messages.Ready) -> None:
+        self.state.engine = "ready"
+        self.state.device = event.device_names[0]
+        self.state.devices = tuple(zip(event.devices, event.device_names, strict=True))
+        self._link.send(messages.UseClasses(classes=self.state.classes.to_json()))
+        self._say("Ready.")
+        self._on_counted()
+        if self._run.is_interrupted() and self._bring_images():
+            self._run.start(resume=True)
+        elif self._loaded:
+            self.load_model(self._loaded)
+
+    @telling()
+    def _on_died(self, sentence: str, restarting: bool) -> None:
+        logger.error(sentence)
+        self.state.engine = "starting" if restarting else "broken"
+        told = f"{sentence} {self._run.ends_with_engine()}".rstrip()
+        self._sent.forget()
+        self.prediction.forget_model()
+        self._say(told)
+        show_error(told)
+        self._on_counted()
+
+    def _on_model_loaded(self, event: messages.ModelLoaded) -> None:
+        classes = ClassTable.from_json(event.classes)
+        if not self.state.counts:
+            self._use_classes(classes)
+        self._loaded = event.path
+        self.targets.use_classes(classes)
+        self.state.shown = event.shown
+        self.state.reason = f"The model {Path(event.path).name} predicts"
+        self._say(f"Loaded {Path(event.path).name}: {', '.join(classes.names)}.")
+        self.prediction.model_changed()
+
+    def _mends(self, event: messages.Failed) -> bool:
+        """Do something about what has failed, where something can be done."""
+        if event.request == "start" and self._run.was_not_taken_up():
+            show_info(
+                "What was learned before does not fit the images and classes of now, "
+                "so the training starts anew."
+            )
+            self._run.start(resume=False)
+            return True
+        if DEVICE_LOST.search(event.message):
+            self._link.restart(
+                f"The device that computes does not work any more ({event.message})"
+            )
+            return True
+        if event.request == "use-classes":
+            self._are_classes_refused = True
+            # The user knows already that strokes do not reach the engine.
+            return any(pair.unkept for pair in self.annotations.pairs)
+        return False
+
+    # What the user paints.
+
+    @telling()
+    def _on_painted(self, pair: Pair, changes: Any) -> None:
+        with telling():
+            self._mirror.use_classes(self.state.classes)
+        values = values_in(changes)
+        if not values <= {*self.state.classes.values}:
+            pass
+        # Without a training nobody asks for strokes; Train sends them all.
+        if pair.in_use and self.state.phase != "idle":
+            self._sent.put(pair, [change.plane for change in changes])
+            if self._are_classes_refused:
+                self._send_classes()
+
+    @telling()
+    def _on_used(self, pair: Pair) -> None:
+        if pair.in_use:
+            self._put(pair)
+        else:
+            self._take_out(pair)
+
+    @telling()
+    def _on_counted(self) -> None:
+        counts = self.annotations.counts()
+        self.state.counts = counts
+        self.state.pairs = tuple(pair.row() for pair in self.annotations.pairs)
+        self.state.cannot_train = self._why_not_train(counts)
+
+    def _why_not_train(self, counts: dict[int, tuple[int, int]]) -> str:
+        pairs = self.annotations.pairs
+        if self.state.engine == "broken":
+            return f"The part that computes has stopped; see {log_file()}."
+        if self.state.engine == "starting":
+            return "Starting, a few seconds …"
+        if not pairs:
+            return "Open an image and press New labels."
+        if not any(pair.in_use for pair in pairs):
+            problems = [pair.problem for pair in pairs if pair.problem]
+            return problems[0] if problems else "Tick an image to learn from."
+        painted = [value for value in counts if value in self.state.classes.values]
+        if len(painted) >= 2:
+            return ""
+        if not painted:
+            return "Paint strokes of at least two classes."
+        name = self.state.classes.by_value(painted[0]).name
+        return f"Only {name!r} is painted; paint strokes of another class, too."
+
+    @telling()
+    def _on_moved(self, _event: Any = None) -> None:
+        self.prediction.view_changed()
+
+    @telling()
+    def _on_replaced(self, image: Image) -> None:
+        self.prediction.forget_image(image)
+        self._files.forget(image)
+        self.targets.take_new_pixels(image)
+
+    @telling()
+    def _on_settled(self, images: set[Image]) -> None:
+        pairs = [pair for pair in self.annotations.pairs if pair.image in images]
+        before = [pair for pair in pairs if pair.in_use]
+        self.annotations.try_again(pairs)
+        for pair in before:
+            self._put(pair)
+        self.prediction.ask_soon()
+
+    # Helpers.
+
+    def _bring_images(self) -> bool:
+        """Send all that is to be learned from; tell whether that is enough."""
+        pairs = self.annotations.pairs
+        self.annotations.try_again(pairs)
+        self._sent.take_out_others(pair for pair in pairs if pair.in_use)
+        for pair in pairs:
+            if pair.in_use:
+                self._sent.put(pair)
+        self._on_counted()
+        return not self.state.cannot_train
+
+    def _put(self, pair: Pair) -> None:
+        if pair.in_use and self.state.phase != "idle":
+            self._sent.put(pair)
+
+    def _take_out(self, pair: Pair) -> None:
+        if self.state.phase != "idle" and self._sent.are_only_of(pair):
+            # A training without any image could not even be saved.
+            self.stop()
+            if not pair.problem:
+                show_warning(
+                    "Nothing is left to learn from, so the training is stopped; add "
+                    "or tick an image and press Train."
+                )
+        self._sent.take_out(pair)
+
+    def _use_classes(self, classes: ClassTable) -> None:
+        self.state.classes = classes
+        if not self.state.selected and len(classes):
+            self.state.selected = classes.values[0]
+        with telling():
+            self._mirror.use_classes(classes)
+        colormap = class_colormap(classes)
+        for labels in {pair.labels for pair in self.annotations.pairs}:
+            labels.colormap = colormap
+            labels.metadata[CLASSES_KEY] = classes.to_json()
+        self.targets.use_classes(classes)
+        if self.state.engine == "ready":
+            self._send_classes()
+        self._on_counted()
+
+    def _send_classes(self) -> None:
+        self._are_classes_refused = False
+        self._run.use_classes(self.state.classes)
+        self._link.send(messages.UseClasses(classes=self.state.classes.to_json()))
+
+    def _adopt(self, labels: Labels) -> None:
+        """Take over the classes that a label layer brings along."""
+        brought = labels.metadata.get(CLASSES_KEY)
+        if brought is not None and not self.state.counts:
+            with telling():
+                self._use_classes(ClassTable.from_json(brought))
+        classes = with_values(self.state.classes, values_of(labels), self._deleted)
+        if classes != self.state.classes:
+            self._use_classes(classes)
+        labels.colormap = class_colormap(self.state.classes)
+        labels.metadata[CLASSES_KEY] = self.state.classes.to_json()
+        with telling():
+            self._let_paint(labels)
+
+    def _let_paint(self, labels: Labels) -> None:
+        """Let the brush paint the selected class.
+
+        Raises
+        ------
+        LayerError
+            If the layer cannot hold its value.
+        """
+        highest = int(np.iinfo(labels.dtype).max)
+        if self.state.selected > highest:
+            raise LayerError(
+                f"The label layer '{labels.name}' holds values up to {highest}, but "
+                f"the class to paint has {self.state.selected}; press New labels for "
+                "a layer that holds it.",
+                highest=highest,
+            )
+        labels.selected_label = self.state.selected
+
+    def _view_events(self) -> list[Any]:
+        # Since napari 0.9 the camera belongs to the scene.
+        camera = getattr(self._viewer, "scene", self._viewer).camera
+        return [self._viewer.dims.events.point, camera.events]
+
+    def _level(self) -> int:
+        pair = self.annotations.find(self.image, self.labels)
+        return 0 if pair is None else pair.level
+
+    def _say(self, sentence: str) -> None:
+        self.state.status = sentence

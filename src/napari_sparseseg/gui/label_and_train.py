@@ -1,0 +1,274 @@
+"""The plugin's widget: the dock "Label & train" and all that moves behind it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from napari.layers import Image, Labels
+from napari.utils.notifications import show_warning
+from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtWidgets import QApplication, QSizePolicy, QVBoxLayout, QWidget
+
+from napari_sparseseg.errors import OutputError
+from napari_sparseseg.gui import settings
+from napari_sparseseg.gui.controller import Controller
+from napari_sparseseg.gui.dock import DockWidget
+from napari_sparseseg.gui.engine_link import EngineLink
+from napari_sparseseg.gui.layer_keys import PREDICTION_KEY
+from napari_sparseseg.gui.log import log_folder, start_log
+from napari_sparseseg.gui.mirror import Mirror
+from napari_sparseseg.gui.notify import telling
+from napari_sparseseg.gui.prediction_widget import VISIBILITY_KEY
+from napari_sparseseg.gui.restore import offer_restore
+from napari_sparseseg.gui.session_folder import new_folder
+from napari_sparseseg.gui.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari
+
+    from napari_sparseseg.gui.annotations import Pair
+
+#: Classes that have a key, Alt+1 ...: napari takes 1 to 7 for itself.
+MOST_KEYS = 9
+
+# What closes the docks that are open. Were it garbage together with a dock, Python
+# could take it apart before Qt deletes the dock and calls it.
+_OPEN: set[Callable[[], None]] = set()
+
+
+class LabelAndTrain(QWidget):
+    """Label images with strokes and train on them, in one napari window.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer that the dock is opened in.
+
+    Attributes
+    ----------
+    state, controller, dock, link
+        What is true, what is done, what is seen, and the engine behind it.
+    """
+
+    def __init__(self, napari_viewer: napari.Viewer) -> None:
+        super().__init__()
+        start_log()
+        self._viewer = napari_viewer
+        self.state = State()
+        settings.restore(self.state)
+        self.dock = DockWidget(self.state)
+        self.link = EngineLink(log_folder() / "engine.log")
+        self.controller = Controller(napari_viewer, self.state, self.link, new_mirror())
+        # Else napari adds an empty stretch that takes half of the height.
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.dock)
+        self._connect_dock()
+        self._connect_layers()
+        self._bind_keys()
+        _close_with(self, self.controller)
+        self._follow_layers()
+        # Children, so that nothing is done once the dock is gone.
+        self._soon, self._taken_out = QTimer(self), QTimer(self)
+        for timer, slot in (
+            (self._soon, self._offer_restore),
+            (self._taken_out, self._on_taken_out),
+        ):
+            timer.setSingleShot(True)
+            timer.timeout.connect(slot)
+        self._soon.start(0)
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Notice that the dock is closed: napari takes its widget out and forgets it.
+
+        Qt would delete it much later, if at all, and the engine would go on.
+        """
+        super().changeEvent(event)
+        is_taken_out = event is not None and event.type() == QEvent.Type.ParentChange
+        if is_taken_out and self.parent() is None:
+            self._taken_out.start(0)
+
+    def _on_taken_out(self) -> None:
+        if self.parent() is None:
+            self.controller.close()
+            self.deleteLater()
+
+    def _connect_dock(self) -> None:
+        dock, controller = self.dock, self.controller
+        wishes: list[tuple[Any, Callable[..., object]]] = [
+            (dock.pairs.image_chosen, self._choose_image),
+            (dock.pairs.labels_chosen, self._choose_labels),
+            (dock.pairs.new_labels_pressed, self._new_labels),
+            (dock.pairs.pair_added, self._add_pair),
+            (dock.pairs.pair_removed, controller.remove_pair),
+            (dock.pairs.pair_ticked, controller.tick_pair),
+            (dock.classes.added, controller.add_class),
+            (dock.classes.renamed, controller.rename_class),
+            (dock.classes.recoloured, controller.recolour_class),
+            (dock.classes.deleted, controller.delete_class),
+            (dock.classes.selected, controller.select_class),
+            (dock.training.settings_changed, controller.use_settings),
+            (dock.training.train_pressed, controller.train),
+            (dock.training.pause_pressed, controller.pause),
+            (dock.training.stop_pressed, controller.stop),
+            (dock.prediction.live_chosen, controller.set_live),
+            (dock.prediction.visibility_wished, controller.set_visible),
+            (dock.prediction.opacity_wished, controller.set_opacity),
+            (dock.prediction.confidence_wished, controller.set_confidence),
+            (dock.model.save_wished, controller.save_model),
+            (dock.model.load_wished, controller.load_model),
+            (dock.model.export_wished, controller.export),
+        ]
+        for signal, slot in wishes:
+            signal.connect(slot)
+        self.state.events.devices.connect(self._offer_devices)
+
+    def _offer_devices(self, devices: tuple[tuple[str, str], ...]) -> None:
+        names, words = zip(*devices, strict=True)
+        self.dock.training.form.set_devices(list(names), list(words))
+
+    def _connect_layers(self) -> None:
+        events = self._viewer.layers.events
+        events.inserted.connect(self._follow_layers)
+        events.removed.connect(self._on_removed)
+        events.renamed.connect(self._on_renamed)
+
+    @telling()
+    def _offer_restore(self) -> None:
+        offer_restore(self._viewer, self.dock)
+
+    def _bind_keys(self) -> None:
+        # The keys stay when the dock is closed.
+        remembered = ref(self.controller)
+
+        for number in range(1, MOST_KEYS + 1):
+
+            def pick(_viewer: Any, number: int = number) -> None:
+                controller = remembered()
+                values = () if controller is None else controller.state.classes.values
+                if controller is not None and number <= len(values):
+                    controller.select_class(values[number - 1])
+
+            self._viewer.bind_key(f"Alt-{number}", pick, overwrite=True)
+
+        def toggle(_viewer: Any) -> None:
+            controller = remembered()
+            if controller is not None:
+                controller.set_visible(not controller.state.visible)
+
+        self._viewer.bind_key(VISIBILITY_KEY.replace("+", "-"), toggle, overwrite=True)
+
+    @telling()
+    def _follow_layers(self, _event: Any = None) -> None:
+        if self.controller.is_closed:
+            return
+        own = [
+            layer
+            for layer in self._viewer.layers
+            if PREDICTION_KEY not in layer.metadata
+        ]
+        self.dock.pairs.set_layers(
+            [layer.name for layer in own if isinstance(layer, Image)],
+            [layer.name for layer in own if isinstance(layer, Labels)],
+        )
+        self._choose()
+
+    @telling()
+    def _on_removed(self, event: Any) -> None:
+        self.controller.on_layer_removed(event.value)
+        self._follow_layers()
+
+    @telling()
+    def _on_renamed(self, _event: Any) -> None:
+        self._follow_layers()
+        self.controller.on_layer_renamed()
+
+    @telling()
+    def _choose_image(self, name: str) -> None:
+        """Work on an image, with the labels that were painted on it if there are."""
+        self._choose_pair([each for each in self._pairs if each.image.name == name])
+
+    @telling()
+    def _choose_labels(self, name: str) -> None:
+        """Work on labels, with the image that they were painted on."""
+        self._choose_pair([each for each in self._pairs if each.labels.name == name])
+
+    @property
+    def _pairs(self) -> list[Pair]:
+        return self.controller.annotations.pairs
+
+    def _choose_pair(self, pairs: list[Pair]) -> None:
+        chosen = (self.dock.pairs.image, self.dock.pairs.labels_name)
+        names = [(pair.image.name, pair.labels.name) for pair in pairs]
+        if names and chosen not in names:
+            self.dock.pairs.choose(*names[0])
+        self._choose()
+
+    def _choose(self) -> None:
+        image = self._layer(self.dock.pairs.image, Image)
+        labels = self._layer(self.dock.pairs.labels_name, Labels)
+        if (image, labels) != (self.controller.image, self.controller.labels):
+            self.controller.choose(image, labels)
+
+    @telling()
+    def _new_labels(self) -> None:
+        layer = self.controller.new_labels()
+        if layer is not None:
+            self.dock.pairs.choose(self.dock.pairs.image, layer.name)
+            self._choose()
+
+    @telling()
+    def _add_pair(self, image_name: str, labels_name: str) -> None:
+        image = self._layer(image_name, Image)
+        labels = self._layer(labels_name, Labels)
+        if image is not None and labels is not None:
+            self.controller.add_pair(image, labels)
+
+    def _layer(self, name: str, kind: type[Any]) -> Any:
+        for layer in self._viewer.layers:
+            if layer.name == name and isinstance(layer, kind):
+                return layer
+        return None
+
+
+def new_mirror() -> Mirror:
+    """Return a mirror where strokes are kept; where that cannot be, a temporary one.
+
+    Raises
+    ------
+    OutputError
+        If temporary files cannot be written either.
+    """
+    try:
+        return Mirror(new_folder())
+    except OutputError as error:
+        try:
+            place = Path(tempfile.mkdtemp(prefix="napari-sparseseg-"))
+        except OSError:
+            raise error from None
+        mirror = Mirror(new_folder(place))
+        show_warning(
+            f"{str(error).rstrip('.')}; until napari is started again your strokes "
+            f"are copied to {mirror.folder}, so save their layers."
+        )
+        return mirror
+
+
+def _close_with(dock: QWidget, controller: Controller) -> None:
+    """Close a controller when its dock is closed, or napari ends before."""
+
+    def close() -> None:
+        _OPEN.discard(close)
+        controller.close()
+
+    _OPEN.add(close)
+    dock.destroyed.connect(close)
+    application = QApplication.instance()
+    assert application is not None
+    application.aboutToQuit.connect(controller.close)

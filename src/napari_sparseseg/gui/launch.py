@@ -1,0 +1,61 @@
+"""Open napari with images and the dock: what ``sparseseg open`` does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import napari
+
+from napari_sparseseg.errors import ImageError
+from napari_sparseseg.gui.notify import telling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_sparseseg.gui.label_and_train import LabelAndTrain
+
+PLUGIN = "napari-sparseseg"
+DOCK = "Label & train"
+
+
+def open_window(files: Sequence[Path], sample: str | None = None) -> napari.Viewer:
+    """Return a new viewer with *files*, or a *sample* of this plugin, and the dock.
+
+    Files that cannot be read are told in the window, and the others are opened.
+    """
+    viewer = napari.Viewer(title="napari: sparse segmentation")
+    for path in files:
+        with telling():
+            open_file(viewer, path)
+    if sample is not None:
+        viewer.open_sample(PLUGIN, sample)
+    open_dock(viewer)
+    return viewer
+
+
+def open_dock(viewer: napari.Viewer) -> LabelAndTrain:
+    """Return the dock of a viewer, opened where it is not open yet."""
+    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    dock: LabelAndTrain = widget
+    return dock
+
+
+def open_file(viewer: napari.Viewer, path: Path) -> None:
+    """Open a file or folder with napari's readers.
+
+    Raises
+    ------
+    ImageError
+        If none of them can read it.
+    """
+    try:
+        viewer.open(str(path), plugin=None)
+    except Exception as error:
+        # Readers are plugins and raise whatever they like.
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise ImageError(
+            f"{path.name} cannot be opened ({reason.rstrip('.')}); open an image that "
+            "napari or one of its plugins can read.",
+            path=str(path),
+        ) from error

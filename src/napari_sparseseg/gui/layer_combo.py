@@ -1,0 +1,69 @@
+"""A combo of layer names that keeps its choice when the list changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class LayerCombo(QComboBox):
+    """Names of layers, of which one is chosen as soon as there is one.
+
+    Signals
+    -------
+    chosen
+        The name that is chosen now, empty where there is none: by the user, or
+        because the list of names has changed.
+    """
+
+    chosen = Signal(str)
+
+    def __init__(self, nothing: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setPlaceholderText(nothing)
+        # Long names shall not widen the dock.
+        self.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self.setMinimumContentsLength(8)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.currentTextChanged.connect(self.chosen)
+
+    @property
+    def names(self) -> list[str]:
+        """All names."""
+        return [self.itemText(index) for index in range(self.count())]
+
+    def set_names(self, names: Sequence[str]) -> None:
+        """Offer other names; *chosen* is sent only if another one is chosen then."""
+        before = self.currentText()
+        kept = _kept(self.names, names, before)
+        with QSignalBlocker(self):
+            self.clear()
+            self.addItems(list(names))
+            self.setCurrentIndex(kept)
+        if self.currentText() != before:
+            self.chosen.emit(self.currentText())
+
+    def choose(self, name: str) -> None:
+        """Choose a name, without a signal; a name that is not there is left alone."""
+        index = self.findText(name)
+        if index >= 0:
+            with QSignalBlocker(self):
+                self.setCurrentIndex(index)
+
+
+def _kept(before: Sequence[str], after: Sequence[str], name: str) -> int:
+    """Return where the choice is now: by name, or by place if it was renamed."""
+    if name in after:
+        return list(after).index(name)
+    if name in before and len(before) == len(after):
+        place = list(before).index(name)
+        if after[place] not in before:
+            return place
+    return 0 if after else -1

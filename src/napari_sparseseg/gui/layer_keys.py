@@ -1,0 +1,7 @@
+"""Keys under which layers carry what belongs to them in their ``metadata``."""
+
+#: The class table, as of ``ClassTable.to_json``.
+CLASSES_KEY = "sparseseg_classes"
+
+#: The name of the image that a layer shows the prediction of.
+PREDICTION_KEY = "sparseseg_prediction_of"

@@ -1,0 +1,86 @@
+"""The log file that error messages name. Nothing in it tells of a patient."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import tempfile
+import traceback
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_log_path
+from psygnal import EmitLoopError
+
+ROOT = logging.getLogger("napari_sparseseg")
+
+#: The log starts anew beyond this many bytes; one older file is kept.
+LONGEST = 2**20
+
+
+class WordlessFormatter(logging.Formatter):
+    """Writes where an error was raised, and its type, but not its words.
+
+    These may name files and layers, and so a patient.
+    """
+
+    def formatException(self, ei: Any) -> str:
+        """Return the lines of the program that led to an error, and its type."""
+        error = cause_of(ei[1])
+        frames = traceback.format_tb(error.__traceback__)
+        return f"{''.join(frames)}{type(error).__name__}"
+
+
+def log_folder() -> Path:
+    """Return the folder of this project's logs, made where it is missing.
+
+    Where the user's own folders cannot be written it is one of temporary files.
+    """
+    own = user_log_path("napari-sparseseg", appauthor=False)
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return _temporary_folder()
+    return own if os.access(own, os.W_OK) else _temporary_folder()
+
+
+def log_file() -> Path:
+    """Return the log of the window."""
+    return log_folder() / "window.log"
+
+
+def start_log() -> None:
+    """Let the log be written, once a process; where it cannot be, go on without."""
+    if any(isinstance(each, RotatingFileHandler) for each in ROOT.handlers):
+        return
+    try:
+        handler = RotatingFileHandler(
+            log_file(), maxBytes=LONGEST, backupCount=1, encoding="utf-8"
+        )
+    except OSError:
+        return
+    handler.setFormatter(WordlessFormatter("%(asctime)s %(levelname)s %(message)s"))
+    ROOT.addHandler(handler)
+    ROOT.setLevel(logging.INFO)
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """Return the error that was raised in a slot of psygnal, however deep."""
+    while isinstance(error, EmitLoopError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def without_words(trace: str) -> str:
+    """Return the text of a traceback without what the error says."""
+    return "\n".join(
+        line if line.startswith(" ") else line.partition(":")[0]
+        for line in trace.splitlines()
+    )
+
+
+@functools.cache
+def _temporary_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="napari-sparseseg-log-"))

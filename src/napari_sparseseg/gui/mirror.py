@@ -1,0 +1,352 @@
+"""A copy on disk of each label layer: a journal for the user, input for the engine.
+
+The layers keep their own arrays. Each plane that was ever annotated has a ``.npy`` file
+that is compared with the layer and given those rows that differ. Files are read through
+memory maps, but written through plain writes: where the disk is full these raise an
+error, while a store to mapped memory would end the process.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
+
+import numpy as np
+from numpy.lib import format as npy
+
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.annotations.strokes import narrow_labels
+from napari_sparseseg.errors import OutputError
+from napari_sparseseg.gui.planes import (
+    PlaneKey,
+    all_planes,
+    level_shape,
+    placement,
+    read_label_plane,
+)
+from napari_sparseseg.gui.session_folder import (
+    LayerRecord,
+    has_labels,
+    plane_path,
+    release,
+    remove,
+    take,
+    write_manifest,
+)
+from napari_sparseseg.io.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari.layers import Labels
+    from numpy.typing import NDArray
+
+    from napari_sparseseg.engine.messages import Region
+
+# Rows compared at once: their difference then stays in the cache of the processor.
+_BLOCK_BYTES = 2**18
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneChange:
+    """A plane whose file was brought up to date.
+
+    Attributes
+    ----------
+    plane
+        Which plane.
+    region
+        (y0, x0, y1, x1) of the smallest rectangle around what changed.
+    path
+        File of (y, x) uint8 or uint16.
+    """
+
+    plane: PlaneKey
+    region: Region
+    path: Path
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What is known about a layer.
+
+    Changes stay in here until they are told: an error in a later plane does not hide
+    them.
+    """
+
+    record: LayerRecord
+    planes: set[PlaneKey] = field(default_factory=set)
+    changes: list[PlaneChange] = field(default_factory=list)
+    data: ref[Any] | None = None
+
+
+class Mirror:
+    """Copies of label layers in a session folder.
+
+    Parameters
+    ----------
+    folder
+        Of the session; made here.
+    classes
+        Their class table.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be made, is in use, or holds a session already.
+    """
+
+    def __init__(self, folder: Path, classes: ClassTable | None = None) -> None:
+        take(folder)
+        self.folder = folder
+        self._classes = classes or ClassTable()
+        self._entries: WeakKeyDictionary[Labels, _Entry] = WeakKeyDictionary()
+        self._records: dict[str, LayerRecord] = {}
+        self._numbers = itertools.count(1)
+
+    def use_classes(self, classes: ClassTable) -> None:
+        """Keep this class table from now on.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        if classes != self._classes:
+            write_manifest(self.folder, list(self._records.values()), classes)
+            self._classes = classes
+
+    def update(
+        self, layer: Labels, image: str = "", shown: PlaneKey | None = None
+    ) -> tuple[PlaneChange, ...]:
+        """Bring the files of a layer up to date.
+
+        Parameters
+        ----------
+        layer
+            A label layer of one resolution. Where its shape is another one than
+            before, the old files are kept apart.
+        image
+            Name of its image layer.
+        shown
+            The plane on the canvas. Then only this one and those annotated before are
+            compared, which is what painting, undo and redo can change; all planes are
+            where the layer has a new array, or the brush reaches several planes. None:
+            all planes.
+
+        Returns
+        -------
+        tuple of PlaneChange
+            What has changed since the last call; the planes in order.
+
+        Raises
+        ------
+        LayerError
+            If the layer is multiscale or cannot be read.
+        LabelError
+            If it has values that are no class values.
+        OutputError
+            If a file cannot be written. The layer is as it was, and the next call
+            tries again.
+        """
+        entry = self._entry_of(layer, image)
+        for plane in self._planes_to_compare(entry, layer, shown):
+            pixels = read_label_plane(layer, plane)
+            region = self._copy(entry, plane, pixels)
+            if region is not None:
+                path = plane_path(self._place(entry), plane)
+                entry.changes.append(PlaneChange(plane, region, path))
+        entry.data = _weak(layer.data)
+        changes, entry.changes = tuple(entry.changes), []
+        return changes
+
+    def annotated(self, layer: Labels) -> dict[PlaneKey, Path]:
+        """Give the files of all planes of a layer that ever had a label, in order."""
+        entry = self._entries.get(layer)
+        if entry is None:
+            return {}
+        place = self._place(entry)
+        return {plane: plane_path(place, plane) for plane in sorted(entry.planes)}
+
+    def forget(self, layer: Labels) -> None:
+        """Stop to follow a layer that was deleted; its files are kept.
+
+        Raises
+        ------
+        OutputError
+            If that cannot be noted.
+        """
+        entry = self._entries.pop(layer, None)
+        if entry is not None:
+            self._note(replace(entry.record, present=False))
+
+    def close(self, keep: bool = True) -> None:
+        """End cleanly: the folder is not offered for restoring.
+
+        Parameters
+        ----------
+        keep
+            Whether labels are kept; a folder without any is deleted anyway.
+
+        Raises
+        ------
+        OutputError
+            If the folder cannot be marked as closed.
+        """
+        if keep and has_labels(self.folder):
+            release(self.folder)
+        else:
+            remove(self.folder)
+
+    def _entry_of(self, layer: Labels, image: str) -> _Entry:
+        """Give what is known about a layer, and note what is new."""
+        entry = self._entries.get(layer)
+        if entry is not None and entry.record.shape != level_shape(layer):
+            self.forget(layer)
+            entry = None
+        folder = entry.record.folder if entry else f"labels-{next(self._numbers)}"
+        record = _record_of(layer, image, folder)
+        if entry is None:
+            entry = _Entry(record)
+        if self._records.get(folder) != record:
+            # Before the first plane, so that no plane is left without its layer.
+            self._note(record)
+        entry.record = record
+        self._entries[layer] = entry
+        return entry
+
+    @staticmethod
+    def _planes_to_compare(
+        entry: _Entry, layer: Labels, shown: PlaneKey | None
+    ) -> list[PlaneKey]:
+        same_array = entry.data is not None and entry.data() is layer.data
+        if shown is None or not same_array or layer.n_edit_dimensions > 2:
+            return all_planes(layer)
+        return sorted(entry.planes | {shown})
+
+    def _copy(
+        self, entry: _Entry, plane: PlaneKey, pixels: NDArray[Any]
+    ) -> Region | None:
+        """Write what differs in a plane and give the rectangle around it, if any."""
+        path = plane_path(self._place(entry), plane)
+        stored = _stored(path, pixels.shape) if plane in entry.planes else None
+        region = _difference(pixels, stored)
+        if region is None:
+            return None
+        y0, _, y1, _ = region
+        rows = narrow_labels(pixels[y0:y1], f"label layer '{entry.record.name}'")
+        try:
+            if stored is None or not np.can_cast(rows.dtype, stored.dtype):
+                # Windows replaces no file that is mapped.
+                old, stored = None if stored is None else np.array(stored), None
+                _create(path, pixels.shape, rows.dtype, old)
+                entry.planes.add(plane)
+            _write_rows(path, y0, rows)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        except OutputError as error:
+            if isinstance(error.__cause__, OSError):
+                raise _cannot_write(path, error.__cause__) from error
+            raise
+        return region
+
+    def _place(self, entry: _Entry) -> Path:
+        return self.folder / entry.record.folder
+
+    def _note(self, record: LayerRecord) -> None:
+        """Keep a record here once it is in the manifest."""
+        records = {**self._records, record.folder: record}
+        write_manifest(self.folder, list(records.values()), self._classes)
+        self._records = records
+
+
+def _record_of(layer: Labels, image: str, folder: str) -> LayerRecord:
+    placed = {
+        key: value.tolist() if isinstance(value, np.ndarray) else list(map(str, value))
+        for key, value in placement(layer).items()
+    }
+    shape = level_shape(layer)
+    dtype = np.dtype(layer.dtype).name
+    return LayerRecord(folder, layer.name, image, shape, dtype, placed)
+
+
+def _weak(data: Any) -> ref[Any] | None:
+    """Refer to an array without keeping it; None where its type does not allow it."""
+    try:
+        return ref(data)
+    except TypeError:
+        return None
+
+
+def _difference(pixels: NDArray[Any], stored: NDArray[Any] | None) -> Region | None:
+    """Give the smallest rectangle around pixels that differ; from 0 without a file."""
+    height, width = pixels.shape
+    step = max(1, _BLOCK_BYTES // max(1, width * pixels.itemsize))
+    columns = np.zeros(width, bool)
+    y0, y1 = height, 0
+    for top in range(0, height, step):
+        block = pixels[top : top + step]
+        different = block != (0 if stored is None else stored[top : top + step])
+        if not different.any():
+            continue
+        rows = np.flatnonzero(different.any(axis=1))
+        y0, y1 = min(y0, top + int(rows[0])), top + int(rows[-1]) + 1
+        columns |= different.any(axis=0)
+    if y1 == 0:
+        return None
+    x = np.flatnonzero(columns)
+    return (y0, int(x[0]), y1, int(x[-1]) + 1)
+
+
+def _stored(path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:
+    """Map the file of a plane, None where it is gone or damaged."""
+    try:
+        stored: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return stored if stored.shape == shape and stored.dtype.kind == "u" else None
+
+
+def _create(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    old: NDArray[Any] | None,
+) -> None:
+    """Put a file of a new type in place of the old one, or one of zeros."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(temporary: Path) -> None:
+        if old is not None:
+            np.save(temporary, old.astype(dtype))
+            return
+        with temporary.open("wb") as file:
+            npy.write_array_header_1_0(file, _header(shape, dtype))
+            # A hole, where the file system has such: it costs neither time nor space.
+            file.truncate(file.tell() + int(np.prod(shape)) * dtype.itemsize)
+
+    write_atomically(path, write)
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
+    return {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+
+
+def _write_rows(path: Path, first: int, rows: NDArray[Any]) -> None:
+    """Write rows in the number type that the file has."""
+    with path.open("r+b") as file:
+        npy.read_magic(file)
+        (_, width), _, dtype = npy.read_array_header_1_0(file)
+        file.seek(file.tell() + first * width * dtype.itemsize)
+        file.write(np.ascontiguousarray(rows, dtype).data)
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error) or type(error).__name__
+    return OutputError(
+        f"The strokes cannot be copied to {path} ({reason}); they are still in their "
+        "layer, so save it, and free some space or choose another folder.",
+        path=str(path),
+    )

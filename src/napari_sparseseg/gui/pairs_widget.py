@@ -1,0 +1,164 @@
+"""Which image and labels are worked on, and which ones the training learns from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QItemSelectionModel, Signal
+from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QTableView, QVBoxLayout, QWidget
+
+from napari_sparseseg.gui.layer_combo import LayerCombo
+from napari_sparseseg.gui.pairs_model import IMAGE, LABELS, PairsModel
+from napari_sparseseg.gui.parts import (
+    WARNING,
+    WheelGuard,
+    allow,
+    fit_height,
+    lay_out_table,
+    listen,
+    note,
+    push_button,
+    say,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sparseseg.gui.state import State
+
+_NEW = "Make an empty Labels layer that fits the image, to paint strokes into"
+_ADD = "Let the training learn from this image and these labels, too"
+_REMOVE = "Take the picked image out of the training; no layer is deleted"
+#: Fewest and most rows that are seen without scrolling.
+ROWS_SEEN = (1, 5)
+_NO_IMAGE = "Open an image first."
+
+
+class PairsWidget(QWidget):
+    """Two combos that follow the layer list, and the list of the training.
+
+    Signals
+    -------
+    image_chosen, labels_chosen
+        Name of the layer that is worked on now, empty where there is none.
+    new_labels_pressed
+        A new Labels layer is wished for, to fit the chosen image.
+    pair_added
+        (image, labels) to learn from.
+    pair_removed
+        Its place in ``state.pairs``.
+    pair_ticked
+        (place in ``state.pairs``, whether the training shall learn from it).
+    """
+
+    image_chosen = Signal(str)
+    labels_chosen = Signal(str)
+    new_labels_pressed = Signal()
+    pair_added = Signal(str, str)
+    pair_removed = Signal(int)
+    pair_ticked = Signal(int, bool)
+
+    def __init__(self, state: State, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._state = state
+        self.images = LayerCombo("no image is open")
+        self.images.setToolTip("Image that is painted and predicted")
+        self.labels = LayerCombo("no labels yet")
+        self.labels.setToolTip("Labels layer that your strokes are in")
+        self.new_button = push_button("New labels", _NEW, self.new_labels_pressed.emit)
+        self.model = PairsModel(state, self)
+        self.table = QTableView()
+        self.table.setModel(self.model)
+        lay_out_table(self.table, IMAGE, LABELS)
+        self.rows = QItemSelectionModel(self.model, self)
+        self.table.setSelectionModel(self.rows)
+        self.add_button = push_button("Add pair", _ADD, self._add)
+        self.remove_button = push_button("Remove", _REMOVE, self._remove)
+        self.problem = note()
+        self._lay_out()
+
+        self.images.chosen.connect(self.image_chosen)
+        self.labels.chosen.connect(self.labels_chosen)
+        self.images.currentTextChanged.connect(self._show)
+        self.labels.currentTextChanged.connect(self._show)
+        self.model.ticked.connect(self.pair_ticked)
+        self.rows.currentRowChanged.connect(self._show)
+        listen(self, state.events.pairs, self._show)
+        self._show()
+
+    @property
+    def image(self) -> str:
+        """Name of the chosen image layer, empty where there is none."""
+        return self.images.currentText()
+
+    @property
+    def labels_name(self) -> str:
+        """Name of the chosen Labels layer, empty where there is none."""
+        return self.labels.currentText()
+
+    def set_layers(self, images: Sequence[str], labels: Sequence[str]) -> None:
+        """Offer the layers of the viewer.
+
+        What was chosen stays, also under a new name. Where nothing was chosen, or it
+        is gone, the first one is, and a signal says so.
+        """
+        self.images.set_names(images)
+        self.labels.set_names(labels)
+        self._show()
+
+    def choose(self, image: str, labels: str) -> None:
+        """Choose layers by name, without a signal."""
+        self.images.choose(image)
+        self.labels.choose(labels)
+        self._show()
+
+    def _lay_out(self) -> None:
+        guard = WheelGuard(self)
+        guard.watch(self.images, self.labels)
+        with_button = QHBoxLayout()
+        with_button.addWidget(self.labels)
+        with_button.addWidget(self.new_button)
+        form = QFormLayout()
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Image", self.images)
+        form.addRow("Labels", with_button)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.add_button)
+        buttons.addWidget(self.remove_button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(form)
+        layout.addWidget(self.table)
+        layout.addWidget(self.problem)
+        layout.addLayout(buttons)
+
+    def _show(self) -> None:
+        allow(self.new_button, _NEW, unless="" if self.image else _NO_IMAGE)
+        allow(self.add_button, _ADD, unless=self._why_not_add())
+        picked = self.rows.currentIndex().isValid()
+        allow(
+            self.remove_button,
+            _REMOVE,
+            unless="" if picked else "Pick an image in the list first.",
+        )
+        fewest, most = ROWS_SEEN
+        fit_height(self.table, min(max(len(self._state.pairs), fewest), most))
+        problems = [pair for pair in self._state.pairs if pair.problem]
+        words = [f"{pair.image}: {pair.problem}" for pair in problems[:1]]
+        say(self.problem, "".join(words), WARNING)
+
+    def _why_not_add(self) -> str:
+        if not self.image:
+            return _NO_IMAGE
+        if not self.labels_name:
+            return "Press New labels first."
+        chosen = (self.image, self.labels_name)
+        if chosen in [(pair.image, pair.labels) for pair in self._state.pairs]:
+            return "This image with these labels is in the list already."
+        return ""
+
+    def _add(self) -> None:
+        self.pair_added.emit(self.image, self.labels_name)
+
+    def _remove(self) -> None:
+        self.pair_removed.emit(self.rows.currentIndex().row())

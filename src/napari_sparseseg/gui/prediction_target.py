@@ -1,0 +1,237 @@
+"""Where predictions come from and go to: planes of image layers and their files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sparseseg.errors import LayerError
+from napari_sparseseg.gui.notify import telling
+from napari_sparseseg.gui.plane_files import PlaneFiles, cut
+from napari_sparseseg.gui.planes import (
+    PlaneKey,
+    level_shape,
+    n_levels,
+    shown_plane,
+    um_per_px,
+    visible_region,
+)
+from napari_sparseseg.gui.prediction_layer import PredictionLayer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels
+    from numpy.typing import NDArray
+
+    from napari_sparseseg.annotations.classes import ClassTable
+    from napari_sparseseg.engine.messages import Region
+    from napari_sparseseg.gui.state import State
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionTarget:
+    """One plane of an image, as it is predicted.
+
+    Attributes
+    ----------
+    layer
+        Shows the prediction.
+    plane
+        Which plane.
+    files
+        Through which pixels and predictions go.
+    dtype
+        Of the predicted labels.
+    confidence
+        Whether the confidence is wanted too.
+    """
+
+    layer: PredictionLayer
+    plane: PlaneKey
+    files: PlaneFiles
+    dtype: type[np.uint8 | np.uint16]
+    confidence: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the plane, in pixels of the level."""
+        height, width = level_shape(self.layer.image, self.layer.level)[-2:]
+        return height, width
+
+    @property
+    def um_per_px(self) -> float | None:
+        """Pixel size of the level in micrometres, None when unknown."""
+        return um_per_px(self.layer.image, self.layer.level)
+
+    def view(self) -> Region | None:
+        """Return what is seen of the plane, in pixels of the level."""
+        return visible_region(self.layer.image, self.shape)
+
+    def pixels_file(self) -> Path:
+        """Return the file of the plane's pixels."""
+        return self.files.pixels(self.layer.image, self.plane, self.layer.level)
+
+    def labels_file(self) -> Path:
+        """Return the file that the labels are written to."""
+        return self._output(self.dtype)
+
+    def confidence_file(self) -> Path | None:
+        """Return the file that the confidence is written to, None if not wanted."""
+        return self._output(np.float32) if self.confidence else None
+
+    def mark_stale(self) -> None:
+        """Note that what is shown is not of the model of now."""
+        self.layer.mark_stale()
+
+    def look(self) -> None:
+        """Tell the layer what is seen of it."""
+        self.layer.look_at(self.plane, self.view())
+
+    def is_same_plane(self, other: PredictionTarget) -> bool:
+        """Tell whether both are the same plane of the same layer."""
+        return (self.layer, self.plane) == (other.layer, other.plane)
+
+    def is_fresh(self) -> bool:
+        """Tell whether all that is seen is of the model of now."""
+        return self.layer.stale_share(self.plane, self.view()) == 0
+
+    def show(self, region: Region) -> None:
+        """Bring a region from the files into the layers."""
+        self.look()
+        self.layer.write(region, self.plane, cut(self.labels_file(), region))
+        confidence = self.confidence_file()
+        if confidence is not None:
+            self.layer.write_confidence(region, self.plane, cut(confidence, region))
+
+    def _output(self, dtype: Any) -> Path:
+        return self.files.output(self.layer.image, self.plane, self.layer.level, dtype)
+
+
+class PredictionTargets:
+    """The prediction layers, one for each image.
+
+    Parameters
+    ----------
+    viewer
+        That shows them.
+    files
+        Through which planes go.
+    state
+        Classes, opacity, visibility; told when the user changes these in the layer.
+    """
+
+    def __init__(self, viewer: ViewerModel, files: PlaneFiles, state: State) -> None:
+        self._viewer = viewer
+        self._files = files
+        self._state = state
+        self._classes = state.classes
+        self._layers: list[PredictionLayer] = []
+        self._shapes: dict[PredictionLayer, list[tuple[int, ...]]] = {}
+
+    def find(
+        self, image: Image | None, labels: Labels | None, level: int
+    ) -> PredictionTarget | None:
+        """Return what is to be predicted of an image now, None where nothing is.
+
+        Parameters
+        ----------
+        image, labels
+            The layers that are worked on.
+        level
+            Of a multiscale image.
+        """
+        if image is None or image not in self._viewer.layers:
+            return None
+        plane = shown_plane(self._viewer, image)
+        if plane is None:
+            return None
+        layer = self._layer_of(image, level)
+        layer.lie_under(labels)
+        highest = max(self._classes.values, default=0)
+        return PredictionTarget(
+            layer,
+            plane,
+            self._files,
+            np.uint8 if highest < 256 else np.uint16,
+            self._state.confidence,
+        )
+
+    def use_classes(self, classes: ClassTable) -> None:
+        """Take colours, names and values from this table."""
+        self._classes = classes
+        for layer in self._layers:
+            layer.use_classes(classes)
+
+    def show_or_hide(self) -> None:
+        """Give all layers the opacity and visibility of the state."""
+        for layer in self._layers:
+            layer.opacity = self._state.opacity
+            layer.visible = self._state.visible
+
+    def drop_confidence(self) -> None:
+        """Remove the confidence layers."""
+        for layer in self._layers:
+            layer.drop_confidence()
+
+    def labels_of(self, image: Image | None) -> NDArray[np.integer[Any]]:
+        """Return the prediction of an image: (..., y, x), 0 where there is none yet.
+
+        Raises
+        ------
+        LayerError
+            If nothing of it was predicted.
+        """
+        for layer in self._layers:
+            if layer.image is image and layer.layer is not None:
+                data = layer.layer.data
+                return np.asarray(data[0] if layer.layer.multiscale else data)
+        raise LayerError(
+            "There is no prediction to export; train a model or load one, and let it "
+            "predict the image."
+        )
+
+    def take_new_pixels(self, image: Image) -> None:
+        """Mark the prediction of an image stale; one of another shape is removed."""
+        for layer in [each for each in self._layers if each.image is image]:
+            if self._shapes[layer] == _shapes_of(image):
+                layer.mark_stale()
+            else:
+                self.forget(image)
+
+    def forget(self, image: Image) -> None:
+        """Remove the prediction of an image."""
+        for layer in [each for each in self._layers if each.image is image]:
+            self._layers.remove(layer)
+            del self._shapes[layer]
+            layer.remove()
+
+    def _layer_of(self, image: Image, level: int) -> PredictionLayer:
+        for layer in self._layers:
+            if layer.image is image:
+                if layer.level == level:
+                    return layer
+                self.forget(image)
+                break
+        layer = PredictionLayer(self._viewer.layers, image, self._classes, level)
+        layer.opacity, layer.visible = self._state.opacity, self._state.visible
+        layer.opacity_changed.connect(self._on_opacity)
+        layer.visible_changed.connect(self._on_visible)
+        self._layers.append(layer)
+        self._shapes[layer] = _shapes_of(image)
+        return layer
+
+    @telling()
+    def _on_opacity(self, opacity: float) -> None:
+        self._state.opacity = opacity
+
+    @telling()
+    def _on_visible(self, visible: bool) -> None:
+        self._state.visible = visible
+
+
+def _shapes_of(image: Image) -> list[tuple[int, ...]]:
+    return [level_shape(image, level) for level in range(n_levels(image))]

@@ -1,0 +1,83 @@
+"""After a crash of napari its strokes are offered again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from napari.layers import Labels
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMessageBox
+
+from napari_sparseseg.gui.class_colors import class_colormap
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui.notify import telling
+from napari_sparseseg.gui.session_folder import find_crashed, release, restore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari.components import ViewerModel
+    from qtpy.QtWidgets import QAbstractButton, QWidget
+
+
+def offer_restore(viewer: ViewerModel, parent: QWidget) -> QMessageBox | None:
+    """Ask whether the strokes that a crash left behind shall be opened.
+
+    Returns
+    -------
+    QMessageBox or None
+        The question, which does not block; None where there is nothing to restore.
+    """
+    folders = find_crashed()
+    if not folders:
+        return None
+    newest = folders[0]
+    when = datetime.fromtimestamp(newest.stat().st_mtime).strftime("%d %B, %H:%M")
+    box = QMessageBox(parent)
+    box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    box.setModal(False)
+    box.setWindowTitle("Strokes of before")
+    box.setIcon(QMessageBox.Icon.Question)
+    box.setText(f"napari ended unexpectedly on {when}. Your strokes were kept.")
+    box.setInformativeText("Open them again?")
+    opened = box.addButton("Open", QMessageBox.ButtonRole.AcceptRole)
+    left = box.addButton("Do not ask again", QMessageBox.ButtonRole.DestructiveRole)
+    box.addButton("Later", QMessageBox.ButtonRole.RejectRole)
+
+    def answer(button: QAbstractButton) -> None:
+        with telling():
+            if button is opened:
+                open_session(viewer, newest)
+            if button in (opened, left):
+                release(newest)
+
+    box.buttonClicked.connect(answer)
+    box.show()
+    return box
+
+
+def open_session(viewer: ViewerModel, folder: Path) -> list[Labels]:
+    """Add the label layers of a session to the viewer; its files stay as they are.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be read.
+    """
+    session = restore(folder)
+    layers = [
+        Labels(
+            each.data,
+            name=each.name,
+            colormap=class_colormap(session.classes),
+            metadata={CLASSES_KEY: session.classes.to_json()},
+            opacity=1.0,
+            **each.placement,
+        )
+        for each in session.labels
+        if each.present
+    ]
+    for layer in layers:
+        viewer.add_layer(layer)
+    return layers

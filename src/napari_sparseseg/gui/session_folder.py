@@ -1,0 +1,355 @@
+"""Folders that keep strokes: whose they are, and which ones a crash left behind.
+
+::
+
+    NAME.sparseseg/
+      open.json          who has it open; gone after a clean end
+      manifest.json      names, shapes and places of the label layers, and the classes
+      labels-1/          of the first label layer
+        plane.npy        its only plane; of more: plane-4.npy, plane-0-4.npy, ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import platformdirs
+import psutil
+
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.errors import OutputError, SparseSegError
+from napari_sparseseg.gui.planes import PlaneKey
+from napari_sparseseg.io.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+#: Of the manifest; others are refused.
+VERSION = 1
+
+SUFFIX = ".sparseseg"
+_FORMAT = "labels of napari-sparseseg"
+_OPEN = "open.json"
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """What the manifest says about a label layer.
+
+    Attributes
+    ----------
+    folder
+        Name of its folder.
+    name, image
+        Names of the label layer and of its image layer.
+    shape
+        (..., y, x).
+    dtype
+        Name of its number type.
+    placement
+        Scale, translation and so on, as napari takes them.
+    present
+        False of labels that were deleted or replaced by others of another shape.
+    """
+
+    folder: str
+    name: str
+    image: str
+    shape: tuple[int, ...]
+    dtype: str
+    placement: Mapping[str, Any] = field(default_factory=dict)
+    present: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class RestoredLabels:
+    """Labels of a session, as they were when its folder was last updated.
+
+    Attributes
+    ----------
+    name, image
+        Names of the label layer and of its image layer.
+    data
+        (..., y, x) integers, 0 = not annotated.
+    placement
+        Scale, translation and so on, as napari's layers take them.
+    present
+        False of labels that the user had deleted or replaced.
+    """
+
+    name: str
+    image: str
+    data: NDArray[Any]
+    placement: Mapping[str, Any]
+    present: bool
+
+
+@dataclass(frozen=True)
+class RestoredSession:
+    """All labels of a session and their classes."""
+
+    classes: ClassTable
+    labels: tuple[RestoredLabels, ...]
+
+
+def default_root() -> Path:
+    """Give the folder of sessions under the user's data directory."""
+    place = platformdirs.user_data_path("napari-sparseseg", appauthor=False)
+    return place / "sessions"
+
+
+def new_folder(root: Path | None = None) -> Path:
+    """Name a session folder after the time, which tells nothing about a patient.
+
+    Parameters
+    ----------
+    root
+        Where; None: `default_root`.
+
+    Returns
+    -------
+    Path
+        That does not exist yet.
+    """
+    place = root or default_root()
+    stem = datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    candidate = place / f"{stem}{SUFFIX}"
+    number = 2
+    while candidate.exists():
+        candidate = place / f"{stem}-{number}{SUFFIX}"
+        number += 1
+    return candidate
+
+
+def take(folder: Path) -> None:
+    """Make a folder and mark it as open in this process.
+
+    Raises
+    ------
+    OutputError
+        If it holds a session already, another process has it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / _MANIFEST).exists():
+            raise OutputError(
+                f"{folder} holds the labels of another session; restore them, or "
+                "choose another name.",
+                path=str(folder),
+            )
+        if not is_in_use(folder):
+            (folder / _OPEN).unlink(missing_ok=True)
+        with (folder / _OPEN).open("x", encoding="utf-8") as file:
+            json.dump(_this_process(), file)
+    except FileExistsError as error:
+        raise OutputError(
+            f"{folder} is in use by another napari, or is no folder; choose another "
+            "name.",
+            path=str(folder),
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be made: {error.strerror or error}; choose another "
+            "folder for the labels.",
+            path=str(folder),
+        ) from error
+
+
+def release(folder: Path) -> None:
+    """Take the mark "open" away: the folder is not offered after a crash any more.
+
+    Raises
+    ------
+    OutputError
+        If that is not allowed.
+    """
+    try:
+        (folder / _OPEN).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be closed: {error.strerror or error}; its labels are "
+            "kept and will be offered again.",
+            path=str(folder),
+        ) from error
+
+
+def remove(folder: Path) -> None:
+    """Delete what a session folder holds of ours, and the folder if nothing is left."""
+    for place in folder.glob("labels-*"):
+        shutil.rmtree(place, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (folder / _MANIFEST).unlink(missing_ok=True)
+        (folder / _OPEN).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def is_in_use(folder: Path) -> bool:
+    """Tell whether a process that lives has the folder open.
+
+    What a process on another machine has open counts as in use.
+    """
+    try:
+        owner = json.loads((folder / _OPEN).read_text(encoding="utf-8"))
+        if owner["host"] != platform.node():
+            return True
+        process = psutil.Process(owner["pid"])
+        # The number of a process that has ended is given to others.
+        same = abs(process.create_time() - owner["started"]) < 1
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    except (OSError, ValueError, LookupError, TypeError, psutil.Error):
+        return False
+
+
+def find_crashed(root: Path | None = None) -> list[Path]:
+    """List session folders with labels whose process died without closing them.
+
+    Parameters
+    ----------
+    root
+        The folder to look in; None: `default_root`.
+
+    Returns
+    -------
+    list of Path
+        The newest first.
+    """
+    return sorted(
+        (
+            folder
+            for folder in (root or default_root()).glob(f"*{SUFFIX}")
+            if (folder / _OPEN).exists()
+            and not is_in_use(folder)
+            and has_labels(folder)
+        ),
+        key=lambda folder: (folder / _OPEN).stat().st_mtime,
+        reverse=True,
+    )
+
+
+def has_labels(folder: Path) -> bool:
+    """Tell whether a session folder keeps a plane that was ever annotated."""
+    return any(folder.glob("labels-*/plane*.npy"))
+
+
+def write_manifest(
+    folder: Path, layers: list[LayerRecord], classes: ClassTable
+) -> None:
+    """Write what a session holds, completely or not at all.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    data = {
+        "format": _FORMAT,
+        "version": VERSION,
+        "classes": classes.to_json(),
+        "layers": [
+            {
+                "folder": each.folder,
+                "name": each.name,
+                "image": each.image,
+                "shape": list(each.shape),
+                "dtype": each.dtype,
+                "placement": dict(each.placement),
+                "present": each.present,
+            }
+            for each in layers
+        ],
+    }
+    text = json.dumps(data, indent=1, ensure_ascii=False)
+    write_atomically(folder / _MANIFEST, lambda path: _write_text(path, f"{text}\n"))
+
+
+def restore(folder: Path) -> RestoredSession:
+    """Read the labels of a session; its files stay as they are.
+
+    Parameters
+    ----------
+    folder
+        Of the session, in use or not.
+
+    Returns
+    -------
+    RestoredSession
+        Labels without any annotated plane are all 0.
+
+    Raises
+    ------
+    OutputError
+        If the folder holds no session, or one of another version, or a plane in it
+        is damaged.
+    """
+    try:
+        data = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if data["format"] != _FORMAT or data["version"] != VERSION:
+            raise OutputError(
+                f"{folder} was written as {data['format']!r} of version "
+                f"{data['version']}, but this program reads version {VERSION}; open "
+                "it with the program that made it.",
+                path=str(folder),
+            )
+        classes = ClassTable.from_json(data["classes"])
+        records = [
+            LayerRecord(**{**each, "shape": tuple(each["shape"])})
+            for each in data["layers"]
+        ]
+        labels = tuple(_restored(folder, record) for record in records)
+    except OutputError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, SparseSegError) as error:
+        raise OutputError(
+            f"The labels in {folder} cannot be restored ({str(error).rstrip('.')}); "
+            "each plane is a NumPy file of its own in there and can be opened so.",
+            path=str(folder),
+        ) from error
+    return RestoredSession(classes, labels)
+
+
+def plane_path(folder: Path, plane: PlaneKey) -> Path:
+    """Name the file of a plane in the folder of its layer."""
+    return folder / f"{'-'.join(['plane', *map(str, plane.index)])}.npy"
+
+
+def planes_in(folder: Path) -> list[PlaneKey]:
+    """List the planes that have a file in the folder of their layer, in order."""
+    return sorted(
+        PlaneKey(tuple(int(number) for number in path.stem.split("-")[1:]))
+        for path in folder.glob("plane*.npy")
+    )
+
+
+def _restored(folder: Path, record: LayerRecord) -> RestoredLabels:
+    data = np.zeros(record.shape, record.dtype)
+    place = folder / record.folder
+    for plane in planes_in(place):
+        data[plane.index] = np.load(plane_path(place, plane), allow_pickle=False)
+    return RestoredLabels(
+        record.name, record.image, data, record.placement, record.present
+    )
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _this_process() -> dict[str, Any]:
+    process = psutil.Process()
+    return {
+        "pid": os.getpid(),
+        "started": process.create_time(),
+        "host": platform.node(),
+    }

@@ -1,0 +1,218 @@
+"""The settings of a training that seldom need a change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QSpinBox,
+    QWidget,
+)
+
+from napari_sparseseg.gui.parts import WheelGuard, allow, listen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sparseseg.gui.state import State
+
+AUTOMATIC = "automatic"
+#: Centre of the window that is offered first, and its width: soft tissue in HU.
+SOFT_TISSUE = (40.0, 400.0)
+PRESETS = {
+    "auto": AUTOMATIC,
+    "light": "light, for a CPU",
+    "paper": "large, for a GPU",
+}
+WIDTH_FIRST = "Set the width of the window first."
+TOOLTIPS = {
+    "preset": "Size of the network; automatic takes the large one where there is a "
+    "graphics processor",
+    "scale": "How finely the network looks: working pixels per image pixel. 0.25 sees "
+    "a quarter of the detail, is fast and sees far. Automatic tries two and keeps the "
+    "one that does better on held-out strokes",
+    "width": "Grey images and CT: width of the range of intensities that is "
+    "looked at (400 HU for soft tissue). Automatic takes it from the images",
+    "centre": "Grey images and CT: centre of that range (40 HU for soft tissue)",
+    "patch": "Side of the pieces that the network learns from, in working pixels",
+    "device": "What computes; automatic takes the fastest there is",
+    "seed": "Start of all random draws; the same number gives the same training",
+    "head_start": "A quick model of colour and texture predicts within seconds, until "
+    "the network does better",
+}
+
+
+class SettingsForm(QWidget):
+    """Shows ``state.settings`` but for the balancing.
+
+    Signals
+    -------
+    changed
+        The TrainingSettings wished for.
+    """
+
+    changed = Signal(object)
+
+    def __init__(self, state: State, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._state = state
+        self._locked = ""
+        self.preset = QComboBox()
+        for preset, words in PRESETS.items():
+            self.preset.addItem(words, preset)
+        self.scale = _decimal(0, 4, step=0.25, decimals=3, automatic=True)
+        self.window_width = _decimal(0, 1e6, step=50, decimals=1, automatic=True)
+        self.window_centre = _decimal(-1e6, 1e6, step=10, decimals=1)
+        self.patch = _whole(0, 1024, step=32, automatic=True)
+        self.device = QComboBox()
+        self.seed = _whole(0, 2**31 - 1, step=1)
+        self.head_start = QCheckBox("Quick start")
+        self._lay_out()
+        self.set_devices([], [])
+
+        self.preset.currentIndexChanged.connect(self._on_preset)
+        self.scale.valueChanged.connect(self._on_scale)
+        self.window_width.valueChanged.connect(self._on_width)
+        self.window_centre.valueChanged.connect(self._on_centre)
+        self.patch.valueChanged.connect(self._on_patch)
+        self.device.currentIndexChanged.connect(self._on_device)
+        self.seed.valueChanged.connect(self._on_seed)
+        self.head_start.toggled.connect(self._on_head_start)
+        listen(self, state.events.settings, self._show)
+        self._show()
+
+    def set_devices(self, devices: Sequence[str], names: Sequence[str]) -> None:
+        """Offer what can compute, besides ``auto``.
+
+        Parameters
+        ----------
+        devices
+            As in the settings: ``"cpu"``, ``"cuda"``, ...
+        names
+            What they are, in words.
+        """
+        with QSignalBlocker(self.device):
+            self.device.clear()
+            self.device.addItem(AUTOMATIC, "auto")
+            for device, name in zip(devices, names, strict=True):
+                self.device.addItem(name, device)
+        self._show()
+
+    def lock(self, reason: str) -> None:
+        """Disable all settings for a reason; enable them where it is empty."""
+        self._locked = reason
+        for name, (_, widget) in self._rows.items():
+            allow(widget, TOOLTIPS[name], unless=reason)
+        if not reason and self._state.settings.window is None:
+            allow(self.window_centre, TOOLTIPS["centre"], unless=WIDTH_FIRST)
+
+    def _lay_out(self) -> None:
+        self._rows: dict[str, tuple[str, QWidget]] = {
+            "preset": ("Network", self.preset),
+            "scale": ("Working resolution", self.scale),
+            "width": ("Window width", self.window_width),
+            "centre": ("Window centre", self.window_centre),
+            "patch": ("Patch size", self.patch),
+            "device": ("Compute on", self.device),
+            "seed": ("Random seed", self.seed),
+            "head_start": ("", self.head_start),
+        }
+        guard = WheelGuard(self)
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for words, widget in self._rows.values():
+            guard.watch(widget)
+            form.addRow(words, widget)
+
+    def _show(self) -> None:
+        settings = self._state.settings
+        centre, width = settings.window or (SOFT_TISSUE[0], 0.0)
+        automatic = settings.scale == "auto"
+        _write(self.scale, 0.0 if automatic else float(settings.scale))
+        _write(self.window_width, width)
+        _write(self.window_centre, centre)
+        _write(self.patch, settings.patch_px or 0)
+        _write(self.seed, settings.seed)
+        with QSignalBlocker(self.preset), QSignalBlocker(self.head_start):
+            self.preset.setCurrentIndex(self.preset.findData(settings.preset))
+            self.head_start.setChecked(settings.head_start)
+        self._show_device(settings.device)
+        self.lock(self._locked)
+
+    def _show_device(self, device: str) -> None:
+        with QSignalBlocker(self.device):
+            if self.device.findData(device) < 0:
+                # Remembered from another machine, or not yet told by the engine.
+                self.device.addItem(device, device)
+            self.device.setCurrentIndex(self.device.findData(device))
+
+    def _wish(self, **changed: Any) -> None:
+        """Ask for other settings; the views show what the state has then."""
+        self.changed.emit(replace(self._state.settings, **changed))
+        self._show()
+
+    def _on_preset(self) -> None:
+        self._wish(preset=self.preset.currentData())
+
+    def _on_scale(self, scale: float) -> None:
+        self._wish(scale=scale or "auto")
+
+    def _on_width(self, width: float) -> None:
+        if (
+            self._state.settings.window is None
+            and width == self.window_width.singleStep()
+        ):
+            # One step up from "automatic" offers a window that is of use.
+            width = SOFT_TISSUE[1]
+        self._wish(window=(self.window_centre.value(), width) if width else None)
+
+    def _on_centre(self, centre: float) -> None:
+        self._wish(window=(centre, self.window_width.value()))
+
+    def _on_patch(self, patch: int) -> None:
+        self._wish(patch_px=patch or None)
+
+    def _on_device(self) -> None:
+        self._wish(device=self.device.currentData())
+
+    def _on_seed(self, seed: int) -> None:
+        self._wish(seed=seed)
+
+    def _on_head_start(self, wanted: bool) -> None:
+        self._wish(head_start=wanted)
+
+
+def _decimal(
+    low: float, high: float, *, step: float, decimals: int, automatic: bool = False
+) -> QDoubleSpinBox:
+    box = QDoubleSpinBox()
+    box.setDecimals(decimals)
+    box.setRange(low, high)
+    box.setSingleStep(step)
+    box.setKeyboardTracking(False)
+    box.setSpecialValueText(AUTOMATIC if automatic else "")
+    return box
+
+
+def _whole(low: int, high: int, *, step: int, automatic: bool = False) -> QSpinBox:
+    box = QSpinBox()
+    box.setRange(low, high)
+    box.setSingleStep(step)
+    box.setKeyboardTracking(False)
+    box.setSpecialValueText(AUTOMATIC if automatic else "")
+    return box
+
+
+def _write(box: QSpinBox | QDoubleSpinBox, value: float) -> None:
+    with QSignalBlocker(box):
+        if isinstance(box, QSpinBox):
+            box.setValue(int(value))
+        else:
+            box.setValue(value)

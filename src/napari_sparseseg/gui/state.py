@@ -1,0 +1,123 @@
+"""What is true at the moment; widgets show it, and only the controller changes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from psygnal import SignalGroupDescriptor
+
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.engine.messages import Phase, Shown, TrainingSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Live = Literal["off", "once", "live"]
+EngineState = Literal["starting", "ready", "broken"]
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """An image layer and its label layer, as they stand in the list of the training.
+
+    Attributes
+    ----------
+    image, labels
+        Names of the layers.
+    ticked
+        Whether the training learns from it.
+    strokes
+        Number of strokes in it.
+    problem
+        Why it cannot be used, in one sentence; empty where it can.
+    """
+
+    image: str
+    labels: str
+    ticked: bool = True
+    strokes: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """Dice on held-out strokes after some steps, by class value."""
+
+    step: int
+    overall: float
+    dice: Mapping[int, float]
+
+
+@dataclass(eq=False)
+class State:
+    """All that the dock shows. Assigning an attribute emits the event of its name.
+
+    Attributes
+    ----------
+    classes
+        The class table.
+    selected
+        Value of the class that is painted, 0 where there is none.
+    counts
+        (pixels, strokes) of each annotated class value, over the ticked images.
+    pairs
+        Images and label layers, in order.
+    settings
+        What is asked of a training.
+    engine
+        Whether the engine process stands.
+    phase
+        Of the training.
+    device
+        What the engine computes on, in words.
+    devices
+        (name, words) of those that can be chosen, the best first.
+    step
+        Mini-batches learned.
+    losses
+        (step, loss) pairs.
+    curve
+        Scores on held-out strokes, in order of steps.
+    shown, reason
+        Which of head and network predicts, and why.
+    live
+        When predictions are made.
+    progress
+        Share of the running prediction that is done; None when none runs.
+    visible, opacity
+        Of the prediction layer.
+    confidence
+        Whether a confidence layer is kept too.
+    unsaved
+        Whether something was learned since the model was last saved.
+    cannot_train
+        Why Train is disabled, in one sentence; empty where it is not.
+    status
+        What goes on, in plain words.
+    """
+
+    events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
+
+    classes: ClassTable = field(default_factory=ClassTable)
+    selected: int = 0
+    counts: dict[int, tuple[int, int]] = field(default_factory=dict)
+    pairs: tuple[PairRow, ...] = ()
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
+    engine: EngineState = "starting"
+    phase: Phase = "idle"
+    device: str = ""
+    devices: tuple[tuple[str, str], ...] = ()
+    step: int = 0
+    losses: tuple[tuple[int, float], ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
+    shown: Shown = "head"
+    reason: str = ""
+    live: Live = "live"
+    progress: float | None = None
+    visible: bool = True
+    opacity: float = 0.5
+    confidence: bool = False
+    unsaved: bool = False
+    cannot_train: str = ""
+    status: str = ""

@@ -1,0 +1,121 @@
+"""Starts trainings, and decides whether and how one goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_sparseseg.engine.messages import Start
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_sparseseg.annotations.classes import ClassTable
+    from napari_sparseseg.engine.messages import TrainingSettings
+    from napari_sparseseg.gui.state import State
+
+#: Settings with which a training can go on from an earlier one's checkpoint.
+LASTING = ("preset", "scale", "window", "head_start")
+
+#: A training during which the engine ended so often in a row is not taken up again.
+MOST_DEATHS = 3
+
+
+class TrainingRun:
+    """The training of now, or the last one.
+
+    Parameters
+    ----------
+    state
+        Its phase, steps and curves are set here.
+    send
+        Takes a request to the engine.
+    checkpoint
+        File in which the engine keeps the state of the training.
+    """
+
+    def __init__(
+        self, state: State, send: Callable[[object], None], checkpoint: Path
+    ) -> None:
+        self.checkpoint = checkpoint
+        self._state = state
+        self._send = send
+        self._settings: TrainingSettings | None = None
+        self._classes = state.classes
+        self._resumes = False
+        self._interrupted = False
+        self._deaths = 0
+
+    def why_anew(self) -> str:
+        """Tell why nothing can be learned on; empty where it can, or is the first."""
+        before, now = self._settings, self._state.settings
+        if before is None or self._state.step == 0:
+            return ""
+        if any(getattr(before, name) != getattr(now, name) for name in LASTING):
+            return "The network or its resolution is another one"
+        if _known_by(self._classes) != _known_by(self._state.classes):
+            return "The classes are others"
+        return ""
+
+    def begin(self) -> None:
+        """Start, as the user wishes; go on where something fitting was learned."""
+        self._deaths = 0
+        self.start(resume=self._state.step > 0 and not self.why_anew())
+
+    def start(self, *, resume: bool) -> None:
+        """Start, or go on from the checkpoint."""
+        if not resume:
+            self._state.losses, self._state.curve = (), ()
+        self._settings, self._classes = self._state.settings, self._state.classes
+        self._resumes = resume
+        self._interrupted = False
+        # Not when the engine says so: Train may be pressed again before, and strokes
+        # that are painted meanwhile must be sent.
+        self._state.phase = "preparing"
+        self._state.status = "Preparing the training …"
+        self._send(
+            Start(
+                settings=self._settings,
+                checkpoint=str(self.checkpoint),
+                resume=resume,
+            )
+        )
+
+    def use_classes(self, classes: ClassTable) -> None:
+        """Note classes that a training has taken over."""
+        if self._state.phase != "idle":
+            self._classes = classes
+
+    def succeeds(self) -> None:
+        """Note that it gets somewhere."""
+        self._deaths = 0
+
+    def ends_with_engine(self) -> str:
+        """Note that the engine is gone; say what becomes of the training."""
+        phase, self._state.phase = self._state.phase, "idle"
+        if phase == "paused":
+            return "Press Train to learn on."
+        if phase != "idle":
+            self._deaths += 1
+            self._interrupted = True
+        if not self._interrupted or self._deaths < MOST_DEATHS:
+            return ""
+        self._interrupted = False
+        return (
+            f"The training is not taken up again, since that happened {self._deaths} "
+            "times in a row; press Train to try once more, with fewer or smaller "
+            "images."
+        )
+
+    def is_interrupted(self) -> bool:
+        """Tell whether it shall go on as soon as there is an engine again."""
+        return self._interrupted
+
+    def was_not_taken_up(self) -> bool:
+        """Tell, once, whether the engine could not go on from the checkpoint."""
+        resumed, self._resumes = self._resumes, False
+        return resumed
+
+
+def _known_by(classes: ClassTable) -> list[tuple[int, str]]:
+    return list(zip(classes.values, classes.names, strict=True))

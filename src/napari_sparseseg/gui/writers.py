@@ -1,0 +1,50 @@
+"""What napari calls for File > Save Selected Layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.io.export import export_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def write_single_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
+    """Write a Labels layer to PNG or TIFF, with its classes beside it.
+
+    Parameters
+    ----------
+    path
+        The file, with suffix ``.png``, ``.tif`` or ``.tiff``.
+    data
+        Of the layer; of several levels the finest is written.
+    meta
+        Attributes of the layer. The class table is looked for in ``metadata``, under
+        ``"sparseseg_classes"``; without it classes are named after their values.
+
+    Returns
+    -------
+    list of str
+        The files written.
+
+    Raises
+    ------
+    LabelError
+        If a value has no class, or is none.
+    ClassTableError
+        If the class table in the metadata is damaged.
+    OutputError
+        If a file cannot be written, or its format cannot hold the labels.
+    """
+    labels = np.asarray(data[0] if meta.get("multiscale") else data)
+    table = meta.get("metadata", {}).get(CLASSES_KEY)
+    if table is None:
+        classes = ClassTable.from_values(np.unique(labels).tolist())
+    else:
+        classes = ClassTable.from_json(table)
+    return [str(file) for file in export_labels(labels, path, classes).paths]

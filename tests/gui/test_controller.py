@@ -1,0 +1,356 @@
+"""What the user wishes reaches viewer, state and engine; without a window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.engine import messages
+from napari_sparseseg.gui import engine_news
+from napari_sparseseg.gui.controller import FIRST_CLASSES
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY, PREDICTION_KEY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytestqt.qtbot import QtBot
+
+    from tests.gui.conftest import Table
+
+SIDE = 64
+
+
+def score(overall: float = 0.9) -> messages.Score:
+    return messages.Score(overall=overall, dice={1: overall}, strokes={1: 3})
+
+
+def validated(step: int, shown: messages.Shown = "both") -> messages.Validated:
+    scores: dict[messages.Shown, messages.Score | None] = {shown: score()}
+    return messages.Validated(step=step, scores=scores, shown=shown, reason="why")
+
+
+def test_begins_with_background_and_one_more_class(table: Table) -> None:
+    assert table.state.classes == FIRST_CLASSES
+    assert table.state.selected == 1
+    (sent,) = table.link.taken(messages.UseClasses)
+    assert ClassTable.from_json(sent.classes) == FIRST_CLASSES
+
+
+def test_new_labels_lie_on_the_image_ready_to_be_painted(table: Table) -> None:
+    image = table.add_image()
+    image.scale, image.translate = (0.5, 0.5), (3, 4)
+    table.controller.choose(image, None)
+    layer = table.controller.new_labels()
+    assert layer is not None
+    assert layer.data.shape == (SIDE, SIDE)
+    assert not layer.data.any()
+    np.testing.assert_array_equal(layer.scale, image.scale)
+    np.testing.assert_array_equal(layer.translate, image.translate)
+    assert table.viewer.layers.selection.active is layer
+    assert (layer.mode, layer.selected_label) == ("paint", 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [((), "at least two classes"), ((2,), "Only 'structure' is painted"), ((1, 2), "")],
+)
+def test_says_why_there_is_nothing_to_train(
+    table: Table, qtbot: QtBot, values: tuple[int, ...], words: str
+) -> None:
+    table.add_painted(*values)
+    table.wait_for_counts(qtbot, *values)
+    assert words in table.state.cannot_train
+    assert bool(words) == bool(table.state.cannot_train)
+
+
+def test_train_sends_images_and_strokes_and_starts(table: Table, qtbot: QtBot) -> None:
+    image, layer = table.add_painted(1, 2)
+    table.wait_for_counts(qtbot, 1, 2)
+    table.controller.use_settings(messages.TrainingSettings(balance="instance", seed=3))
+    table.controller.train()
+    (put,) = table.link.taken(messages.PutImage)
+    assert put.name == "tile"
+    np.testing.assert_array_equal(np.load(put.pixels), image.data)
+    np.testing.assert_array_equal(np.load(put.labels), layer.data)
+    (start,) = table.link.taken(messages.Start)
+    assert (start.settings.balance, start.settings.seed) == ("instance", 3)
+    assert not start.resume
+
+
+def test_strokes_reach_a_running_training(table: Table, qtbot: QtBot) -> None:
+    _, layer = table.add_painted(1, 2)
+    table.wait_for_counts(qtbot, 1, 2)
+    table.controller.train()
+    table.link.tell(messages.PhaseChanged(phase="running", step=0))
+    table.link.taken(messages.PutImage)
+    layer.paint((50, 50), 1)
+    qtbot.waitUntil(
+        lambda: any(isinstance(each, messages.PutImage) for each in table.link.sent),
+        timeout=5000,
+    )
+    (put,) = table.link.taken(messages.PutImage)
+    np.testing.assert_array_equal(np.load(put.labels), layer.data)
+    layer.undo()
+    qtbot.waitUntil(
+        lambda: any(isinstance(each, messages.PutImage) for each in table.link.sent),
+        timeout=5000,
+    )
+    (put,) = table.link.taken(messages.PutImage)
+    assert np.load(put.labels)[50, 50] == 0
+
+
+def test_strokes_are_not_sent_where_nothing_is_trained(
+    table: Table, qtbot: QtBot
+) -> None:
+    _, layer = table.add_painted(1, 2)
+    layer.paint((50, 50), 1)
+    qtbot.wait(300)
+    assert not table.link.taken(messages.PutImage)
+    (path,) = table.mirror.annotated(layer).values()
+    np.testing.assert_array_equal(np.load(path), layer.data)
+
+
+def test_pairs_that_are_not_ticked_are_taken_out(table: Table, qtbot: QtBot) -> None:
+    table.add_painted(1, 2)
+    table.wait_for_counts(qtbot, 1, 2)
+    table.controller.train()
+    table.link.tell(messages.PhaseChanged(phase="running", step=0))
+    table.controller.tick_pair(0, False)
+    assert [each.name for each in table.link.taken(messages.RemoveImage)] == ["tile"]
+    assert not table.state.counts
+    table.controller.tick_pair(0, True)
+    assert [each.name for each in table.link.taken(messages.PutImage)] == [
+        "tile",
+        "tile",
+    ]
+
+
+def test_labels_of_another_shape_are_refused(table: Table, told: list[str]) -> None:
+    image = table.add_image()
+    layer = table.viewer.add_labels(np.zeros((SIDE, SIDE // 2), np.uint8))
+    table.controller.choose(image, layer)
+    assert not table.state.pairs
+    assert len(told) == 1
+    assert "has shape (64, 32), but the image 'tile' has (64, 64)" in told[0]
+
+
+def test_labels_that_lose_their_shape_are_named(
+    table: Table, qtbot: QtBot, told: list[str]
+) -> None:
+    _, layer = table.add_painted(1, 2)
+    table.wait_for_counts(qtbot, 1, 2)
+    layer.data = np.zeros((SIDE, SIDE // 2), np.uint8)
+    qtbot.waitUntil(lambda: bool(table.state.pairs[0].problem), timeout=5000)
+    assert "has shape (64, 32)" in told[0]
+    assert table.state.cannot_train
+
+
+def test_classes_that_labels_bring_along_are_taken(table: Table) -> None:
+    classes = ClassTable().add("tumour", (255, 0, 0)).add("stroma", (0, 255, 0))
+    image = table.add_image()
+    layer = table.viewer.add_labels(
+        np.zeros((SIDE, SIDE), np.uint8), metadata={CLASSES_KEY: classes.to_json()}
+    )
+    table.controller.choose(image, layer)
+    assert table.state.classes == classes
+    np.testing.assert_allclose(layer.get_color(1), (1, 0, 0, 1))
+
+
+def test_values_without_a_class_get_one(table: Table) -> None:
+    _, layer = table.add_painted(1, 2, 5)
+    assert table.state.classes.values == (1, 2, 5)
+    assert table.state.classes.by_value(5).name == "class 5"
+    assert layer.get_color(5) is not None
+
+
+class TestClasses:
+    """Changes of the class table reach layers and engine."""
+
+    def test_added(self, table: Table) -> None:
+        table.add_painted(1, 2)
+        table.link.taken(messages.UseClasses)
+        table.controller.add_class("vessel")
+        assert table.state.classes.names == ("background", "structure", "vessel")
+        assert table.state.selected == 3
+        (sent,) = table.link.taken(messages.UseClasses)
+        assert ClassTable.from_json(sent.classes) == table.state.classes
+
+    def test_of_a_name_that_is_taken_is_refused(
+        self, table: Table, told: list[str]
+    ) -> None:
+        table.controller.add_class("background")
+        assert table.state.classes == FIRST_CLASSES
+        assert len(told) == 1
+
+    def test_recoloured(self, table: Table) -> None:
+        _, layer = table.add_painted(1, 2)
+        table.controller.recolour_class(2, (0, 0, 255))
+        np.testing.assert_allclose(layer.get_color(2), (0, 0, 1, 1))
+
+    def test_deleted_with_their_strokes_which_undo_brings_back(
+        self, table: Table, qtbot: QtBot
+    ) -> None:
+        _, layer = table.add_painted(1, 2)
+        table.wait_for_counts(qtbot, 1, 2)
+        table.controller.delete_class(2)
+        assert table.state.classes.values == (1,)
+        assert set(np.unique(layer.data)) == {0, 1}
+        table.wait_for_counts(qtbot, 1)
+        layer.undo()
+        assert set(np.unique(layer.data)) == {0, 1, 2}
+
+    def test_selected_is_the_label_that_is_painted(self, table: Table) -> None:
+        _, layer = table.add_painted(1, 2)
+        table.controller.select_class(2)
+        assert layer.selected_label == 2
+
+
+class TestPrediction:
+    """Predictions are asked for, shown in place, and late tiles are dropped."""
+
+    @pytest.fixture
+    def learned(self, table: Table, qtbot: QtBot) -> Table:
+        table.add_painted(1, 2)
+        table.wait_for_counts(qtbot, 1, 2)
+        table.link.tell(messages.HeadFitted(scale=0.5, score=None))
+        qtbot.waitUntil(lambda: table.state.progress is not None, timeout=5000)
+        return table
+
+    def test_is_asked_for_as_soon_as_there_is_a_head(self, learned: Table) -> None:
+        (asked,) = learned.link.taken(messages.Predict)
+        assert np.load(asked.pixels).shape == (SIDE, SIDE, 3)
+        assert np.load(asked.labels).shape == (SIDE, SIDE)
+        assert asked.confidence is None
+        assert learned.state.unsaved
+
+    def test_tiles_come_into_one_layer_under_the_strokes(self, learned: Table) -> None:
+        (asked,) = learned.link.taken(messages.Predict)
+        np.load(asked.labels, mmap_mode="r+")[:32] = 2
+        region = (0, 0, 32, SIDE)
+        tile = messages.TileDone(generation=asked.generation, region=region, share=0.5)
+        learned.link.tell(tile)
+        learned.link.tell(tile)
+        names = [layer.name for layer in learned.viewer.layers]
+        assert names == ["tile", "prediction of tile", "strokes"]
+        layer = learned.viewer.layers[1]
+        assert (layer.data[:32] == 2).all()
+        assert not layer.data[32:].any()
+        assert PREDICTION_KEY in layer.metadata
+        assert learned.state.progress == 0.5
+        assert learned.viewer.layers.selection.active is learned.viewer.layers[2]
+
+    def test_late_tiles_are_dropped(self, learned: Table, qtbot: QtBot) -> None:
+        (asked,) = learned.link.taken(messages.Predict)
+        learned.link.tell(validated(25))
+        qtbot.waitUntil(
+            lambda: any(isinstance(r, messages.Predict) for r in learned.link.sent)
+        )
+        learned.link.tell(
+            messages.TileDone(
+                generation=asked.generation, region=(0, 0, 8, 8), share=0.1
+            )
+        )
+        assert len(learned.viewer.layers) == 2
+
+    def test_off_asks_for_none(self, learned: Table, qtbot: QtBot) -> None:
+        learned.controller.set_live("off")
+        learned.link.sent.clear()
+        learned.link.tell(validated(25))
+        qtbot.wait(300)
+        assert not learned.link.taken(messages.Predict)
+
+    def test_once_asks_for_one(self, learned: Table, qtbot: QtBot) -> None:
+        learned.link.sent.clear()
+        learned.controller.set_live("once")
+        learned.link.tell(validated(25))
+        qtbot.wait(300)
+        assert len(learned.link.taken(messages.Predict)) == 1
+
+    def test_is_exported_with_its_classes(
+        self, learned: Table, tmp_path: Path, told: list[str]
+    ) -> None:
+        from PIL import Image as Picture
+
+        learned.controller.export(str(tmp_path / "early.png"))
+        assert "no prediction" in told[0]
+        (asked,) = learned.link.taken(messages.Predict)
+        np.load(asked.labels, mmap_mode="r+")[:] = 2
+        learned.link.tell(
+            messages.TileDone(
+                generation=asked.generation, region=(0, 0, SIDE, SIDE), share=1
+            )
+        )
+        learned.controller.export(str(tmp_path / "labels.png"))
+        written = np.array(Picture.open(tmp_path / "labels.png"))
+        assert (written == 2).all()
+        assert (tmp_path / "labels.classes.json").exists()
+
+
+def test_curves_grow_with_what_the_engine_tells(table: Table) -> None:
+    table.link.tell(messages.StepDone(step=5, loss=0.7, learning_rate=1e-3))
+    table.link.tell(validated(25))
+    assert table.state.losses == ((5, 0.7),)
+    assert [point.step for point in table.state.curve] == [25]
+    assert (table.state.shown, table.state.reason) == ("both", "why")
+    assert table.state.unsaved
+    table.link.tell(messages.ModelSaved(path="m.safetensors"))
+    assert not table.state.unsaved
+
+
+def test_losses_are_thinned_out(table: Table) -> None:
+    for step in range(engine_news.MOST_LOSSES + 5):
+        table.link.tell(messages.StepDone(step=step, loss=1, learning_rate=1))
+    assert len(table.state.losses) < engine_news.MOST_LOSSES
+    assert table.state.losses[-1][0] == engine_news.MOST_LOSSES + 4
+
+
+def test_after_the_engine_died_the_training_goes_on(
+    table: Table, qtbot: QtBot, told: list[str]
+) -> None:
+    table.add_painted(1, 2)
+    table.wait_for_counts(qtbot, 1, 2)
+    table.controller.train()
+    table.link.tell(messages.PhaseChanged(phase="running", step=30))
+    table.link.sent.clear()
+    table.link.died.emit("The engine ended; it is started again.", True)
+    assert told == ["The engine ended; it is started again."]
+    assert (table.state.engine, table.state.phase) == ("starting", "idle")
+    assert table.state.cannot_train
+    table.link.start()
+    assert table.state.engine == "ready"
+    assert len(table.link.taken(messages.PutImage)) == 1
+    (start,) = table.link.taken(messages.Start)
+    assert start.resume
+
+
+def test_an_engine_that_cannot_be_started_is_said(table: Table) -> None:
+    table.link.died.emit("It is broken.", False)
+    assert table.state.engine == "broken"
+    assert "has stopped" in table.state.cannot_train
+
+
+def test_failures_are_shown(table: Table, told: list[str]) -> None:
+    table.link.tell(messages.Failed(request="training", message="No memory."))
+    assert told == ["No memory."]
+    assert table.state.status == "No memory."
+    table.link.tell(
+        messages.Failed(request="training", message="No memory.", details="Traceback")
+    )
+    assert told[1].startswith("No memory. Details: ")
+
+
+def test_deleted_layers_are_forgotten(table: Table, qtbot: QtBot) -> None:
+    _, layer = table.add_painted(1, 2)
+    table.wait_for_counts(qtbot, 1, 2)
+    table.viewer.layers.remove(layer)
+    table.controller.on_layer_removed(layer)
+    assert not table.state.pairs
+    assert not table.state.counts
+
+
+def test_closing_ends_the_engine(table: Table) -> None:
+    table.controller.close()
+    assert table.link.stopped

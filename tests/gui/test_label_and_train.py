@@ -1,0 +1,308 @@
+"""The dock in a viewer: it follows the layers, and ends when it is closed."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Labels
+from qtpy.compat import isalive
+
+from napari_sparseseg.engine import messages
+from napari_sparseseg.errors import OutputError
+from napari_sparseseg.gui import label_and_train
+from napari_sparseseg.gui.label_and_train import LabelAndTrain, new_mirror
+from napari_sparseseg.gui.prediction_widget import VISIBILITY_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import Protocol
+
+    import napari
+    from pytestqt.qtbot import QtBot
+
+    class OpenDock(Protocol):
+        def __call__(self, viewer: Any = None) -> LabelAndTrain: ...
+
+
+SIDE = 32
+PATIENCE_MS = 30_000
+
+pytestmark = pytest.mark.usefixtures("stub_engine")
+
+
+@pytest.fixture
+def open_dock(qtbot: QtBot, told: list[str]) -> Iterator[OpenDock]:
+    """Return what opens a dock on a viewer without a window."""
+    docks: list[LabelAndTrain] = []
+
+    def open_one(viewer: Any = None) -> LabelAndTrain:
+        docks.append(LabelAndTrain(ViewerModel() if viewer is None else viewer))
+        return docks[-1]
+
+    yield open_one
+    for dock in docks:
+        dock.controller.close()
+        if isalive(dock):  # type: ignore[no-untyped-call]
+            dock.deleteLater()
+
+
+@pytest.fixture
+def dock(open_dock: OpenDock) -> LabelAndTrain:
+    return open_dock()
+
+
+def pixels() -> np.ndarray[Any, Any]:
+    return np.zeros((SIDE, SIDE, 3), np.uint8)
+
+
+def add(dock: LabelAndTrain, *names: str) -> None:
+    """Add images, and labels where the name ends with "strokes"."""
+    for name in names:
+        if name.endswith("strokes"):
+            data = np.zeros((SIDE, SIDE), np.uint8)
+            data[3, 4:20], data[9, 4:20] = 1, 2
+            dock._viewer.add_labels(data, name=name)
+        else:
+            dock._viewer.add_image(pixels(), name=name)
+
+
+def pairs(dock: LabelAndTrain) -> list[tuple[str, str]]:
+    return [(row.image, row.labels) for row in dock.state.pairs]
+
+
+def press(dock: LabelAndTrain, key: str) -> None:
+    """Call what a key is bound to."""
+    (function,) = (
+        each for name, each in dock._viewer.keymap.items() if str(name) == key
+    )
+    function(dock._viewer)
+
+
+@pytest.mark.parametrize("names", [("tile", "strokes"), ("strokes", "tile")])
+def test_layers_are_found_whichever_comes_first(
+    dock: LabelAndTrain, names: tuple[str, str]
+) -> None:
+    add(dock, *names)
+    assert pairs(dock) == [("tile", "strokes")]
+    assert dock.dock.pairs.image == "tile"
+    assert dock.dock.pairs.labels_name == "strokes"
+
+
+def test_layers_that_were_there_before_are_found(open_dock: OpenDock) -> None:
+    viewer = ViewerModel()
+    viewer.add_image(pixels(), name="tile")
+    viewer.add_labels(np.zeros((SIDE, SIDE), np.uint8), name="strokes")
+    assert pairs(open_dock(viewer)) == [("tile", "strokes")]
+
+
+def test_new_labels_are_chosen_and_painted(dock: LabelAndTrain) -> None:
+    add(dock, "tile")
+    dock.dock.pairs.new_button.click()
+    assert pairs(dock) == [("tile", "tile strokes")]
+    layer = dock._viewer.layers["tile strokes"]
+    assert isinstance(layer, Labels)
+    assert dock.controller.labels is layer
+    assert dock._viewer.layers.selection.active is layer
+
+
+def test_images_bring_their_labels(dock: LabelAndTrain) -> None:
+    add(dock, "a", "a strokes", "b")
+    choice = dock.dock.pairs
+    choice.images.setCurrentText("b")
+    assert pairs(dock) == [("a", "a strokes")]
+    choice.new_button.click()
+    assert pairs(dock) == [("a", "a strokes"), ("b", "b strokes")]
+    choice.images.setCurrentText("a")
+    assert choice.labels_name == "a strokes"
+    choice.labels.setCurrentText("b strokes")
+    assert choice.image == "b"
+    assert len(pairs(dock)) == 2
+    # Whoever wants it can learn from one label layer on two images.
+    choice.images.setCurrentText("a")
+    dock.dock.pairs.pair_added.emit("b", "a strokes")
+    assert len(pairs(dock)) == 3
+
+
+def test_renamed_layers_keep_their_pair(dock: LabelAndTrain) -> None:
+    add(dock, "tile", "strokes")
+    dock._viewer.layers["tile"].name = "slide"
+    dock._viewer.layers["strokes"].name = "drawn"
+    assert pairs(dock) == [("slide", "drawn")]
+    assert dock.dock.pairs.image == "slide"
+    assert dock.dock.pairs.labels_name == "drawn"
+    assert not dock.dock.pairs.add_button.isEnabled()
+
+
+def test_deleted_layers_are_forgotten(dock: LabelAndTrain) -> None:
+    add(dock, "a", "a strokes", "b")
+    dock._viewer.layers.remove("a")
+    # The labels fit b, too, but were not painted on it.
+    assert dock.dock.pairs.image == "b"
+    assert not pairs(dock)
+    dock._viewer.layers.clear()
+    assert dock.controller.image is None
+    assert dock.controller.labels is None
+
+
+def test_keys_pick_classes_and_hide_the_prediction(dock: LabelAndTrain) -> None:
+    press(dock, "Alt+2")
+    assert dock.state.selected == 2
+    press(dock, "Alt+9")
+    assert dock.state.selected == 2
+    press(dock, "Alt+1")
+    assert dock.state.selected == 1
+    visible = dock.state.visible
+    press(dock, VISIBILITY_KEY)
+    assert dock.state.visible != visible
+
+
+def test_devices_are_offered_once_the_engine_stands(
+    dock: LabelAndTrain, qtbot: QtBot
+) -> None:
+    qtbot.waitUntil(lambda: dock.state.engine == "ready", timeout=PATIENCE_MS)
+    assert dock.state.devices == (("cpu", "CPU"),)
+    offered = dock.dock.training.form.device
+    assert "CPU" in [offered.itemText(index) for index in range(offered.count())]
+
+
+def test_a_crash_is_asked_about_once_the_dock_is_open(
+    open_dock: OpenDock, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        label_and_train, "offer_restore", lambda *each: asked.append(each)
+    )
+    dock = open_dock()
+    assert not asked
+    qtbot.waitUntil(lambda: len(asked) == 1)
+    assert asked == [(dock._viewer, dock.dock)]
+
+
+def test_a_closed_dock_does_nothing_any_more(
+    open_dock: OpenDock, qtbot: QtBot, told: list[str]
+) -> None:
+    dock = open_dock()
+    viewer, controller, link = dock._viewer, dock.controller, dock.link
+    add(dock, "tile", "strokes")
+    qtbot.waitUntil(lambda: dock.state.engine == "ready", timeout=PATIENCE_MS)
+    pid = link.pid
+    assert pid is not None
+    with qtbot.waitSignal(dock.destroyed):
+        dock.deleteLater()
+    assert not psutil.pid_exists(pid)
+    assert not controller.annotations.pairs
+    viewer.add_image(pixels(), name="later")
+    viewer.layers["later"].name = "much later"
+    viewer.layers.clear()
+    controller._on_told(
+        messages.Ready(versions={}, devices=["cuda"], device_names=["GPU"])
+    )
+    for name, function in viewer.keymap.items():
+        if str(name).startswith("Alt"):
+            function(viewer)
+    assert controller.state.devices == (("cpu", "CPU"),)
+    assert not told
+
+
+def test_two_docks_have_their_own_engines_and_mirrors(
+    open_dock: OpenDock, qtbot: QtBot, told: list[str]
+) -> None:
+    docks = [open_dock(), open_dock()]
+    for dock in docks:
+        add(dock, "tile", "strokes")
+    qtbot.waitUntil(
+        lambda: not any(dock.state.cannot_train for dock in docks), timeout=PATIENCE_MS
+    )
+    for dock in docks:
+        dock.dock.training.train_button.click()
+    qtbot.waitUntil(
+        lambda: all(dock.state.phase == "running" for dock in docks),
+        timeout=PATIENCE_MS,
+    )
+    first, second = docks
+    assert first.link.pid != second.link.pid
+    folders = [dock.controller._mirror.folder for dock in docks]
+    assert len(set(folders)) == 2
+    first.controller.close()
+    assert first.link.pid is None
+    assert second.link.pid is not None
+    assert psutil.pid_exists(second.link.pid)
+    assert second.state.phase == "running"
+    second.controller.stop()
+    assert not told
+
+
+class TestMirror:
+    """Where strokes are kept when the usual place cannot be written."""
+
+    @pytest.fixture
+    def blocked(self, tmp_path: Path) -> None:
+        (tmp_path / "sessions").touch()
+
+    def test_usually_in_a_new_folder(self, tmp_path: Path) -> None:
+        mirror = new_mirror()
+        assert mirror.folder.parent == tmp_path / "sessions"
+        mirror.close()
+
+    @pytest.mark.usefixtures("blocked")
+    def test_else_in_a_temporary_one_which_is_told(
+        self, dock: LabelAndTrain, told: list[str], tmp_path: Path
+    ) -> None:
+        (sentence,) = told
+        assert str(tmp_path / "sessions") in sentence
+        folder = dock.controller._mirror.folder
+        assert str(folder) in sentence
+        add(dock, "tile", "strokes")
+        assert list(folder.glob("labels-1/*.npy"))
+
+    @pytest.mark.usefixtures("blocked")
+    def test_without_either_the_dock_does_not_open(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any, **__: Any) -> str:
+            raise PermissionError("read-only")
+
+        monkeypatch.setattr(tempfile, "mkdtemp", fail)
+        with pytest.raises(OutputError, match="cannot be made"):
+            new_mirror()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("closed", ["dock", "viewer"])
+def test_what_is_closed_while_it_trains_leaves_no_process(
+    make_napari_viewer: Callable[..., napari.Viewer],
+    qtbot: QtBot,
+    told: list[str],
+    closed: str,
+) -> None:
+    viewer = make_napari_viewer()
+    widget = LabelAndTrain(viewer)
+    dock = viewer.window.add_dock_widget(widget, name="Label & train")
+    controller, state = widget.controller, widget.state
+    add(widget, "tile", "strokes")
+    qtbot.waitUntil(lambda: state.cannot_train == "", timeout=PATIENCE_MS)
+    controller.train()
+    qtbot.waitUntil(lambda: state.phase == "running", timeout=PATIENCE_MS)
+    pid = widget.link.pid
+    assert pid is not None
+    labels = viewer.layers["strokes"]
+    labels.data_setitem((np.array([20]), np.array([20])), 2)
+    mirror = controller._mirror
+    del widget
+    if closed == "dock":
+        # What its button does.
+        dock.destroyOnClose()
+    else:
+        viewer.close()
+    qtbot.waitUntil(lambda: not psutil.pid_exists(pid), timeout=10_000)
+    (path,) = mirror.folder.glob("labels-1/*.npy")
+    assert np.load(path)[20, 20] == 2
+    assert not (mirror.folder / "open.json").exists()
+    # A viewer deletes its layers first.
+    assert len(told) == (closed == "viewer")

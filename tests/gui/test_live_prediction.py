@@ -1,0 +1,272 @@
+"""What is predicted, when it is asked for, and which tiles are shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from napari_sparseseg.engine.messages import (
+    CancelPrediction,
+    Predict,
+    Predicted,
+    TileDone,
+)
+from napari_sparseseg.errors import OutputError
+from napari_sparseseg.gui import live_prediction
+from napari_sparseseg.gui.live_prediction import DEBOUNCE_MS, LivePrediction
+from napari_sparseseg.gui.state import State
+
+if TYPE_CHECKING:
+    from pytestqt.qtbot import QtBot
+
+    from napari_sparseseg.engine.messages import Region
+    from napari_sparseseg.gui.prediction_target import PredictionTarget
+
+
+class Layer:
+    """Of an image."""
+
+    def __init__(self) -> None:
+        self.image = object()
+
+
+class Target:
+    """A plane that notes what is done with it."""
+
+    um_per_px = 0.5
+
+    def __init__(self, shape: tuple[int, int] = (64, 64)) -> None:
+        self.shape = shape
+        self.layer = Layer()
+        self.shown: list[Region] = []
+        self.stale = 0
+        self.fresh = False
+        self.problem = ""
+
+    def view(self) -> Region:
+        return (0, 0, 8, 8)
+
+    def look(self) -> None:
+        pass
+
+    def pixels_file(self) -> str:
+        if self.problem:
+            raise OutputError(self.problem)
+        return "pixels.npy"
+
+    def labels_file(self) -> str:
+        return "labels.npy"
+
+    def confidence_file(self) -> None:
+        return None
+
+    def mark_stale(self) -> None:
+        self.stale += 1
+
+    def is_same_plane(self, other: Target) -> bool:
+        return other is self
+
+    def is_fresh(self) -> bool:
+        return self.fresh
+
+    def show(self, region: Region) -> None:
+        self.shown.append(region)
+
+
+class Scene:
+    """A live loop, what it predicts, and what it sends."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.sent: list[Any] = []
+        self.target: Target | None = Target()
+        self.live = LivePrediction(
+            self.state,
+            self.sent.append,
+            lambda: cast("PredictionTarget | None", self.target),
+        )
+
+    def tile(self, generation: int) -> None:
+        self.live.on_tile(
+            TileDone(generation=generation, region=(0, 0, 8, 8), share=0.25)
+        )
+
+
+@pytest.fixture
+def scene(qtbot: QtBot) -> Scene:
+    return Scene()
+
+
+@pytest.fixture
+def asked(scene: Scene) -> Predict:
+    """Return the first request."""
+    scene.live.model_changed()
+    (request,) = scene.sent
+    assert isinstance(request, Predict)
+    return request
+
+
+def wait(qtbot: QtBot) -> None:
+    qtbot.wait(2 * DEBOUNCE_MS)
+
+
+def test_without_a_model_nothing_is_asked(scene: Scene, qtbot: QtBot) -> None:
+    scene.live.ask_soon()
+    scene.live.ask()
+    wait(qtbot)
+    assert not scene.sent
+
+
+def test_a_new_model_predicts_at_once(asked: Predict) -> None:
+    assert (asked.pixels, asked.labels) == ("pixels.npy", "labels.npy")
+
+
+def test_movements_of_the_camera_are_one_request(
+    scene: Scene, asked: Predict, qtbot: QtBot
+) -> None:
+    scene.live.on_predicted(
+        Predicted(generation=asked.generation, shown="head", step=0, seconds=0.1)
+    )
+    for _ in range(5):
+        scene.live.view_changed()
+    wait(qtbot)
+    _, request = scene.sent
+    assert (request.view, request.region) == ((0, 0, 8, 8), None)
+    assert request.um_per_px == 0.5
+    assert scene.state.progress == 0
+
+
+def test_of_a_huge_plane_only_the_view_is_predicted(scene: Scene) -> None:
+    scene.target = Target((5000, 5000))
+    scene.live.model_changed()
+    scene.live.ask()
+    assert scene.sent[0].region == (0, 0, 8, 8)
+
+
+@pytest.mark.parametrize("mode", ["off", "once"])
+def test_only_live_predicts_by_itself(scene: Scene, qtbot: QtBot, mode: Any) -> None:
+    scene.state.live = mode
+    scene.live.model_changed()
+    wait(qtbot)
+    assert not scene.sent
+
+
+def test_tiles_are_shown_until_all_is_done(scene: Scene, asked: Predict) -> None:
+    assert scene.target is not None
+    scene.tile(asked.generation)
+    assert scene.target.shown == [(0, 0, 8, 8)]
+    assert scene.state.progress == 0.25
+    scene.live.on_predicted(
+        Predicted(generation=asked.generation, shown="head", step=3, seconds=0.1)
+    )
+    assert scene.state.progress is None
+
+
+def test_tiles_of_an_earlier_request_are_dropped(scene: Scene, asked: Predict) -> None:
+    assert scene.target is not None
+    scene.live.ask()
+    scene.tile(asked.generation)
+    assert not scene.target.shown
+    scene.live.on_predicted(
+        Predicted(generation=asked.generation, shown="head", step=3, seconds=0.1)
+    )
+    assert scene.state.progress == 0
+
+
+def test_what_is_given_up_is_shown_no_more(scene: Scene, asked: Predict) -> None:
+    assert scene.target is not None
+    scene.live.cancel()
+    scene.tile(asked.generation)
+    assert not scene.target.shown
+    assert isinstance(scene.sent[-1], CancelPrediction)
+    assert scene.state.progress is None
+    scene.live.cancel()
+    assert len(scene.sent) == 2
+
+
+def test_what_is_shown_is_marked_when_the_model_changes(
+    scene: Scene, asked: Predict
+) -> None:
+    assert scene.target is not None
+    assert scene.target.stale == 0
+    scene.live.model_changed()
+    assert scene.target.stale == 1
+
+
+def test_an_image_that_is_gone_is_given_up(scene: Scene, asked: Predict) -> None:
+    target = scene.target
+    assert target is not None
+    scene.live.forget_image(cast("Any", object()))
+    scene.tile(asked.generation)
+    assert len(target.shown) == 1
+    scene.live.forget_image(cast("Any", target.layer.image))
+    scene.tile(asked.generation)
+    assert len(target.shown) == 1
+    assert isinstance(scene.sent[-1], CancelPrediction)
+    scene.live.model_changed()
+    assert target.stale == 0
+
+
+def test_what_cannot_be_asked_is_told_once(
+    scene: Scene, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(live_prediction, "show_error", told.append)
+    assert scene.target is not None
+    scene.target.problem = "No room."
+    scene.live.model_changed()
+    for _ in range(2):
+        scene.live.ask_soon()
+        wait(qtbot)
+    assert told == ["No room."]
+    assert not scene.sent
+    assert scene.state.progress is None
+    scene.target.problem = ""
+    scene.live.ask_soon()
+    wait(qtbot)
+    assert len(scene.sent) == 1
+    scene.target.problem = "No room."
+    scene.live.ask_soon()
+    wait(qtbot)
+    assert told == ["No room."] * 2
+
+
+def test_without_a_target_nothing_is_asked(scene: Scene) -> None:
+    scene.target = None
+    scene.live.model_changed()
+    scene.live.ask()
+    assert not scene.sent
+
+
+def test_what_is_on_its_way_is_not_asked_again(
+    scene: Scene, asked: Predict, qtbot: QtBot
+) -> None:
+    scene.live.view_changed()
+    wait(qtbot)
+    assert scene.sent == [asked]
+    scene.target = Target()
+    scene.live.view_changed()
+    wait(qtbot)
+    assert len(scene.sent) == 2
+
+
+def test_of_a_huge_plane_a_new_view_is_asked_for(scene: Scene, qtbot: QtBot) -> None:
+    scene.target = Target((5000, 5000))
+    scene.live.model_changed()
+    scene.live.view_changed()
+    wait(qtbot)
+    assert len(scene.sent) == 2
+
+
+def test_what_is_shown_already_is_not_asked_again(
+    scene: Scene, asked: Predict, qtbot: QtBot
+) -> None:
+    scene.live.on_predicted(
+        Predicted(generation=asked.generation, shown="head", step=0, seconds=0.1)
+    )
+    assert scene.target is not None
+    scene.target.fresh = True
+    scene.live.view_changed()
+    wait(qtbot)
+    assert scene.sent == [asked]

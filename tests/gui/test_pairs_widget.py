@@ -1,0 +1,169 @@
+"""Layer combos and the list of the training show the state and tell wishes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_sparseseg.gui.pairs_model import IMAGE
+from napari_sparseseg.gui.pairs_widget import PairsWidget
+from napari_sparseseg.gui.state import PairRow
+
+if TYPE_CHECKING:
+    from pytestqt.qtbot import QtBot
+
+    from napari_sparseseg.gui.state import State
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+CHECK = Qt.ItemDataRole.CheckStateRole
+
+
+@pytest.fixture
+def widget(no_leaks: None, qtbot: QtBot, state: State) -> PairsWidget:
+    """Make the view of the pairs of the state."""
+    widget = PairsWidget(state)
+    qtbot.addWidget(widget)
+    return widget
+
+
+def wishes(widget: PairsWidget) -> list[tuple[Any, ...]]:
+    """Collect every wish, with the name of its signal."""
+    told: list[tuple[Any, ...]] = []
+    for name in (
+        "image_chosen",
+        "labels_chosen",
+        "new_labels_pressed",
+        "pair_added",
+        "pair_removed",
+        "pair_ticked",
+    ):
+        getattr(widget, name).connect(
+            lambda *values, name=name: told.append((name, *values))
+        )
+    return told
+
+
+def test_the_first_layers_are_chosen_whichever_is_opened_first(
+    widget: PairsWidget,
+) -> None:
+    told = wishes(widget)
+    widget.set_layers([], ["strokes"])
+    widget.set_layers(["tile"], ["strokes"])
+    assert (widget.image, widget.labels_name) == ("tile", "strokes")
+    assert told == [("labels_chosen", "strokes"), ("image_chosen", "tile")]
+
+
+def test_the_choice_stays_when_the_list_changes(widget: PairsWidget) -> None:
+    widget.set_layers(["a", "b"], ["x", "y"])
+    widget.choose("b", "y")
+    told = wishes(widget)
+    widget.set_layers(["c", "b", "a"], ["y", "x"])
+    assert (widget.image, widget.labels_name) == ("b", "y")
+    assert told == []
+
+
+def test_a_renamed_layer_stays_chosen(widget: PairsWidget) -> None:
+    widget.set_layers(["a", "b"], [])
+    widget.choose("b", "")
+    told = wishes(widget)
+    widget.set_layers(["a", "better"], [])
+    assert told == [("image_chosen", "better")]
+
+
+def test_when_the_chosen_layer_goes_another_is_chosen_once(widget: PairsWidget) -> None:
+    widget.set_layers(["a", "b"], ["x"])
+    widget.choose("b", "x")
+    told = wishes(widget)
+    widget.set_layers(["a"], ["x"])
+    assert told == [("image_chosen", "a")]
+    widget.set_layers([], [])
+    assert told[1:] == [("image_chosen", ""), ("labels_chosen", "")]
+
+
+def test_the_users_choice_is_told_once(widget: PairsWidget) -> None:
+    widget.set_layers(["a", "b"], ["x", "y"])
+    told = wishes(widget)
+    widget.images.setCurrentIndex(1)
+    widget.labels.setCurrentIndex(1)
+    assert told == [("image_chosen", "b"), ("labels_chosen", "y")]
+
+
+def test_choosing_from_outside_is_silent_and_keeps_to_the_list(
+    widget: PairsWidget,
+) -> None:
+    widget.set_layers(["a", "b"], ["x"])
+    told = wishes(widget)
+    widget.choose("b", "not there")
+    assert (widget.image, widget.labels_name) == ("b", "x")
+    assert told == []
+
+
+def test_buttons_say_why_they_are_disabled(widget: PairsWidget) -> None:
+    assert "Open an image" in widget.new_button.toolTip()
+    assert "Open an image" in widget.add_button.toolTip()
+    widget.set_layers(["first"], [])
+    assert widget.new_button.isEnabled()
+    assert "New labels" in widget.add_button.toolTip()
+    widget.set_layers(["first"], ["first strokes"])
+    assert "already" in widget.add_button.toolTip()
+    assert not widget.add_button.isEnabled()
+    widget.set_layers(["first"], ["others"])
+    assert widget.add_button.isEnabled()
+    assert not widget.remove_button.isEnabled()
+    assert "Pick an image" in widget.remove_button.toolTip()
+
+
+def test_buttons_tell_wishes(widget: PairsWidget) -> None:
+    widget.set_layers(["a"], ["x"])
+    told = wishes(widget)
+    widget.new_button.click()
+    widget.add_button.click()
+    widget.table.selectRow(1)
+    widget.remove_button.click()
+    assert told == [
+        ("new_labels_pressed",),
+        ("pair_added", "a", "x"),
+        ("pair_removed", 1),
+    ]
+
+
+def test_a_pair_added_to_the_state_cannot_be_added_again(
+    widget: PairsWidget, state: State
+) -> None:
+    widget.set_layers(["a"], ["x"])
+    assert widget.add_button.isEnabled()
+    state.pairs = (*state.pairs, PairRow("a", "x"))
+    assert not widget.add_button.isEnabled()
+    assert widget.model.rowCount() == 3
+
+
+def test_rows_show_pairs_and_their_problems(widget: PairsWidget, state: State) -> None:
+    model = widget.model
+    rows = [[model.data(model.index(row, c)) for c in range(3)] for row in range(2)]
+    assert rows == [["first", "first strokes", "5"], ["second", "strokes", "1"]]
+    role = Qt.ItemDataRole
+    good, bad = model.index(0, IMAGE), model.index(1, IMAGE)
+    assert model.data(good, CHECK) == Qt.CheckState.Checked
+    assert model.data(bad, CHECK) == Qt.CheckState.Unchecked
+    assert model.data(good, role.DecorationRole) is None
+    assert not model.data(bad, role.DecorationRole).isNull()
+    assert "Ticked" in model.data(good, role.ToolTipRole)
+    assert model.data(bad, role.ToolTipRole) == "the shapes differ."
+    assert "second: the shapes differ." in widget.problem.text()
+    state.pairs = state.pairs[:1]
+    assert widget.problem.isHidden()
+
+
+def test_a_tick_is_wished_for_and_shown_when_the_state_has_it(
+    widget: PairsWidget, state: State
+) -> None:
+    told = wishes(widget)
+    index = widget.model.index(1, IMAGE)
+    widget.model.setData(index, Qt.CheckState.Checked.value, CHECK)
+    assert told == [("pair_ticked", 1, True)]
+    assert widget.model.data(index, CHECK) == Qt.CheckState.Unchecked
+    state.pairs = (state.pairs[0], PairRow("second", "strokes", True))
+    assert widget.model.data(index, CHECK) == Qt.CheckState.Checked
+    assert len(told) == 1

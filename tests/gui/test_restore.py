@@ -1,0 +1,130 @@
+"""Strokes that a crash left behind are offered, and opened as they were."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Labels
+from qtpy.QtWidgets import QMessageBox, QWidget
+
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.errors import OutputError
+from napari_sparseseg.gui import session_folder
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui.mirror import Mirror
+from napari_sparseseg.gui.restore import offer_restore, open_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytestqt.qtbot import QtBot
+
+CLASSES = ClassTable().add("gland", (255, 0, 0)).add("stroma", (0, 255, 0))
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return where sessions are kept; none of them is in use."""
+    monkeypatch.setattr(session_folder, "default_root", lambda: tmp_path)
+    monkeypatch.setattr(session_folder, "is_in_use", lambda _: False)
+    return tmp_path
+
+
+@pytest.fixture
+def strokes() -> Labels:
+    data = np.zeros((3, 16, 16), np.uint8)
+    data[1, 4, 2:9], data[2, 8, 2:9] = 1, 2
+    return Labels(data, name="drawn", scale=(2, 0.5, 0.5), translate=(0, 3, 4))
+
+
+@pytest.fixture
+def crashed(root: Path, strokes: Labels) -> Path:
+    """Return a session with strokes that was never closed."""
+    mirror = Mirror(root / "a.sparseseg", CLASSES)
+    mirror.update(strokes, "tile")
+    deleted = Labels(np.ones((4, 4), np.uint8), name="deleted")
+    mirror.update(deleted, "tile")
+    mirror.forget(deleted)
+    return mirror.folder
+
+
+@pytest.fixture
+def parent(qtbot: QtBot) -> QWidget:
+    widget = QWidget()
+    qtbot.addWidget(widget)
+    return widget
+
+
+def press(box: QMessageBox, text: str) -> None:
+    (button,) = [each for each in box.buttons() if each.text() == text]
+    button.click()
+
+
+def test_without_a_crash_nothing_is_asked(parent: QWidget) -> None:
+    assert offer_restore(ViewerModel(), parent) is None
+
+
+def test_opened_strokes_are_as_they_were(
+    crashed: Path, parent: QWidget, strokes: Labels
+) -> None:
+    viewer = ViewerModel()
+    box = offer_restore(viewer, parent)
+    assert box is not None
+    assert not box.isModal()
+    press(box, "Open")
+    (layer,) = viewer.layers
+    assert layer.name == "drawn"
+    np.testing.assert_array_equal(layer.data, strokes.data)
+    np.testing.assert_array_equal(layer.scale, strokes.scale)
+    np.testing.assert_array_equal(layer.translate, strokes.translate)
+    np.testing.assert_allclose(layer.get_color(1), (1, 0, 0, 1))
+    assert ClassTable.from_json(layer.metadata[CLASSES_KEY]) == CLASSES
+    assert offer_restore(viewer, parent) is None
+    assert list(crashed.glob("labels-1/*.npy"))
+
+
+@pytest.mark.parametrize(("answer", "again"), [("Do not ask again", 0), ("Later", 1)])
+def test_what_is_not_opened_stays_on_disk(
+    crashed: Path, parent: QWidget, answer: str, again: bool
+) -> None:
+    viewer = ViewerModel()
+    box = offer_restore(viewer, parent)
+    assert box is not None
+    press(box, answer)
+    assert not viewer.layers
+    assert list(crashed.glob("labels-1/*.npy"))
+    assert (offer_restore(viewer, parent) is not None) == bool(again)
+
+
+def test_a_damaged_session_is_told_and_offered_again(
+    crashed: Path, parent: QWidget, told: list[str]
+) -> None:
+    (crashed / "manifest.json").write_text("{")
+    viewer = ViewerModel()
+    box = offer_restore(viewer, parent)
+    assert box is not None
+    press(box, "Open")
+    assert len(told) == 1
+    assert "cannot be restored" in told[0]
+    assert not viewer.layers
+    assert offer_restore(viewer, parent) is not None
+    with pytest.raises(OutputError):
+        open_session(viewer, crashed)
+
+
+def test_the_newest_is_offered_first(
+    crashed: Path, root: Path, parent: QWidget
+) -> None:
+    newer = Mirror(root / "b.sparseseg", CLASSES)
+    newer.update(Labels(np.full((8, 8), 2, np.uint8), name="newer"), "tile")
+    os.utime(crashed / "open.json", (10, 10))
+    viewer = ViewerModel()
+    for _ in range(2):
+        box = offer_restore(viewer, parent)
+        assert box is not None
+        press(box, "Open")
+    assert [layer.name for layer in viewer.layers] == ["newer", "drawn"]

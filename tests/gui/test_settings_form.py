@@ -1,0 +1,142 @@
+"""The settings of a training show the state and tell wishes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from napari_sparseseg.engine.messages import TrainingSettings
+from napari_sparseseg.gui.settings_form import TOOLTIPS, SettingsForm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytestqt.qtbot import QtBot
+
+    from napari_sparseseg.gui.state import State
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+@pytest.fixture
+def form(no_leaks: None, qtbot: QtBot, state: State) -> SettingsForm:
+    """Make the view of the settings of the state."""
+    form = SettingsForm(state)
+    form.set_devices(["cuda", "cpu"], ["NVIDIA H200", "CPU, 2 cores"])
+    qtbot.addWidget(form)
+    return form
+
+
+def granted(form: SettingsForm, state: State) -> list[TrainingSettings]:
+    """Collect the wishes, each of which is granted."""
+    told: list[TrainingSettings] = []
+    form.changed.connect(told.append)
+    form.changed.connect(lambda wish: setattr(state, "settings", wish))
+    return told
+
+
+def choose(combo: Any, data: str) -> None:
+    """Choose the entry that stands for *data*."""
+    combo.setCurrentIndex(combo.findData(data))
+
+
+@pytest.mark.parametrize(
+    ("change", "wish"),
+    [
+        (lambda form: choose(form.preset, "paper"), {"preset": "paper"}),
+        (lambda form: form.scale.setValue(0.25), {"scale": 0.25}),
+        (lambda form: form.scale.setValue(0), {"scale": "auto"}),
+        (lambda form: form.window_width.setValue(350), {"window": (-600.0, 350.0)}),
+        (lambda form: form.window_width.setValue(0), {"window": None}),
+        (lambda form: form.window_centre.setValue(9), {"window": (9.0, 1500.0)}),
+        (lambda form: form.patch.setValue(96), {"patch_px": 96}),
+        (lambda form: form.patch.setValue(0), {"patch_px": None}),
+        (lambda form: choose(form.device, "cuda"), {"device": "cuda"}),
+        (lambda form: form.seed.setValue(7), {"seed": 7}),
+        (lambda form: form.head_start.setChecked(False), {"head_start": False}),
+    ],
+)
+def test_each_view_wishes_for_its_own_setting_once(
+    form: SettingsForm,
+    state: State,
+    change: Callable[[SettingsForm], None],
+    wish: dict[str, Any],
+) -> None:
+    before = TrainingSettings(scale=0.5, window=(-600.0, 1500.0), patch_px=64)
+    state.settings = before
+    told = granted(form, state)
+    change(form)
+    assert told == [replace(before, **wish)]
+    assert state.settings == told[0]
+
+
+def test_the_state_is_shown_without_a_wish(form: SettingsForm, state: State) -> None:
+    told = granted(form, state)
+    state.settings = TrainingSettings(
+        preset="light",
+        scale=0.5,
+        window=(-50.0, 1500.0),
+        patch_px=160,
+        head_start=False,
+        device="cpu",
+        seed=3,
+    )
+    assert form.preset.currentData() == "light"
+    assert form.scale.value() == 0.5
+    assert (form.window_centre.value(), form.window_width.value()) == (-50, 1500)
+    assert form.patch.value() == 160
+    assert not form.head_start.isChecked()
+    assert form.device.currentText() == "CPU, 2 cores"
+    assert form.seed.value() == 3
+    state.settings = TrainingSettings()
+    for box in (form.scale, form.window_width, form.patch):
+        assert box.text() == "automatic"
+    assert told == []
+
+
+def test_a_finer_number_than_is_shown_survives_another_change(
+    form: SettingsForm, state: State
+) -> None:
+    state.settings = TrainingSettings(scale=0.123456)
+    told = granted(form, state)
+    form.seed.setValue(1)
+    assert told == [TrainingSettings(scale=0.123456, seed=1)]
+
+
+def test_one_step_up_from_automatic_offers_a_window_of_use(
+    form: SettingsForm, state: State
+) -> None:
+    told = granted(form, state)
+    form.window_width.stepUp()
+    assert told == [TrainingSettings(window=(40.0, 400.0))]
+    assert form.window_width.value() == 400
+
+
+def test_the_centre_waits_for_a_width(form: SettingsForm, state: State) -> None:
+    assert not form.window_centre.isEnabled()
+    assert "width" in form.window_centre.toolTip()
+    state.settings = TrainingSettings(window=(40.0, 400.0))
+    assert form.window_centre.isEnabled()
+    assert form.window_centre.toolTip() == TOOLTIPS["centre"]
+
+
+def test_a_device_of_another_machine_is_shown(form: SettingsForm, state: State) -> None:
+    told = granted(form, state)
+    state.settings = TrainingSettings(device="mps")
+    assert form.device.currentData() == "mps"
+    form.set_devices(["cpu"], ["CPU, 2 cores"])
+    assert form.device.currentData() == "mps"
+    assert told == []
+
+
+def test_locked_settings_say_why(form: SettingsForm, state: State) -> None:
+    form.lock("not now")
+    assert not form.seed.isEnabled()
+    state.settings = TrainingSettings(window=(40.0, 400.0))
+    for widget in (form.window_centre, form.seed, form.preset, form.head_start):
+        assert (widget.isEnabled(), widget.toolTip()) == (False, "not now")
+    form.lock("")
+    assert form.window_centre.isEnabled()
+    assert form.seed.toolTip() == TOOLTIPS["seed"]
