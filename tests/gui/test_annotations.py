@@ -227,6 +227,18 @@ def test_labels_of_another_shape_are_kept_but_not_learned(
     assert followed.used == [pair, pair]
 
 
+def test_planes_that_are_gone_are_not_counted(followed: Followed, qtbot: QtBot) -> None:
+    image, labels = followed.layers("stack", 1, 3, SIDE, SIDE)
+    for plane in range(3):
+        labels.data[plane, 5, :7] = 1
+    pair = followed.annotations.add(image, labels)
+    qtbot.waitUntil(lambda: followed.annotations.counts() == {1: (21, 3)})
+    labels.data = np.array(labels.data[:2])
+    image.data = image.data[:2]
+    followed.annotations.try_again([pair])
+    qtbot.waitUntil(lambda: followed.annotations.counts() == {1: (14, 2)})
+
+
 def test_images_of_other_channels_wait_until_they_are_alone(
     followed: Followed,
 ) -> None:

@@ -101,12 +101,9 @@ def test_an_engine_is_replaced_for_a_reason(
     wait_for(qtbot, told, 1)
     link.restart("The GPU is gone")
     wait_for(qtbot, died, 1)
-    assert died == [
-        (
-            "The GPU is gone, so the engine is started again; your strokes are safe.",
-            True,
-        )
-    ]
+    ((sentence, restarting),) = died
+    assert sentence.startswith("The GPU is gone, so the engine is started again;")
+    assert restarting
     wait_for(qtbot, told, 2)
 
 

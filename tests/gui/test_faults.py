@@ -389,6 +389,8 @@ def test_pixels_that_are_no_numbers_mark_the_pair(
     assert table.state.pairs[0].problem == told[0]
     assert not table.link.taken(messages.Start, messages.PutImage)
     assert table.state.phase == "idle"
+    table.controller.train()
+    assert len(told) == 2
 
 
 def test_an_image_of_other_channels_is_marked_and_left_out(
@@ -750,6 +752,7 @@ def test_close_while_it_prepares(table: Table, qtbot: QtBot, told: list[str]) ->
     image, labels = table.add_painted(1, 2)
     table.wait_for_counts(qtbot, 1, 2)
     table.controller.train()
+    table.link.tell(messages.HeadFitted(scale=0.5, score=None))
     labels.paint((50, 50), 1)
     table.controller.close()
     assert table.link.stopped

@@ -128,8 +128,9 @@ class Controller(QObject):
         self._pixels.settled.connect(self._on_settled)
         link.told.connect(self._on_told)
         link.died.connect(self._on_died)
-        for events in self._view_events():
-            events.connect(self._on_moved)
+        viewer.dims.events.point.connect(self._on_moved)
+        # Since napari 0.9 the camera belongs to the scene.
+        getattr(viewer, "scene", viewer).camera.events.connect(self._on_moved)
         self._on_counted()
         link.start()
 
@@ -363,10 +364,6 @@ class Controller(QObject):
             return
         self.is_closed = True
         with telling():
-            for events in self._view_events():
-                events.disconnect(self._on_moved)
-            self._pixels.close()
-        with telling():
             self.annotations.close()
         with telling():
             self.prediction.forget_model()
@@ -455,7 +452,7 @@ class Controller(QObject):
             self._mirror.use_classes(self.state.classes)
         values = values_in(changes)
         if not values <= {*self.state.classes.values}:
-            pass
+            self._use_classes(with_values(self.state.classes, values, self._deleted))
         # Without a training nobody asks for strokes; Train sends them all.
         if pair.in_use and self.state.phase != "idle":
             self._sent.put(pair, [change.plane for change in changes])
@@ -520,7 +517,6 @@ class Controller(QObject):
         """Send all that is to be learned from; tell whether that is enough."""
         pairs = self.annotations.pairs
         self.annotations.try_again(pairs)
-        self._sent.take_out_others(pair for pair in pairs if pair.in_use)
         for pair in pairs:
             if pair.in_use:
                 self._sent.put(pair)
@@ -593,11 +589,6 @@ class Controller(QObject):
                 highest=highest,
             )
         labels.selected_label = self.state.selected
-
-    def _view_events(self) -> list[Any]:
-        # Since napari 0.9 the camera belongs to the scene.
-        camera = getattr(self._viewer, "scene", self._viewer).camera
-        return [self._viewer.dims.events.point, camera.events]
 
     def _level(self) -> int:
         pair = self.annotations.find(self.image, self.labels)

@@ -32,7 +32,6 @@ class PixelWatch(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._watched: WeakSet[Image] = WeakSet()
         self._replaced: WeakSet[Image] = WeakSet()
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -41,14 +40,7 @@ class PixelWatch(QObject):
 
     def watch(self, image: Image) -> None:
         """Watch an image, too."""
-        self._watched.add(image)
         image.events.data.connect(self._on_data)
-
-    def close(self) -> None:
-        """Watch no more."""
-        self._timer.stop()
-        for image in self._watched:
-            image.events.data.disconnect(self._on_data)
 
     @telling()
     def _on_data(self, event: Any) -> None:

@@ -67,11 +67,6 @@ class SentImages:
         for name in sorted(self._names.pop(pair, ())):
             self._send(RemoveImage(name=name))
 
-    def take_out_others(self, pairs: Iterable[Pair]) -> None:
-        """Take out all planes but those of some pairs."""
-        for pair in set(self._names) - set(pairs):
-            self.take_out(pair)
-
     def are_only_of(self, pair: Pair) -> bool:
         """Tell whether nothing is left where a pair is taken out."""
         return set(self._names) == {pair}
