@@ -185,6 +185,18 @@ def test_labels_shared_by_two_images_are_followed_until_both_are_gone(
     assert pair is second
 
 
+def test_labels_shared_by_two_images_are_told_and_counted_for_both(
+    followed: Followed, qtbot: QtBot
+) -> None:
+    image, labels = followed.layers()
+    other, _ = followed.layers("other")
+    pairs = [followed.annotations.add(each, labels) for each in (image, other)]
+    draw(labels, 3, 1)
+    followed.annotations.flush()
+    assert [pair for pair, _ in followed.taken()] == pairs
+    qtbot.waitUntil(lambda: followed.annotations.counts() == {1: (20, 2)})
+
+
 def test_only_pairs_in_use_are_counted(followed: Followed, qtbot: QtBot) -> None:
     image, labels = followed.layers()
     draw(labels, 3, 1)
@@ -242,19 +254,26 @@ def test_planes_that_are_gone_are_not_counted(followed: Followed, qtbot: QtBot) 
 def test_images_of_other_channels_wait_until_they_are_alone(
     followed: Followed,
 ) -> None:
-    grey = followed.annotations.add(*followed.layers("grey", 1))
-    colour = followed.annotations.add(*followed.layers("colour", 3))
-    assert "'colour' has 3 channel(s), but 'grey'" in colour.problem
-    assert followed.used == [colour]
-    followed.annotations.tick(colour, False)
-    assert colour.problem == ""
-    followed.annotations.tick(grey, False)
-    followed.annotations.tick(colour, True)
-    assert (grey.in_use, colour.in_use) == (False, True)
+    layers = followed.layers("grey", 1), followed.layers("colour", 3)
+    grey, colour = (followed.annotations.add(*each) for each in layers)
+    # As long as there are no strokes nothing is learned from either.
+    assert (grey.problem, colour.problem) == ("", "")
+    draw(colour.labels, 3, 1)
+    followed.annotations.flush()
+    assert (grey.problem, colour.problem) == ("", "")
+    draw(grey.labels, 3, 1)
+    followed.annotations.flush()
     # The one that is learned from already decides, not the first one of the list.
-    followed.annotations.tick(grey, True)
-    assert (grey.in_use, colour.in_use) == (False, True)
     assert "'grey' has 1 channel(s), but 'colour'" in grey.problem
-    followed.annotations.remove(colour)
-    assert grey.in_use
+    assert (grey.in_use, colour.in_use) == (False, True)
+    assert followed.used == [grey]
+    assert followed.failed == [grey.problem]
+    followed.annotations.tick(grey, False)
     assert grey.problem == ""
+    followed.annotations.tick(colour, False)
+    followed.annotations.tick(grey, True)
+    followed.annotations.tick(colour, True)
+    assert "'colour' has 3 channel(s), but 'grey'" in colour.problem
+    followed.annotations.remove(grey)
+    assert colour.in_use
+    assert colour.problem == ""

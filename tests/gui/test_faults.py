@@ -401,6 +401,7 @@ def test_an_image_of_other_channels_is_marked_and_left_out(
     assert len(told) == 1
     assert "'grey' has 1 channel(s), but 'tile'" in told[0]
     assert [row.problem for row in table.state.pairs] == ["", told[0]]
+    table.link.tell(messages.Failed(request="predict", message="it has 1 channel."))
     labels.paint((50, 50), 1)
     qtbot.wait(followed.DEBOUNCE_MS + 100)
     assert kept(table, labels)[50, 50] == 1
@@ -558,13 +559,14 @@ def test_the_last_class_can_be_deleted_and_another_added(
     table: Table, qtbot: QtBot, told: list[str]
 ) -> None:
     _, labels = table.train(qtbot)
-    table.controller.delete_class(1)
-    table.link.tell(messages.PhaseChanged(phase="idle", step=9))
-    table.controller.delete_class(2)
+    for value in (1, 2):
+        table.controller.delete_class(value)
     assert not len(table.state.classes)
     assert (table.state.selected, labels.selected_label) == (0, 0)
     assert not labels.data.any()
-    assert isinstance(put_and_classes(table)[0], messages.Stop)
+    first, *others = put_and_classes(table)
+    assert isinstance(first, messages.Stop)
+    assert not any(isinstance(each, messages.Stop) for each in others)
     table.controller.add_class("vessel")
     assert table.state.classes.values == (3,)
     assert labels.selected_label == 3
@@ -802,6 +804,15 @@ def test_deaths_do_not_add_up_while_something_is_learned(
         table.link.tell(
             messages.Validated(step=5, scores={}, shown="head", reason="why")
         )
+
+
+def test_a_stopped_training_is_not_taken_up(table: Table, qtbot: QtBot) -> None:
+    table.train(qtbot)
+    table.controller.stop()
+    die(table)
+    table.link.start()
+    assert not table.link.taken(messages.Start)
+    assert table.state.phase == "idle"
 
 
 def test_a_paused_training_is_not_taken_up_unasked(

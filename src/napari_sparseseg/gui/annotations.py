@@ -130,7 +130,8 @@ class Annotations(QObject):
         self.pairs: list[Pair] = []
         self._viewer = viewer
         self._mirror = mirror
-        self._waiting: dict[Pair, set[PlaneKey | None]] = {}
+        self._learned: list[Pair] = []
+        self._waiting: dict[Labels, set[PlaneKey | None]] = {}
         self._timer = self._timer_of(DEBOUNCE_MS)
         self._retry = self._timer_of(RETRY_MS)
         # Counting strokes of a large plane takes longer than a frame may.
@@ -153,7 +154,7 @@ class Annotations(QObject):
         self.pairs.append(pair)
         for event in self._events(pair):
             event.connect(self._on_change)
-        self._waiting[pair] = {None}
+        self._waiting[labels] = {None}
         self.flush()
         return pair
 
@@ -161,10 +162,10 @@ class Annotations(QObject):
         """Follow a pair no more; its strokes stay in their layer and on disk."""
         self.flush()
         self.pairs.remove(pair)
-        if not any(other.labels is pair.labels for other in self.pairs):
+        if not self._pairs_of(pair.labels):
             for event in self._events(pair):
                 event.disconnect(self._on_change)
-        self._waiting.pop(pair, None)
+            self._waiting.pop(pair.labels, None)
         self._judge()
         self.counted.emit()
 
@@ -221,12 +222,12 @@ class Annotations(QObject):
         self._timer.stop()
         self._retry.stop()
         waiting, self._waiting = self._waiting, {}
-        for pair, planes in waiting.items():
-            self._update(pair, planes)
+        for labels, planes in waiting.items():
+            self._update(labels, planes)
 
     def look_through(self) -> None:
         """Look at all planes: a script may have written where nobody looked."""
-        self._waiting = {pair: {None} for pair in self.pairs}
+        self._waiting = {pair.labels: {None} for pair in self.pairs}
         self.flush()
 
     def close(self) -> None:
@@ -261,48 +262,53 @@ class Annotations(QObject):
     def _on_change(self, event: Any) -> None:
         # Which plane is painted is known only now: the slider may move on meanwhile.
         shown = shown_plane(self._viewer, event.source)
-        for pair in self.pairs:
-            if pair.labels is event.source:
-                self._waiting.setdefault(pair, set()).add(shown)
+        self._waiting.setdefault(event.source, set()).add(shown)
         self._timer.start()
 
-    def _update(self, pair: Pair, planes: set[PlaneKey | None]) -> None:
+    def _update(self, labels: Labels, planes: set[PlaneKey | None]) -> None:
         before = self._in_use()
-        changes = self._keep(pair, planes)
+        changes = self._keep(labels, planes)
         self._judge(before)
-        self._count(pair, changes)
-        if changes:
-            self.painted.emit(pair, changes)
+        # A label layer may be learned on several images.
+        for pair in self._pairs_of(labels):
+            self._count(pair, changes)
+            if changes:
+                self.painted.emit(pair, changes)
+
+    def _pairs_of(self, labels: Labels) -> list[Pair]:
+        return [pair for pair in self.pairs if pair.labels is labels]
 
     def _keep(
-        self, pair: Pair, planes: set[PlaneKey | None]
+        self, labels: Labels, planes: set[PlaneKey | None]
     ) -> tuple[PlaneChange, ...]:
-        """Bring the files of a pair up to date, and give what has changed."""
+        """Bring the files of labels up to date, and give what has changed."""
+        pairs = self._pairs_of(labels)
         changes: tuple[PlaneChange, ...] = ()
         try:
             for plane in {None} if None in planes else planes:
-                changes += self._mirror.update(pair.labels, pair.image.name, plane)
+                changes += self._mirror.update(labels, pairs[0].image.name, plane)
         except SparseSegError as error:
-            self._note_unkept(pair, error)
+            self._note_unkept(pairs, error)
         else:
-            if pair.unkept:
-                pair.unkept = ""
+            if any(pair.unkept for pair in pairs):
+                for pair in pairs:
+                    pair.unkept = ""
                 self.counted.emit()
         return changes
 
-    def _note_unkept(self, pair: Pair, error: SparseSegError) -> None:
+    def _note_unkept(self, pairs: list[Pair], error: SparseSegError) -> None:
         sentence = str(error)
         # A full disk is full for all layers, and is told once.
-        told = sentence in (pair.unkept, pair.misfit) or (
-            isinstance(error, OutputError) and any(each.unkept for each in self.pairs)
-        )
-        pair.unkept = sentence
+        told = any(sentence in (pair.unkept, pair.misfit) for pair in pairs)
+        if isinstance(error, OutputError):
+            told |= any(each.unkept for each in self.pairs)
+            self._waiting[pairs[0].labels] = {None}
+            self._retry.start()
+        for pair in pairs:
+            pair.unkept = sentence
         if not told:
             self.failed.emit(sentence)
         self.counted.emit()
-        if isinstance(error, OutputError):
-            self._waiting[pair] = {None}
-            self._retry.start()
 
     def _in_use(self) -> list[Pair]:
         return [pair for pair in self.pairs if pair.in_use]
@@ -317,15 +323,18 @@ class Annotations(QObject):
         """
         before = self._in_use() if before is None else before
         channels: tuple[int, str] | None = None
-        for pair in sorted(self.pairs, key=lambda each: each not in before):
-            others = channels if pair.ticked else None
+        # What is learned from already decides which images fit.
+        for pair in sorted(self.pairs, key=lambda each: each not in self._learned):
+            counts = pair.ticked and bool(self.files(pair))
+            others = channels if counts else None
             misfit, pair.misfit = pair.misfit, self._misfit(pair, others)
-            if channels is None and pair.in_use:
+            if channels is None and counts and pair.in_use:
                 channels = _n_channels(pair.image), pair.image.name
             if pair.misfit != misfit:
                 self.counted.emit()
                 if pair.misfit not in ("", pair.unkept):
                     self.failed.emit(pair.misfit)
+        self._learned = [pair for pair in self._in_use() if self.files(pair)]
         for pair in self.pairs:
             if pair.in_use != (pair in before):
                 self.used.emit(pair)

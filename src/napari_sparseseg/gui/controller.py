@@ -243,7 +243,7 @@ class Controller(QObject):
         """Delete a class and erase its strokes, which each layer can undo."""
         gone, classes = self.state.classes.by_value(value), self.state.classes
         left = set(self.annotations.counts()) & {*classes.values} - {value}
-        if self.state.phase != "idle" and len(left) < 2:
+        if self._run.goes_on and len(left) < 2:
             self.stop()
             show_warning(
                 f"Without the class '{gone.name}' there is nothing left to tell "
@@ -302,7 +302,7 @@ class Controller(QObject):
     @telling()
     def stop(self) -> None:
         """End the training; what it has learned predicts on."""
-        self._link.send(messages.Stop())
+        self._run.stop()
 
     # Prediction.
 
@@ -433,6 +433,10 @@ class Controller(QObject):
             )
             self._run.start(resume=False)
             return True
+        if event.request == "predict" and self._has_misfit():
+            # The user knows already why the image does not fit the model.
+            self.prediction.cancel()
+            return True
         if DEVICE_LOST.search(event.message):
             self._link.restart(
                 f"The device that computes does not work any more ({event.message})"
@@ -528,7 +532,7 @@ class Controller(QObject):
             self._sent.put(pair)
 
     def _take_out(self, pair: Pair) -> None:
-        if self.state.phase != "idle" and self._sent.are_only_of(pair):
+        if self._run.goes_on and self._sent.are_only_of(pair):
             # A training without any image could not even be saved.
             self.stop()
             if not pair.problem:
@@ -589,6 +593,10 @@ class Controller(QObject):
                 highest=highest,
             )
         labels.selected_label = self.state.selected
+
+    def _has_misfit(self) -> bool:
+        pair = self.annotations.find(self.image, self.labels)
+        return pair is not None and bool(pair.misfit)
 
     def _level(self) -> int:
         pair = self.annotations.find(self.image, self.labels)

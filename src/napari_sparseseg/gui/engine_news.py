@@ -54,7 +54,7 @@ class EngineNews:
     def _on_phase(self, event: messages.PhaseChanged) -> None:
         self._state.phase = event.phase
         self._state.step = event.step
-        self._told.clear()
+        self._told = {each for each in self._told if each[0] == "predict"}
         self._say(
             {
                 "idle": "Stopped; what was learned predicts on."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_sparseseg.engine.messages import Start
+from napari_sparseseg.engine.messages import Start, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,13 @@ class TrainingRun:
         self._classes = state.classes
         self._resumes = False
         self._interrupted = False
+        self._stops = False
         self._deaths = 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it was started and not stopped, whatever the engine has said yet."""
+        return self._state.phase != "idle" and not self._stops
 
     def why_anew(self) -> str:
         """Tell why nothing can be learned on; empty where it can, or is the first."""
@@ -69,6 +75,7 @@ class TrainingRun:
         self._settings, self._classes = self._state.settings, self._state.classes
         self._resumes = resume
         self._interrupted = False
+        self._stops = False
         # Not when the engine says so: Train may be pressed again before, and strokes
         # that are painted meanwhile must be sent.
         self._state.phase = "preparing"
@@ -81,6 +88,11 @@ class TrainingRun:
             )
         )
 
+    def stop(self) -> None:
+        """End it; what it has learned predicts on."""
+        self._stops = True
+        self._send(Stop())
+
     def use_classes(self, classes: ClassTable) -> None:
         """Note classes that a training has taken over."""
         if self._state.phase != "idle":
@@ -92,10 +104,11 @@ class TrainingRun:
 
     def ends_with_engine(self) -> str:
         """Note that the engine is gone; say what becomes of the training."""
-        phase, self._state.phase = self._state.phase, "idle"
+        goes_on, phase = self.goes_on, self._state.phase
+        self._state.phase = "idle"
         if phase == "paused":
             return "Press Train to learn on."
-        if phase != "idle":
+        if goes_on:
             self._deaths += 1
             self._interrupted = True
         if not self._interrupted or self._deaths < MOST_DEATHS:
