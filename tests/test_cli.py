@@ -21,7 +21,7 @@ from PIL import Image
 from skimage.io import imread
 
 from napari_sparseseg.annotations.classes import read_class_table, write_class_table
-from napari_sparseseg.cli import has_display
+from napari_sparseseg.display import has_display
 from napari_sparseseg.io.model_file import load_model
 from napari_sparseseg.samples import tissue_phantom
 
@@ -406,7 +406,7 @@ class TestOpen:
     def test_says_what_to_install(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("napari_sparseseg.cli.find_spec", lambda name: None)
+        monkeypatch.setattr("napari_sparseseg.display.find_spec", lambda name: None)
         done = run("open")
         assert done.code == 2
         assert "napari and pyqtgraph and qtpy" in done.err
@@ -449,7 +449,7 @@ class TestDemo:
         assert "no pictures of the window: there is neither a display nor" in done.out
         assert "apt-get install xvfb" in done.out
 
-        monkeypatch.setattr("napari_sparseseg.cli.find_spec", lambda name: None)
+        monkeypatch.setattr("napari_sparseseg.display.find_spec", lambda name: None)
         done = run("demo", "--out", tmp_path)
         assert done.code == 0
         assert "no pictures of the window: windows need napari" in done.out

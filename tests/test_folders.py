@@ -59,24 +59,24 @@ def model(sample: Sample) -> SegmentationModel:
     return train(sample.image, sample.labels, classes=sample.classes, steps=4, **QUICK)
 
 
-@pytest.fixture
-def images(tmp_path: Path, sample: Sample) -> Path:
-    """Return a folder of three small images, one with a dot in its stem."""
-    folder = tmp_path / "images"
+def save_parts(folder: Path, picture: NDArray[np.uint8]) -> Path:
+    """Save three small parts of a picture, one with a dot in its stem."""
     folder.mkdir()
     for name, start in (("a.png", 0), ("b_1.5mm.png", 40), ("c.png", 64)):
-        Image.fromarray(sample.image[start : start + 64]).save(folder / name)
+        Image.fromarray(picture[start : start + 64]).save(folder / name)
     return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path, sample: Sample) -> Path:
+    """Return a folder of three small images."""
+    return save_parts(tmp_path / "images", sample.image)
 
 
 @pytest.fixture
 def labels(tmp_path: Path, sample: Sample) -> Path:
     """Return a folder of their strokes."""
-    folder = tmp_path / "labels"
-    folder.mkdir()
-    for name, start in (("a.png", 0), ("b_1.5mm.png", 40), ("c.png", 64)):
-        Image.fromarray(sample.labels[start : start + 64]).save(folder / name)
-    return folder
+    return save_parts(tmp_path / "labels", sample.labels)
 
 
 def start(

@@ -459,6 +459,16 @@ def predict(
     return labels if maps is None else (labels, maps)
 
 
+def available_devices() -> list[str]:
+    """Return the kinds of torch devices that are there, the best first."""
+    has = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    return [name for name, is_there in has.items() if is_there]
+
+
 def choose_device(device: str) -> str:
     """Return the torch device that a name stands for.
 
@@ -467,19 +477,14 @@ def choose_device(device: str) -> str:
     OptionError
         If the device is not known or not there.
     """
-    has = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
+    there = available_devices()
     if device == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if has[name])
+        return there[0]
     kind, _, index = device.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
-    if not has.get(kind, False) or (index and index not in map(str, range(count))):
-        there = ", ".join(name for name, is_there in has.items() if is_there)
+    if kind not in there or (index and index not in map(str, range(count))):
         raise OptionError(
-            f"the device {device!r} is not there; this machine has {there}.",
+            f"the device {device!r} is not there; this machine has {', '.join(there)}.",
             device=device,
         )
     return device

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -20,6 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from napari_sparseseg.display import has_display, missing_parts
 from napari_sparseseg.errors import (
     EngineError,
     ImageError,
@@ -200,11 +200,6 @@ def open_window(
     napari.run()
 
 
-def missing_parts() -> list[str]:
-    """Return the packages that windows need and that are not installed."""
-    return [name for name in ("napari", "pyqtgraph", "qtpy") if not find_spec(name)]
-
-
 def needs_parts() -> str:
     """Say what to install for windows."""
     return (
@@ -222,13 +217,6 @@ def check_window() -> None:
             "there is no display (DISPLAY and WAYLAND_DISPLAY are not set); use the "
             "other commands, or run this one under xvfb-run."
         )
-
-
-def has_display() -> bool:
-    """Tell whether windows can be seen; on Linux, whether there is a display."""
-    if sys.platform != "linux":
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 @app.command()

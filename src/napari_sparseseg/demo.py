@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from napari_sparseseg.api import iter_train, predict, save_model
-from napari_sparseseg.errors import EngineError, OptionError
+from napari_sparseseg.display import virtual_display
+from napari_sparseseg.errors import EngineError
 from napari_sparseseg.folders import make_folder
 from napari_sparseseg.io.atomic import write_atomically
 from napari_sparseseg.io.images import write_label_map
@@ -38,9 +38,6 @@ LEARNED, UNSEEN = 0, 1
 
 #: What uses the window and takes pictures of it.
 JOURNEY = "napari_sparseseg.gui.journey"
-
-#: Width, height and bits a pixel of the display that windows are photographed on.
-SCREEN = "1600x1200x24"
 
 #: Seconds after which a journey is given up.
 PATIENCE_S = 900
@@ -193,39 +190,6 @@ def photograph_window(
         )
         pictures = sorted(folder.glob("*.png"))
         return [Path(shutil.move(path, out / path.name)) for path in pictures]
-
-
-@contextmanager
-def virtual_display() -> Iterator[str]:
-    """Start Xvfb; yield the name of its display.
-
-    Raises
-    ------
-    OptionError
-        If there is no Xvfb, or it does not start.
-    """
-    program = shutil.which("Xvfb")
-    if program is None:
-        raise OptionError(
-            "there is neither a display nor Xvfb; install Xvfb to have one (Debian, "
-            "Ubuntu: apt-get install xvfb)."
-        )
-    source, target = os.pipe()
-    process = subprocess.Popen(
-        [program, "-displayfd", str(target), "-screen", "0", SCREEN],
-        pass_fds=[target],
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(target)
-    try:
-        with open(source, encoding="ascii") as pipe:
-            number = pipe.readline().strip()
-        if not number:
-            raise OptionError(f"{program} does not start; run it to see why.")
-        yield f":{number}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _run_journey(display: str, folder: Path, *arguments: str) -> None:

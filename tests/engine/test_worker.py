@@ -417,6 +417,24 @@ def test_an_image_comes_and_goes(window: Window) -> None:
     assert failed.message == "there is no image 'a' that could be taken out."
 
 
+def test_taking_out_the_last_image_ends_the_training_and_not_the_engine(
+    window: Window,
+) -> None:
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[
+            (is_a(StepDone), (RemoveImage(name="a"),)),
+            (is_a(CheckpointWritten), (window.predict(),)),
+            (is_a(Predicted), END),
+        ],
+    )
+    (failed,) = window.all_of(Failed)
+    assert "no pixel is annotated" in failed.message
+    assert window.all_of(PhaseChanged)[-1].phase == "idle"
+
+
 # Predictions.
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.annotations.classes import ClassTable, read_class_table
 from napari_sparseseg.engine import messages
 from napari_sparseseg.gui import engine_news
 from napari_sparseseg.gui.controller import FIRST_CLASSES
@@ -287,6 +287,29 @@ class TestPrediction:
         written = np.array(Picture.open(tmp_path / "labels.png"))
         assert (written == 2).all()
         assert (tmp_path / "labels.classes.json").exists()
+
+    def test_of_a_loaded_model_is_exported_with_the_models_classes(
+        self, learned: Table, tmp_path: Path, told: list[str]
+    ) -> None:
+        classes = ClassTable.from_values([7])
+        loaded = messages.ModelLoaded(
+            path="m.safetensors",
+            classes=classes.to_json(),
+            in_channels=3,
+            shown="head",
+            um_per_px=None,
+        )
+        learned.link.tell(loaded)
+        asked = learned.link.taken(messages.Predict)[-1]
+        np.load(asked.labels, mmap_mode="r+")[:] = 7
+        learned.link.tell(
+            messages.TileDone(
+                generation=asked.generation, region=(0, 0, SIDE, SIDE), share=1
+            )
+        )
+        learned.controller.export(str(tmp_path / "labels.png"))
+        assert read_class_table(tmp_path / "labels.classes.json") == classes
+        assert all(sentence.startswith("Written") for sentence in told)
 
 
 def test_curves_grow_with_what_the_engine_tells(table: Table) -> None:

@@ -261,20 +261,25 @@ def test_n_steps_saved_loaded_and_n_more_are_2n_steps(
     assert_same(whole, second)
 
 
-@pytest.mark.parametrize("n_events", range(10))
-def test_a_training_stopped_at_any_event_goes_on_as_if_it_had_not(
-    sample: Sample, n_events: int
-) -> None:
-    whole = new_trainer(sample)
+def assert_goes_on(make: Callable[[], Trainer], n_events: int) -> None:
+    """Check that a training stopped at an event ends as one that was not."""
+    whole = make()
     expected = events_of(list(whole.run(TRIAL + 1)), StepDone)
-    first = new_trainer(sample)
+    first = make()
     events = list(islice(first.run(), n_events))
-    second = new_trainer(sample)
+    second = make()
     second.load_state(*through_files(first))
     for trainer in (first, second):
         rest = list(trainer.run(TRIAL + 1 - trainer.steps))
         assert events_of(events + rest, StepDone) == expected
         assert_same(whole, trainer)
+
+
+@pytest.mark.parametrize("n_events", range(10))
+def test_a_training_stopped_at_any_event_goes_on_as_if_it_had_not(
+    sample: Sample, n_events: int
+) -> None:
+    assert_goes_on(lambda: new_trainer(sample), n_events)
 
 
 # In parts.
@@ -313,16 +318,7 @@ def test_between_the_parts_of_a_step_and_of_the_heads_fit_there_is_an_event(
 def test_a_training_stopped_within_a_step_goes_on_as_if_it_had_not(
     sample: Sample, n_events: int
 ) -> None:
-    whole = trainer_in_parts(sample)
-    expected = events_of(list(whole.run(TRIAL + 1)), StepDone)
-    first = trainer_in_parts(sample)
-    events = list(islice(first.run(), n_events))
-    second = trainer_in_parts(sample)
-    second.load_state(*through_files(first))
-    for trainer in (first, second):
-        rest = list(trainer.run(TRIAL + 1 - trainer.steps))
-        assert events_of(events + rest, StepDone) == expected
-        assert_same(whole, trainer)
+    assert_goes_on(lambda: trainer_in_parts(sample), n_events)
 
 
 @pytest.mark.parametrize("n_events", [1, 3, 5, 7, 8])
@@ -876,3 +872,14 @@ def test_the_head_knows_another_section_within_its_fit() -> None:
     scores = evaluate({"other": labels}, {"other": other.truth}, other.classes)
     assert scores.overall_dice is not None
     assert scores.overall_dice > 0.75
+
+
+def test_without_any_image_left_what_was_learned_stays(sample: Sample) -> None:
+    trainer = new_trainer(sample, scale=0.5)
+    list(trainer.run(EPOCH))
+    trainer.remove("image")
+    with pytest.raises(LabelError, match="no pixel is annotated"):
+        list(trainer.run(1))
+    assert trainer.state()[1]["channels"] == 3
+    labels, _ = predict_image(trainer.best_model(), sample.image)
+    assert labels.any()

@@ -66,6 +66,17 @@ def test_images_must_have_the_same_channels() -> None:
         training_set(image("slide"), image("ct", shape=(SIZE, SIZE)))
 
 
+def test_the_channels_stay_when_all_images_are_taken_out() -> None:
+    data = training_set(image("slide"))
+    data.remove("slide")
+    assert data.n_channels == 3
+    with pytest.raises(
+        ImageError, match=r"ct has 1 channel\(s\), but the training has 3"
+    ):
+        data.put(image("ct", shape=(SIZE, SIZE)))
+    data.put(image("other"))
+
+
 def test_one_class_is_not_enough() -> None:
     data = training_set(image("a", strokes(4, 4)), image("b", strokes(4)))
     with pytest.raises(LabelError, match="only the class 'class 4' is annotated"):

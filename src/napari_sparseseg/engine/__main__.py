@@ -128,17 +128,19 @@ def ready() -> messages.Ready:
     """Return what is here to compute with."""
     import torch
 
+    from napari_sparseseg.api import available_devices
     from napari_sparseseg.io.model_file import versions
 
-    found = [("cpu", f"CPU, {torch.get_num_threads()} thread(s)")]
-    if torch.backends.mps.is_available():
-        found.insert(0, ("mps", f"GPU of {platform.machine()}"))
-    if torch.cuda.is_available():
-        found.insert(0, ("cuda", torch.cuda.get_device_name()))
+    names: dict[str, Callable[[], str]] = {
+        "cuda": torch.cuda.get_device_name,
+        "mps": lambda: f"GPU of {platform.machine()}",
+        "cpu": lambda: f"CPU, {torch.get_num_threads()} thread(s)",
+    }
+    devices = available_devices()
     return messages.Ready(
         versions=versions(),
-        devices=[device for device, _ in found],
-        device_names=[name for _, name in found],
+        devices=devices,
+        device_names=[names[device]() for device in devices],
     )
 
 

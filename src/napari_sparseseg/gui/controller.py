@@ -354,7 +354,7 @@ class Controller(QObject):
     def export(self, path: str) -> None:
         """Write the predicted labels of the chosen image."""
         labels = self.targets.labels_of(self.image)
-        export = export_labels(labels, path, self.state.classes)
+        export = export_labels(labels, path, self.targets.classes)
         names = " and ".join(str(path) for path in export.paths)
         show_info(f"Written: {names}. {export.note}".rstrip())
 

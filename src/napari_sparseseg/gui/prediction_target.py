@@ -122,13 +122,18 @@ class PredictionTargets:
         Through which planes go.
     state
         Classes, opacity, visibility; told when the user changes these in the layer.
+
+    Attributes
+    ----------
+    classes
+        Of what is predicted: those of the state, or of the model that was loaded.
     """
 
     def __init__(self, viewer: ViewerModel, files: PlaneFiles, state: State) -> None:
         self._viewer = viewer
         self._files = files
         self._state = state
-        self._classes = state.classes
+        self.classes = state.classes
         self._layers: list[PredictionLayer] = []
         self._shapes: dict[PredictionLayer, list[tuple[int, ...]]] = {}
 
@@ -151,7 +156,7 @@ class PredictionTargets:
             return None
         layer = self._layer_of(image, level)
         layer.lie_under(labels)
-        highest = max(self._classes.values, default=0)
+        highest = max(self.classes.values, default=0)
         return PredictionTarget(
             layer,
             plane,
@@ -162,7 +167,7 @@ class PredictionTargets:
 
     def use_classes(self, classes: ClassTable) -> None:
         """Take colours, names and values from this table."""
-        self._classes = classes
+        self.classes = classes
         for layer in self._layers:
             layer.use_classes(classes)
 
@@ -216,7 +221,7 @@ class PredictionTargets:
                     return layer
                 self.forget(image)
                 break
-        layer = PredictionLayer(self._viewer.layers, image, self._classes, level)
+        layer = PredictionLayer(self._viewer.layers, image, self.classes, level)
         layer.opacity, layer.visible = self._state.opacity, self._state.visible
         layer.opacity_changed.connect(self._on_opacity)
         layer.visible_changed.connect(self._on_visible)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -44,7 +43,7 @@ def restore(state: State) -> None:
 def keep(state: State) -> None:
     """Keep what is chosen now."""
     kept = stored()
-    kept.setValue("training", json.dumps(_TRAINING.dump_python(state.settings)))
+    kept.setValue("training", _TRAINING.dump_json(state.settings).decode())
     kept.setValue("live", state.live)
     kept.setValue("opacity", state.opacity)
 

@@ -115,6 +115,9 @@ class TrainingSet:
             raise ImageError("no image is given; training needs at least one.")
         self.classes = classes
         self.normalisation = normalisation
+        #: Channels of the images; networks are made for it, so it stays when all
+        #: images are taken out.
+        self.n_channels = images[0].n_channels
         self.images: dict[str, TrainingImage] = {}
         self.held_out = HeldOutStrokes(seed)
         self._working: dict[tuple[str, float], Tensor] = {}
@@ -126,24 +129,21 @@ class TrainingSet:
         sizes = (image.um_per_px for image in self.images.values())
         return next((size for size in sizes if size is not None), None)
 
-    @property
-    def n_channels(self) -> int:
-        """Channels of the images."""
-        return next(iter(self.images.values())).n_channels
-
     def put(self, *images: TrainingImage) -> None:
         """Add images, or replace those of the same name, all at once."""
-        known = [*self.images.values(), *images]
+        known = (*self.images.values(), *images)
+        fitting = (each.name for each in known if each.n_channels == self.n_channels)
+        first = next(fitting, "the training")
         for image in images:
             check_label_map(image.labels, image.pixels.shape[:2], image.name)
             self.classes.check_values(image.labels, image.name)
-            if image.n_channels != known[0].n_channels:
+            if image.n_channels != self.n_channels:
                 raise ImageError(
                     f"{image.name} has {image.n_channels} channel(s), but "
-                    f"{known[0].name} has {known[0].n_channels}; train on images of "
+                    f"{first} has {self.n_channels}; train on images of "
                     "one kind.",
                     given=image.n_channels,
-                    expected=known[0].n_channels,
+                    expected=self.n_channels,
                 )
         for image in images:
             previous = self.images.get(image.name)
