@@ -18,6 +18,7 @@ from torch import Tensor
 
 from napari_sparseseg.errors import LabelError, TrainingError
 from napari_sparseseg.inputs.normalisation import Normalisation
+from napari_sparseseg.learning import trainer as trainer_module
 from napari_sparseseg.learning.events import (
     HeadFitted,
     MemorySaved,
@@ -153,6 +154,17 @@ def test_a_training_tells_head_steps_validations_and_the_scale(sample: Sample) -
         assert score.strokes == {1: 1, 2: 1, 3: 1, 4: 1}
     together = overall(validated.scores["both"])
     assert together == chosen.scores_by_scale[chosen.scale]
+
+
+def test_a_young_network_is_not_shown_however_well_it_does_on_held_out_strokes(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "choose", lambda *_: ("network", "it is best"))
+    trainer = new_trainer(sample)
+    young, *older = events_of(list(trainer.run(EPOCH)), Validated)
+    assert (young.shown, trainer.model().info.shown, older) == ("head", "head", [])
+    list(trainer.run(TRIAL - EPOCH))
+    assert (trainer.shown, trainer.model().info.shown) == ("network", "network")
 
 
 def test_a_scale_that_is_given_is_not_tried(sample: Sample) -> None:

@@ -7,6 +7,7 @@ and nothing changes under a prediction that goes on over several turns.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import time
 import traceback
@@ -96,7 +97,7 @@ class Worker:
         self._saved_at = 0.0
         self._is_saved = False
         self._step: messages.StepDone | None = None
-        self._step_told_at = 0.0
+        self._step_told_at = -math.inf
         # The prediction.
         self._before: SegmentationModel | None = None
         self._prediction: Prediction | None = None

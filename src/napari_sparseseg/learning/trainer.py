@@ -31,7 +31,7 @@ from napari_sparseseg.learning.events import (
 )
 from napari_sparseseg.learning.head_training import FittedHead, HeadTraining
 from napari_sparseseg.learning.held_out import HELD_OUT
-from napari_sparseseg.learning.judge import Judge, choose
+from napari_sparseseg.learning.judge import NAMES, Judge, choose
 from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import TrainingOptions
 from napari_sparseseg.learning.parts import advance
@@ -58,9 +58,10 @@ NETWORK_SCALES = (0.5, 0.25)
 FINER_MARGIN = 0.02
 
 #: Epochs that networks of all these resolutions learn side by side before all but the
-#: best on held-out strokes are given up.
+#: best on held-out strokes are given up. Before that the head is shown where there is
+#: one: such a young network knows the images that held-out strokes lie in, and little
+#: of others.
 TRIAL_EPOCHS = 2
-
 
 #: After so many losses in a row that were no numbers a training gives up.
 MOST_RECOVERIES = 10
@@ -295,13 +296,24 @@ class Trainer:
         for network in self.networks:
             network.end_epoch(self._judge.score(network.average, network.scale))
         events: list[TrainingEvent] = []
-        trial_ends = self.steps >= TRIAL_EPOCHS * self.options.recipe.epoch
-        if len(self.networks) > 1 and trial_ends:
+        if len(self.networks) > 1 and self.steps >= self._trial_steps:
             events.append(self._settle())
         scores = max(self.networks, key=_rank).best_scores
-        self.shown, reason = choose(scores, self.options.head_start, self.shown)
+        self.shown, reason = self._choose(scores)
         events.append(Validated(self.steps, scores, self.shown, reason))
         return events
+
+    @property
+    def _trial_steps(self) -> int:
+        return TRIAL_EPOCHS * self.options.recipe.epoch
+
+    def _choose(self, scores: Scores) -> tuple[Shown, str]:
+        if self.head is not None and self.steps < self._trial_steps:
+            return "head", (
+                f"{NAMES['head']}; the network is shown from step {self._trial_steps} "
+                "on, if it is better"
+            )
+        return choose(scores, self.options.head_start, self.shown)
 
     def _settle(self) -> ScaleChosen:
         """Go on with the best of the networks alone."""
@@ -347,7 +359,7 @@ class Trainer:
             now = [(*self._now(each), each.scale) for each in self.networks]
             best = max(now, key=lambda each: overall(each[1].get("network")))
             scores, network = best[1], (best[0], best[2])
-        shown, _ = choose(scores, self.options.head_start, self.shown)
+        shown, _ = self._choose(scores)
         return self._assemble(network, shown, scores)
 
     def best_model(self) -> SegmentationModel:
