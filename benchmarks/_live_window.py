@@ -267,7 +267,7 @@ class LiveWindow:
         """Be ready to paint a class."""
         self.viewer.layers.selection.active = self.strokes
         self.strokes.mode = "paint"
-        self.widget.controller.select_class(value)
+        self.widget.controller.classes.select(value)
 
     def train(self) -> float:
         """Start a training anew; return when the button was pressed."""

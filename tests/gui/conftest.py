@@ -143,7 +143,7 @@ class Table:
         for value in values:
             labels[8 * value, 4:40] = value
         layer = self.viewer.add_labels(labels, name="strokes")
-        self.controller.choose(image, layer)
+        self.controller.pairs.choose(image, layer)
         return image, layer
 
     def train(self, qtbot: QtBot) -> tuple[Image, Labels]:

@@ -10,7 +10,7 @@ import pytest
 from napari_sparseseg.annotations.classes import ClassTable, read_class_table
 from napari_sparseseg.engine import messages
 from napari_sparseseg.gui import engine_news
-from napari_sparseseg.gui.controller import FIRST_CLASSES
+from napari_sparseseg.gui.class_control import FIRST_CLASSES
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY, PREDICTION_KEY
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def test_begins_with_background_and_one_more_class(table: Table) -> None:
 def test_new_labels_lie_on_the_image_ready_to_be_painted(table: Table) -> None:
     image = table.add_image()
     image.scale, image.translate = (0.5, 0.5), (3, 4)
-    table.controller.choose(image, None)
-    layer = table.controller.new_labels()
+    table.controller.pairs.choose(image, None)
+    layer = table.controller.pairs.new_labels()
     assert layer is not None
     assert layer.data.shape == (SIDE, SIDE)
     assert not layer.data.any()
@@ -118,10 +118,10 @@ def test_pairs_that_are_not_ticked_are_taken_out(table: Table, qtbot: QtBot) -> 
     table.wait_for_counts(qtbot, 1, 2)
     table.controller.train()
     table.link.tell(messages.PhaseChanged(phase="running", step=0))
-    table.controller.tick_pair(0, False)
+    table.controller.pairs.tick(0, False)
     assert [each.name for each in table.link.taken(messages.RemoveImage)] == ["tile"]
     assert not table.state.counts
-    table.controller.tick_pair(0, True)
+    table.controller.pairs.tick(0, True)
     assert [each.name for each in table.link.taken(messages.PutImage)] == [
         "tile",
         "tile",
@@ -131,7 +131,7 @@ def test_pairs_that_are_not_ticked_are_taken_out(table: Table, qtbot: QtBot) -> 
 def test_labels_of_another_shape_are_refused(table: Table, told: list[str]) -> None:
     image = table.add_image()
     layer = table.viewer.add_labels(np.zeros((SIDE, SIDE // 2), np.uint8))
-    table.controller.choose(image, layer)
+    table.controller.pairs.choose(image, layer)
     assert not table.state.pairs
     assert len(told) == 1
     assert "has shape (64, 32), but the image 'tile' has (64, 64)" in told[0]
@@ -154,7 +154,7 @@ def test_classes_that_labels_bring_along_are_taken(table: Table) -> None:
     layer = table.viewer.add_labels(
         np.zeros((SIDE, SIDE), np.uint8), metadata={CLASSES_KEY: classes.to_json()}
     )
-    table.controller.choose(image, layer)
+    table.controller.pairs.choose(image, layer)
     assert table.state.classes == classes
     np.testing.assert_allclose(layer.get_color(1), (1, 0, 0, 1))
 
@@ -172,7 +172,7 @@ class TestClasses:
     def test_added(self, table: Table) -> None:
         table.add_painted(1, 2)
         table.link.taken(messages.UseClasses)
-        table.controller.add_class("vessel")
+        table.controller.classes.add("vessel")
         assert table.state.classes.names == ("background", "structure", "vessel")
         assert table.state.selected == 3
         (sent,) = table.link.taken(messages.UseClasses)
@@ -181,13 +181,13 @@ class TestClasses:
     def test_of_a_name_that_is_taken_is_refused(
         self, table: Table, told: list[str]
     ) -> None:
-        table.controller.add_class("background")
+        table.controller.classes.add("background")
         assert table.state.classes == FIRST_CLASSES
         assert len(told) == 1
 
     def test_recoloured(self, table: Table) -> None:
         _, layer = table.add_painted(1, 2)
-        table.controller.recolour_class(2, (0, 0, 255))
+        table.controller.classes.recolour(2, (0, 0, 255))
         np.testing.assert_allclose(layer.get_color(2), (0, 0, 1, 1))
 
     def test_deleted_with_their_strokes_which_undo_brings_back(
@@ -195,7 +195,7 @@ class TestClasses:
     ) -> None:
         _, layer = table.add_painted(1, 2)
         table.wait_for_counts(qtbot, 1, 2)
-        table.controller.delete_class(2)
+        table.controller.classes.delete(2)
         assert table.state.classes.values == (1,)
         assert set(np.unique(layer.data)) == {0, 1}
         table.wait_for_counts(qtbot, 1)
@@ -204,7 +204,7 @@ class TestClasses:
 
     def test_selected_is_the_label_that_is_painted(self, table: Table) -> None:
         _, layer = table.add_painted(1, 2)
-        table.controller.select_class(2)
+        table.controller.classes.select(2)
         assert layer.selected_label == 2
 
 

@@ -71,11 +71,11 @@ ENDS: dict[str, tuple[Change, str]] = {
     "image deleted": (delete(0), "Nothing is left to learn from"),
     "labels deleted": (delete(1), "Nothing is left to learn from"),
     "pair removed": (
-        lambda table, *_: table.controller.remove_pair(0),
+        lambda table, *_: table.controller.pairs.remove(0),
         "Nothing is left to learn from",
     ),
     "pair unticked": (
-        lambda table, *_: table.controller.tick_pair(0, False),
+        lambda table, *_: table.controller.pairs.tick(0, False),
         "Nothing is left to learn from",
     ),
     "image of another shape": (
@@ -125,8 +125,8 @@ def test_without_the_last_image_the_training_stops(
 #: What is done after that, and brings the image back into a training.
 MENDED: dict[str, tuple[Change, Change]] = {
     "pair ticked again": (
-        lambda table, *_: table.controller.tick_pair(0, False),
-        lambda table, *_: table.controller.tick_pair(0, True),
+        lambda table, *_: table.controller.pairs.tick(0, False),
+        lambda table, *_: table.controller.pairs.tick(0, True),
     ),
     "labels as they were": (
         set_data(1, np.ones((SIDE, SIDE // 2), np.uint8)),
@@ -142,7 +142,9 @@ MENDED: dict[str, tuple[Change, Change]] = {
     ),
     "image deleted and opened again": (
         delete(0),
-        lambda table, _, labels: table.controller.choose(table.add_image(), labels),
+        lambda table, _, labels: table.controller.pairs.choose(
+            table.add_image(), labels
+        ),
     ),
 }
 
@@ -230,7 +232,7 @@ def test_the_last_stroke_does_not_bring_a_removed_pair_back(
     table.add_painted(1, 2, name="second")
     table.link.sent.clear()
     labels.paint((50, 50), 1)
-    table.controller.remove_pair(0)
+    table.controller.pairs.remove(0)
     sent = table.link.taken(messages.PutImage, messages.RemoveImage)
     assert isinstance(sent[-1], messages.RemoveImage)
     assert kept(table, labels)[50, 50] == 1
@@ -366,7 +368,7 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(
     classes = table.state.classes
     image = table.viewer.add_image(data, name="tile")
     layer = table.viewer.add_labels(labels, name="strokes")
-    table.controller.choose(image, layer)
+    table.controller.pairs.choose(image, layer)
     assert len(told) == 1
     assert words in told[0]
     assert not table.state.pairs
@@ -380,7 +382,7 @@ def test_pixels_that_are_no_numbers_mark_the_pair(
 ) -> None:
     image = table.viewer.add_image(no_number((SIDE, SIDE)), name="tile")
     labels = table.viewer.add_labels(painted_before(), name="strokes")
-    table.controller.choose(image, labels)
+    table.controller.pairs.choose(image, labels)
     table.wait_for_counts(qtbot, 1, 2)
     assert not told
     table.controller.train()
@@ -408,7 +410,7 @@ def test_an_image_of_other_channels_is_marked_and_left_out(
     assert not table.link.taken(messages.PutImage)
     assert len(told) == 1
     # It is learned from when the other one is not.
-    table.controller.tick_pair(0, False)
+    table.controller.pairs.tick(0, False)
     out, put = table.link.taken(messages.RemoveImage, messages.PutImage)
     assert (out.name, put.name) == ("tile", "grey")
     assert [row.problem for row in table.state.pairs] == ["", ""]
@@ -442,7 +444,7 @@ def test_two_docks_have_nothing_in_common(
     (put,) = first.wait_for(qtbot, messages.PutImage)
     assert str(first.mirror.folder) in put.labels
     assert not second.link.sent
-    first.controller.add_class("vessel")
+    first.controller.classes.add("vessel")
     assert second.state.classes.names == ("background", "structure")
     predicted(first, qtbot)
     assert len(predictions(first)) == 1
@@ -467,7 +469,7 @@ def stack(table: Table, qtbot: QtBot) -> Labels:
     data[1] = painted_before()
     labels = table.viewer.add_labels(data, name="strokes")
     table.viewer.dims.set_current_step(0, 1)
-    table.controller.choose(image, labels)
+    table.controller.pairs.choose(image, labels)
     table.wait_for_counts(qtbot, 1, 2)
     table.controller.train()
     table.link.tell(messages.PhaseChanged(phase="running", step=0))
@@ -489,7 +491,7 @@ def test_strokes_on_two_planes_are_both_sent(
     stack.paint((0, 40, 40), 2)
     (put,) = table.wait_for(qtbot, messages.PutImage)
     assert put.name == "stack (0,)"
-    table.controller.remove_pair(0)
+    table.controller.pairs.remove(0)
     assert {each.name for each in table.link.taken(messages.RemoveImage)} == {
         "stack (0,)",
         "stack (1,)",
@@ -525,7 +527,7 @@ def test_a_class_is_deleted_after_its_strokes(table: Table, qtbot: QtBot) -> Non
     table.controller.train()
     table.link.tell(messages.PhaseChanged(phase="running", step=0))
     table.link.sent.clear()
-    table.controller.delete_class(2)
+    table.controller.classes.delete(2)
     put, sent = put_and_classes(table)
     assert set(np.unique(np.load(put.labels))) == {0, 1, 3}
     assert ClassTable.from_json(sent.classes).values == (1, 3)
@@ -543,7 +545,7 @@ def test_without_two_classes_the_training_stops(
     table: Table, qtbot: QtBot, told: list[str]
 ) -> None:
     table.train(qtbot)
-    table.controller.delete_class(2)
+    table.controller.classes.delete(2)
     stop, put, sent = put_and_classes(table)
     assert isinstance(stop, messages.Stop)
     assert isinstance(put, messages.PutImage)
@@ -560,14 +562,14 @@ def test_the_last_class_can_be_deleted_and_another_added(
 ) -> None:
     _, labels = table.train(qtbot)
     for value in (1, 2):
-        table.controller.delete_class(value)
+        table.controller.classes.delete(value)
     assert not len(table.state.classes)
     assert (table.state.selected, labels.selected_label) == (0, 0)
     assert not labels.data.any()
     first, *others = put_and_classes(table)
     assert isinstance(first, messages.Stop)
     assert not any(isinstance(each, messages.Stop) for each in others)
-    table.controller.add_class("vessel")
+    table.controller.classes.add("vessel")
     assert table.state.classes.values == (3,)
     assert labels.selected_label == 3
     assert len(told) == 1
@@ -589,10 +591,10 @@ def test_a_class_that_the_layer_cannot_hold_is_told(
     table: Table, qtbot: QtBot, told: list[str]
 ) -> None:
     _, labels = table.add_painted(1, 2)
-    table.controller._use_classes(
+    table.controller.classes.use(
         ClassTable((*table.state.classes, LabelClass(300, "rare", (1, 2, 3))))
     )
-    table.controller.select_class(300)
+    table.controller.classes.select(300)
     assert len(told) == 1
     assert "holds values up to 255" in told[0]
     assert labels.selected_label == 1
@@ -603,7 +605,7 @@ def test_strokes_that_cannot_be_erased_keep_their_class(
 ) -> None:
     _, labels = table.add_painted(1, 2)
     labels.data.flags.writeable = False
-    table.controller.delete_class(2)
+    table.controller.classes.delete(2)
     assert len(told) == 1
     assert "cannot be erased" in told[0]
     assert table.state.classes.values == (1, 2)
@@ -614,15 +616,15 @@ def test_strokes_of_one_image_are_not_learned_on_another(
 ) -> None:
     image, labels = table.add_painted(1, 2)
     other = table.add_image("other")
-    table.controller.choose(other, labels)
+    table.controller.pairs.choose(other, labels)
     assert [row.image for row in table.state.pairs] == ["tile"]
     assert "were painted on 'tile'" in table.state.status
     table.viewer.layers.remove(image)
-    table.controller.choose(other, labels)
+    table.controller.pairs.choose(other, labels)
     assert not table.state.pairs
-    table.controller.add_pair(other, labels)
+    table.controller.pairs.add(other, labels)
     assert [row.image for row in table.state.pairs] == ["other"]
-    table.controller.add_pair(other, labels)
+    table.controller.pairs.add(other, labels)
     assert len(table.state.pairs) == 1
     assert not told
 
@@ -681,7 +683,7 @@ def test_a_class_deleted_while_the_disk_is_full_is_deleted_later(
     table.link.tell(messages.PhaseChanged(phase="running", step=0))
     table.link.sent.clear()
     full_disk(True)
-    table.controller.delete_class(3)
+    table.controller.classes.delete(3)
     (sent,) = put_and_classes(table)
     assert isinstance(sent, messages.UseClasses)
     table.link.tell(messages.Failed(request="use-classes", message="tile has 3."))
@@ -835,7 +837,7 @@ def test_what_is_painted_while_there_is_no_engine_is_learned_after(
     _, labels = table.train(qtbot)
     die(table)
     labels.paint((50, 50), 1)
-    table.controller.add_class("vessel")
+    table.controller.classes.add("vessel")
     qtbot.wait(followed.DEBOUNCE_MS + 50)
     table.link.sent.clear()
     table.link.start()
@@ -871,11 +873,11 @@ def test_a_checkpoint_that_does_not_fit_is_given_up(
 LATER: dict[str, tuple[Change, bool]] = {
     "nothing": (lambda *_: None, True),
     "a colour": (
-        lambda table, *_: table.controller.recolour_class(2, (9, 9, 9)),
+        lambda table, *_: table.controller.classes.recolour(2, (9, 9, 9)),
         True,
     ),
-    "a name": (lambda table, *_: table.controller.rename_class(2, "gland"), False),
-    "a class": (lambda table, *_: table.controller.add_class("vessel"), False),
+    "a name": (lambda table, *_: table.controller.classes.rename(2, "gland"), False),
+    "a class": (lambda table, *_: table.controller.classes.add("vessel"), False),
     "the seed": (
         lambda table, *_: table.controller.use_settings(
             messages.TrainingSettings(seed=4)
@@ -984,7 +986,7 @@ def test_an_error_in_a_view_is_one_sentence(table: Table, told: list[str]) -> No
         raise LayerError("The view has no room; close others.")
 
     table.state.events.classes.connect(fail)
-    table.controller.add_class("vessel")
+    table.controller.classes.add("vessel")
     assert told == ["The view has no room; close others."]
     table.state.events.phase.connect(fail)
     table.link.tell(messages.PhaseChanged(phase="running", step=1))

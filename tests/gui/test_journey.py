@@ -119,7 +119,7 @@ def test_paint_train_correct_kill_save_export(
     # A stroke by mouse reaches the journal, and undo takes it back there too.
     viewer.layers.selection.active = strokes
     strokes.mode = "paint"
-    controller.select_class(2)
+    controller.classes.select(2)
     before = np.array(strokes.data)
     undone = before.copy()
     press_and_drag(viewer, (150, 40), (150, 80), (160, 100))

@@ -107,7 +107,7 @@ def test_new_labels_are_chosen_and_painted(dock: LabelAndTrain) -> None:
     assert pairs(dock) == [("tile", "tile strokes")]
     layer = dock._viewer.layers["tile strokes"]
     assert isinstance(layer, Labels)
-    assert dock.controller.labels is layer
+    assert dock.controller.pairs.labels is layer
     assert dock._viewer.layers.selection.active is layer
 
 
@@ -146,8 +146,8 @@ def test_deleted_layers_are_forgotten(dock: LabelAndTrain) -> None:
     assert dock.dock.pairs.image == "b"
     assert not pairs(dock)
     dock._viewer.layers.clear()
-    assert dock.controller.image is None
-    assert dock.controller.labels is None
+    assert dock.controller.pairs.image is None
+    assert dock.controller.pairs.labels is None
 
 
 def test_keys_pick_classes_and_hide_the_prediction(dock: LabelAndTrain) -> None:

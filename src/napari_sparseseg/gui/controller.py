@@ -1,4 +1,4 @@
-"""Brings viewer, state and engine together; the only one that changes the state."""
+"""Brings viewer, state and engine together; it and its two helpers change the state."""
 
 from __future__ import annotations
 
@@ -7,33 +7,25 @@ import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, ref
 
-import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QObject
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
-from napari_sparseseg.errors import LayerError
 from napari_sparseseg.gui import settings
 from napari_sparseseg.gui.annotations import Annotations, Pair
-from napari_sparseseg.gui.class_colors import class_colormap
+from napari_sparseseg.gui.class_control import ClassControl
 from napari_sparseseg.gui.engine_news import EngineNews
-from napari_sparseseg.gui.layer_keys import CLASSES_KEY, PREDICTION_KEY
+from napari_sparseseg.gui.layer_keys import PREDICTION_KEY
 from napari_sparseseg.gui.live_prediction import LivePrediction
 from napari_sparseseg.gui.log import log_file
 from napari_sparseseg.gui.notify import telling
-from napari_sparseseg.gui.painted_classes import (
-    erase,
-    values_in,
-    values_of,
-    with_values,
-)
+from napari_sparseseg.gui.painted_classes import values_in
+from napari_sparseseg.gui.pair_control import PairControl
 from napari_sparseseg.gui.pixel_watch import PixelWatch
 from napari_sparseseg.gui.plane_files import PlaneFiles
-from napari_sparseseg.gui.planes import check_pair, new_labels_for
 from napari_sparseseg.gui.prediction_target import PredictionTargets
 from napari_sparseseg.gui.sent_images import SentImages
 from napari_sparseseg.gui.training_run import TrainingRun
@@ -42,7 +34,6 @@ from napari_sparseseg.io.export import export_labels
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from napari_sparseseg.annotations.classes import LabelClass
     from napari_sparseseg.engine.messages import TrainingSettings
     from napari_sparseseg.gui.engine_link import EngineLink
     from napari_sparseseg.gui.mirror import Mirror
@@ -55,9 +46,6 @@ DEVICE_LOST = re.compile("CUDA error|CUDNN_STATUS|CUBLAS_STATUS|HIP error")
 
 #: In the session folder: the state of the training.
 CHECKPOINT = "training.safetensors"
-
-#: Classes to begin with. Background is a class like any other.
-FIRST_CLASSES = ClassTable().add("background").add("structure")
 
 
 class Controller(QObject):
@@ -76,8 +64,8 @@ class Controller(QObject):
 
     Attributes
     ----------
-    image, labels
-        The layers that are worked on.
+    classes, pairs
+        What the user wishes of these.
     is_closed
         Whether the dock is gone, and nothing is done any more.
     """
@@ -92,20 +80,12 @@ class Controller(QObject):
     ) -> None:
         super().__init__(parent)
         self.state = state
-        self.image: Image | None = None
-        self.labels: Labels | None = None
         self._viewer = viewer
         self._link = link
         self._mirror = mirror
         self.is_closed = False
         self._files = PlaneFiles()
-        self._deleted: dict[int, LabelClass] = {}
-        self._are_classes_refused = False
         self._loaded = ""
-        # The image that labels were first painted on.
-        self._homes: WeakKeyDictionary[Labels, tuple[ref[Image], str]] = (
-            WeakKeyDictionary()
-        )
         self._pixels = PixelWatch(self)
         self.annotations = Annotations(viewer, mirror, self)
         self._sent = SentImages(self.annotations, self._files, link.send)
@@ -114,15 +94,30 @@ class Controller(QObject):
         self.prediction = LivePrediction(
             state,
             link.send,
-            lambda: self.targets.find(self.image, self.labels, self._level()),
+            lambda: self.targets.find(
+                self.pairs.image, self.pairs.labels, self._level()
+            ),
+            self,
+        )
+        self.classes = ClassControl(
+            state, self.annotations, self.targets, mirror, self._run, link.send, self
+        )
+        self.pairs = PairControl(
+            viewer,
+            state,
+            self.annotations,
+            self.classes,
+            self._sent,
+            self._run,
+            self._pixels,
             self,
         )
         self._news = EngineNews(state, self.prediction)
-        if not len(state.classes):
-            self._use_classes(FIRST_CLASSES)
         self.annotations.painted.connect(self._on_painted)
         self.annotations.counted.connect(self._on_counted)
-        self.annotations.used.connect(self._on_used)
+        self.classes.changed.connect(self._on_counted)
+        self.pairs.changed.connect(self._on_counted)
+        self.pairs.chosen.connect(self.prediction.ask_soon)
         self.annotations.failed.connect(show_warning)
         self._pixels.replaced.connect(self._on_replaced)
         self._pixels.settled.connect(self._on_settled)
@@ -137,76 +132,9 @@ class Controller(QObject):
     # Layers.
 
     @telling()
-    def choose(self, image: Image | None, labels: Labels | None) -> None:
-        """Work on these layers; where they fit each other they become a pair."""
-        self.image, self.labels = image, labels
-        self.prediction.ask_soon()
-        if image is None or labels is None:
-            return
-        # Else the brush would go into whatever layer came last.
-        self._viewer.layers.selection.active = labels
-        self._pixels.watch(image)
-        home, name = self._homes.get(labels, (None, image.name))
-        if image.name != name and (home is None or home() is not image):
-            # Nobody wants strokes to be learned on another image by accident.
-            self._say(
-                f"'{labels.name}' were painted on '{name}'; press New labels to paint "
-                f"on '{image.name}'."
-            )
-            return
-        self.add_pair(image, labels)
-
-    @telling()
-    def add_pair(self, image: Image, labels: Labels) -> None:
-        """Let the training learn from a pair of layers."""
-        if self.annotations.find(image, labels) is not None:
-            return
-        check_pair(image, labels)
-        self._adopt(labels)
-        self._pixels.watch(image)
-        self._homes.setdefault(labels, (ref(image), image.name))
-        pair = self.annotations.add(image, labels)
-        self._put(pair)
-        self._on_counted()
-
-    @telling()
-    def remove_pair(self, index: int) -> None:
-        """Take a pair out of the training."""
-        pair = self.annotations.pairs[index]
-        # First, so that the last strokes are not sent after that.
-        self.annotations.flush()
-        self._take_out(pair)
-        self.annotations.remove(pair)
-
-    @telling()
-    def tick_pair(self, index: int, ticked: bool) -> None:
-        """Let the training learn from a pair, or leave it out."""
-        self.annotations.tick(self.annotations.pairs[index], ticked)
-
-    @telling()
-    def new_labels(self) -> Labels | None:
-        """Add an empty label layer that lies on the chosen image."""
-        if self.image is None:
-            return None
-        highest = max(self.state.classes.values, default=1)
-        name = f"{self.image.name} strokes"
-        arguments = new_labels_for(self.image, name, highest)
-        layer = Labels(**arguments)
-        layer.brush_size = 5
-        layer.opacity = 1.0
-        self._homes[layer] = (ref(self.image), self.image.name)
-        self._viewer.add_layer(layer)
-        self._viewer.layers.selection.active = layer
-        layer.mode = "paint"
-        layer.selected_label = self.state.selected
-        return layer
-
-    @telling()
     def on_layer_removed(self, layer: Any) -> None:
         """Forget a layer that the user has deleted."""
-        for index, pair in reversed(list(enumerate(self.annotations.pairs))):
-            if layer in (pair.image, pair.labels):
-                self.remove_pair(index)
+        self.pairs.forget(layer)
         if isinstance(layer, Labels) and PREDICTION_KEY not in layer.metadata:
             self._mirror.forget(layer)
         if isinstance(layer, Image):
@@ -218,54 +146,6 @@ class Controller(QObject):
     def on_layer_renamed(self) -> None:
         """Show the names of now."""
         self._on_counted()
-
-    # Classes.
-
-    @telling()
-    def add_class(self, name: str) -> None:
-        """Add a class; it becomes the one that is painted."""
-        classes = self.state.classes.add(name)
-        self._use_classes(classes)
-        self.select_class(classes.values[-1])
-
-    @telling()
-    def rename_class(self, value: int, name: str) -> None:
-        """Give a class another name."""
-        self._use_classes(self.state.classes.renamed(value, name))
-
-    @telling()
-    def recolour_class(self, value: int, color: tuple[int, int, int]) -> None:
-        """Give a class another colour."""
-        self._use_classes(self.state.classes.recolored(value, color))
-
-    @telling()
-    def delete_class(self, value: int) -> None:
-        """Delete a class and erase its strokes, which each layer can undo."""
-        gone, classes = self.state.classes.by_value(value), self.state.classes
-        left = set(self.annotations.counts()) & {*classes.values} - {value}
-        if self._run.goes_on and len(left) < 2:
-            self.stop()
-            show_warning(
-                f"Without the class '{gone.name}' there is nothing left to tell "
-                "apart, so the training is stopped; paint another class and press "
-                "Train."
-            )
-        for pair in self.annotations.pairs:
-            erase(pair.labels, value)
-        # The engine must have labels without the class before it may forget it.
-        self.annotations.flush()
-        self._deleted[value] = gone
-        self._use_classes(classes.removed(value))
-        if self.state.selected == value:
-            values = self.state.classes.values
-            self.select_class(values[0] if values else 0)
-
-    @telling()
-    def select_class(self, value: int) -> None:
-        """Paint this class from now on."""
-        self.state.selected = value
-        for labels in {pair.labels for pair in self.annotations.pairs}:
-            self._let_paint(labels)
 
     # Training.
 
@@ -283,7 +163,7 @@ class Controller(QObject):
         if self.state.phase != "idle":
             return
         self.annotations.look_through()
-        if not self._bring_images():
+        if not self._can_learn():
             told = [pair.refused for pair in self.annotations.pairs]
             if self.state.cannot_train not in told:
                 show_warning(self.state.cannot_train)
@@ -353,7 +233,7 @@ class Controller(QObject):
     @telling()
     def export(self, path: str) -> None:
         """Write the predicted labels of the chosen image."""
-        labels = self.targets.labels_of(self.image)
+        labels = self.targets.labels_of(self.pairs.image)
         export = export_labels(labels, path, self.targets.classes)
         names = " and ".join(str(path) for path in export.paths)
         show_info(f"Written: {names}. {export.note}".rstrip())
@@ -394,10 +274,10 @@ class Controller(QObject):
         self.state.engine = "ready"
         self.state.device = event.device_names[0]
         self.state.devices = tuple(zip(event.devices, event.device_names, strict=True))
-        self._link.send(messages.UseClasses(classes=self.state.classes.to_json()))
+        self.classes.send()
         self._say("Ready.")
         self._on_counted()
-        if self._run.is_interrupted() and self._bring_images():
+        if self._run.is_interrupted() and self._can_learn():
             self._run.start(resume=True)
         elif self._loaded:
             self.load_model(self._loaded)
@@ -416,7 +296,7 @@ class Controller(QObject):
     def _on_model_loaded(self, event: messages.ModelLoaded) -> None:
         classes = ClassTable.from_json(event.classes)
         if not self.state.counts:
-            self._use_classes(classes)
+            self.classes.use(classes)
         self._loaded = event.path
         self.targets.use_classes(classes)
         self.state.shown = event.shown
@@ -443,7 +323,7 @@ class Controller(QObject):
             )
             return True
         if event.request == "use-classes":
-            self._are_classes_refused = True
+            self.classes.note_refusal()
             # The user knows already that strokes do not reach the engine.
             return any(pair.unkept for pair in self.annotations.pairs)
         return False
@@ -452,23 +332,10 @@ class Controller(QObject):
 
     @telling()
     def _on_painted(self, pair: Pair, changes: Any) -> None:
-        with telling():
-            self._mirror.use_classes(self.state.classes)
-        values = values_in(changes)
-        if not values <= {*self.state.classes.values}:
-            self._use_classes(with_values(self.state.classes, values, self._deleted))
-        # Without a training nobody asks for strokes; Train sends them all.
+        self.classes.meet(values_in(changes))
         if pair.in_use and self.state.phase != "idle":
             self._sent.put(pair, [change.plane for change in changes])
-            if self._are_classes_refused:
-                self._send_classes()
-
-    @telling()
-    def _on_used(self, pair: Pair) -> None:
-        if pair.in_use:
-            self._put(pair)
-        else:
-            self._take_out(pair)
+            self.classes.send_again()
 
     @telling()
     def _on_counted(self) -> None:
@@ -512,94 +379,22 @@ class Controller(QObject):
         before = [pair for pair in pairs if pair.in_use]
         self.annotations.try_again(pairs)
         for pair in before:
-            self._put(pair)
+            self.pairs.put(pair)
         self.prediction.ask_soon()
 
     # Helpers.
 
-    def _bring_images(self) -> bool:
+    def _can_learn(self) -> bool:
         """Send all that is to be learned from; tell whether that is enough."""
-        pairs = self.annotations.pairs
-        self.annotations.try_again(pairs)
-        for pair in pairs:
-            if pair.in_use:
-                self._sent.put(pair)
-        self._on_counted()
+        self.pairs.put_all()
         return not self.state.cannot_train
 
-    def _put(self, pair: Pair) -> None:
-        if pair.in_use and self.state.phase != "idle":
-            self._sent.put(pair)
-
-    def _take_out(self, pair: Pair) -> None:
-        if self._run.goes_on and self._sent.are_only_of(pair):
-            # A training without any image could not even be saved.
-            self.stop()
-            if not pair.problem:
-                show_warning(
-                    "Nothing is left to learn from, so the training is stopped; add "
-                    "or tick an image and press Train."
-                )
-        self._sent.take_out(pair)
-
-    def _use_classes(self, classes: ClassTable) -> None:
-        self.state.classes = classes
-        if not self.state.selected and len(classes):
-            self.state.selected = classes.values[0]
-        with telling():
-            self._mirror.use_classes(classes)
-        colormap = class_colormap(classes)
-        for labels in {pair.labels for pair in self.annotations.pairs}:
-            labels.colormap = colormap
-            labels.metadata[CLASSES_KEY] = classes.to_json()
-        self.targets.use_classes(classes)
-        if self.state.engine == "ready":
-            self._send_classes()
-        self._on_counted()
-
-    def _send_classes(self) -> None:
-        self._are_classes_refused = False
-        self._run.use_classes(self.state.classes)
-        self._link.send(messages.UseClasses(classes=self.state.classes.to_json()))
-
-    def _adopt(self, labels: Labels) -> None:
-        """Take over the classes that a label layer brings along."""
-        brought = labels.metadata.get(CLASSES_KEY)
-        if brought is not None and not self.state.counts:
-            with telling():
-                self._use_classes(ClassTable.from_json(brought))
-        classes = with_values(self.state.classes, values_of(labels), self._deleted)
-        if classes != self.state.classes:
-            self._use_classes(classes)
-        labels.colormap = class_colormap(self.state.classes)
-        labels.metadata[CLASSES_KEY] = self.state.classes.to_json()
-        with telling():
-            self._let_paint(labels)
-
-    def _let_paint(self, labels: Labels) -> None:
-        """Let the brush paint the selected class.
-
-        Raises
-        ------
-        LayerError
-            If the layer cannot hold its value.
-        """
-        highest = int(np.iinfo(labels.dtype).max)
-        if self.state.selected > highest:
-            raise LayerError(
-                f"The label layer '{labels.name}' holds values up to {highest}, but "
-                f"the class to paint has {self.state.selected}; press New labels for "
-                "a layer that holds it.",
-                highest=highest,
-            )
-        labels.selected_label = self.state.selected
-
     def _has_misfit(self) -> bool:
-        pair = self.annotations.find(self.image, self.labels)
+        pair = self.pairs.current
         return pair is not None and bool(pair.misfit)
 
     def _level(self) -> int:
-        pair = self.annotations.find(self.image, self.labels)
+        pair = self.pairs.current
         return 0 if pair is None else pair.level
 
     def _say(self, sentence: str) -> None:

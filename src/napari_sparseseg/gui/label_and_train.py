@@ -106,13 +106,13 @@ class LabelAndTrain(QWidget):
             (dock.pairs.labels_chosen, self._choose_labels),
             (dock.pairs.new_labels_pressed, self._new_labels),
             (dock.pairs.pair_added, self._add_pair),
-            (dock.pairs.pair_removed, controller.remove_pair),
-            (dock.pairs.pair_ticked, controller.tick_pair),
-            (dock.classes.added, controller.add_class),
-            (dock.classes.renamed, controller.rename_class),
-            (dock.classes.recoloured, controller.recolour_class),
-            (dock.classes.deleted, controller.delete_class),
-            (dock.classes.selected, controller.select_class),
+            (dock.pairs.pair_removed, controller.pairs.remove),
+            (dock.pairs.pair_ticked, controller.pairs.tick),
+            (dock.classes.added, controller.classes.add),
+            (dock.classes.renamed, controller.classes.rename),
+            (dock.classes.recoloured, controller.classes.recolour),
+            (dock.classes.deleted, controller.classes.delete),
+            (dock.classes.selected, controller.classes.select),
             (dock.training.settings_changed, controller.use_settings),
             (dock.training.train_pressed, controller.train),
             (dock.training.pause_pressed, controller.pause),
@@ -153,7 +153,7 @@ class LabelAndTrain(QWidget):
                 controller = remembered()
                 values = () if controller is None else controller.state.classes.values
                 if controller is not None and number <= len(values):
-                    controller.select_class(values[number - 1])
+                    controller.classes.select(values[number - 1])
 
             self._viewer.bind_key(f"Alt-{number}", pick, overwrite=True)
 
@@ -213,12 +213,15 @@ class LabelAndTrain(QWidget):
     def _choose(self) -> None:
         image = self._layer(self.dock.pairs.image, Image)
         labels = self._layer(self.dock.pairs.labels_name, Labels)
-        if (image, labels) != (self.controller.image, self.controller.labels):
-            self.controller.choose(image, labels)
+        if (image, labels) != (
+            self.controller.pairs.image,
+            self.controller.pairs.labels,
+        ):
+            self.controller.pairs.choose(image, labels)
 
     @telling()
     def _new_labels(self) -> None:
-        layer = self.controller.new_labels()
+        layer = self.controller.pairs.new_labels()
         if layer is not None:
             self.dock.pairs.choose(self.dock.pairs.image, layer.name)
             self._choose()
@@ -228,7 +231,7 @@ class LabelAndTrain(QWidget):
         image = self._layer(image_name, Image)
         labels = self._layer(labels_name, Labels)
         if image is not None and labels is not None:
-            self.controller.add_pair(image, labels)
+            self.controller.pairs.add(image, labels)
 
     def _layer(self, name: str, kind: type[Any]) -> Any:
         for layer in self._viewer.layers:

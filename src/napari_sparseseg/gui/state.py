@@ -1,4 +1,4 @@
-"""What is true at the moment; widgets show it, and only the controller changes it."""
+"""What is true at the moment; widgets show it, and only the controllers change it."""
 
 from __future__ import annotations
 
