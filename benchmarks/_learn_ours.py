@@ -149,7 +149,8 @@ def score_snapshots(
     data: LearnData, snapshots: list[Snapshot], device: str
 ) -> list[dict[str, Any]]:
     """Score head, network and what is shown at each mark."""
-    # Labels stay as they are, so the head is fitted once.
+    # The head is another one only once or twice, in the first seconds.
+    before: SegmentationModel | None = None
     head: PartResult | None = None
     rows: list[dict[str, Any]] = []
     for snapshot in snapshots:
@@ -159,11 +160,26 @@ def score_snapshots(
             "steps": snapshot.steps,
         }
         if snapshot.model is not None:
-            results = _results(data, snapshot.model.to(device), head)
-            head = results.get("head")
+            known = head if _have_the_same_head(before, snapshot.model) else None
+            results = _results(data, snapshot.model.to(device), known)
+            before, head = snapshot.model, results.get("head")
             row |= _row(snapshot.model, results)
         rows.append(row)
     return rows
+
+
+def _have_the_same_head(
+    one: SegmentationModel | None, other: SegmentationModel
+) -> bool:
+    import torch
+
+    if one is None or "head" not in one.parts or "head" not in other.parts:
+        return False
+    if one.info.scales["head"] != other.info.scales["head"]:
+        return False
+    states = (model.parts["head"].state_dict() for model in (one, other))
+    pairs = zip(*(state.values() for state in states), strict=True)
+    return all(torch.equal(a.cpu(), b.cpu()) for a, b in pairs)
 
 
 def _results(

@@ -1,5 +1,6 @@
 """Fitting the per-pixel head: balanced, reproducible, honest about held-out pixels."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -10,10 +11,11 @@ from torch import Generator, Tensor
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.inputs.normalisation import Normalisation
-from napari_sparseseg.learning.head_fitting import HeadOptions, fit_head
+from napari_sparseseg.learning.head_fitting import HeadOptions, fit_head, update_head
 from napari_sparseseg.learning.head_training import HeadTraining
 from napari_sparseseg.learning.options import TrainingOptions
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
+from napari_sparseseg.networks.fixed_features import FixedFeatures
 from napari_sparseseg.networks.pixel_head import PixelHead
 
 QUICK = HeadOptions(steps=60, batch=256)
@@ -101,6 +103,24 @@ def test_the_result_is_ready_to_predict() -> None:
     head = fit(*rings(), 2)
     assert not head.training
     assert not any(parameter.requires_grad for parameter in head.parameters())
+
+
+def test_an_update_learns_what_is_new_and_leaves_the_head_as_it_was() -> None:
+    points, outside = rings()
+    near = points[:, 0] < 0.5
+    head = fit(points[near], outside[near], 2)
+    before = copy.deepcopy(head.state_dict())
+
+    def accuracy(of: PixelHead) -> float:
+        return float((of(points[~near]).argmax(1) == outside[~near]).float().mean())
+
+    options = dataclasses.replace(QUICK, update_steps=40)
+    updated = update_head(head, points, outside, options, Generator().manual_seed(0))
+    assert accuracy(head) < 0.5 < 0.7 < accuracy(updated)
+    assert not updated.training
+    assert not any(each.requires_grad for each in updated.parameters())
+    for name, value in head.state_dict().items():
+        assert torch.equal(value, before[name])
 
 
 # On a training set.
@@ -206,3 +226,29 @@ def test_without_held_out_strokes_there_is_no_score() -> None:
     assert event.score is None
     assert not event.scores_by_scale
     assert event.scale == 0.5
+
+
+def test_new_strokes_are_shown_by_the_last_head_before_one_is_fitted_anew() -> None:
+    """At first, and with other classes, there is no head to go on from."""
+    options = dataclasses.replace(OPTIONS, scale=1.0)
+    image = striped()
+    image.pixels[57:70, :48] = (60, 250, 60)
+    data = training_set(image)
+    training = HeadTraining(data, options)
+
+    def heads() -> list[PixelHead]:
+        parts = training.fit_in_parts(data)
+        return [part.network.head for part in parts if part is not None]
+
+    (first,) = heads()
+    place = np.s_[60:64, 8:40]
+    (working,) = data.at(1.0)
+    features = FixedFeatures(3)(working.pixels[None])[0].permute(1, 2, 0)[place]
+    guess = int(first(features).argmax(dim=2).flatten().mode().values)
+    labels = data.images["striped"].labels.copy()
+    labels[place] = data.classes.values[1 - guess]
+    data.put(dataclasses.replace(data.images["striped"], labels=labels))
+    for head in heads():
+        assert (head(features).argmax(dim=2) == 1 - guess).float().mean() > 0.9
+    data.classes = ClassTable.from_values([1, 3, 5])
+    assert len(heads()) == 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,11 +32,24 @@ class HeadOptions:
 
     Counted in steps, not seconds, so that the result does not depend on the machine's
     load; 300 steps take about half a second on one core.
+
+    Attributes
+    ----------
+    steps, learning_rate
+        Of a fit from the start.
+    update_steps, update_rate
+        Of an update, which goes on from a head that knows most strokes.
+    batch
+        Pixels a step.
+    weight_decay
+        Of AdamW.
     """
 
     steps: int = 300
-    batch: int = 2048
     learning_rate: float = 5e-3
+    update_steps: int = 40
+    update_rate: float = 2e-3
+    batch: int = 2048
     weight_decay: float = 1e-2
 
 
@@ -85,9 +99,39 @@ def fit_in_parts(
     deviation = features.std(dim=0, correction=0)
     # A feature that is the same at all strokes says nothing of them.
     head.deviation.copy_(torch.where(deviation > CONSTANT, deviation, 1))
+    return _learn(head, features, labels, options, generator)
+
+
+def update_head(
+    head: PixelHead,
+    features: Tensor,
+    labels: Tensor,
+    options: HeadOptions,
+    generator: Generator,
+) -> PixelHead:
+    """Return a head of the strokes of now, from one that knows most of them.
+
+    It is there in an eighth of the time of a fit, and nearly as good; *head* stays as
+    it is. Parameters as in :func:`fit_head`.
+    """
+    updated = copy.deepcopy(head).requires_grad_(True)
+    options = replace(
+        options, steps=options.update_steps, learning_rate=options.update_rate
+    )
+    return finish(_learn(updated, features, labels, options, generator))
+
+
+def _learn(
+    head: PixelHead,
+    features: Tensor,
+    labels: Tensor,
+    options: HeadOptions,
+    generator: Generator,
+) -> Parts[None, None, PixelHead]:
+    head.train()
     pixels_of = [
         pixels
-        for channel in range(n_classes)
+        for channel in range(head.n_classes)
         if len(pixels := (labels == channel).nonzero()[:, 0])
     ]
     share = max(1, options.batch // len(pixels_of))

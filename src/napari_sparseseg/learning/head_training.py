@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from napari_sparseseg.learning.events import HeadFitted, PartScore
-from napari_sparseseg.learning.head_fitting import fit_head, fit_in_parts
+from napari_sparseseg.learning.head_fitting import fit_head, fit_in_parts, update_head
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.validation import score_of
 from napari_sparseseg.networks.fixed_features import FixedFeatures
@@ -89,7 +89,8 @@ class HeadTraining:
     """Fits the head, and finds the working resolution that suits it.
 
     Every fit starts from the same seed, so a head depends on the labels of now and not
-    on how they came about.
+    on how they came about. Only the head that fills the time until it is fitted is
+    made from the last one.
 
     Attributes
     ----------
@@ -108,6 +109,8 @@ class HeadTraining:
         self.scale = options.scale
         self.centring = CENTRINGS[0]
         self._n_images = 0
+        # Class values, scale and centring that it was fitted for, and the last head.
+        self._last: tuple[tuple[Sequence[int], float, float], PixelHead] | None = None
 
     def fit(self, data: TrainingSet) -> tuple[FittedHead, HeadFitted]:
         """Fit the head on *data*; the first time several resolutions are tried.
@@ -128,13 +131,22 @@ class HeadTraining:
         Yields
         ------
         FittedHead or None
-            As soon as one can predict that knows all strokes: a head that is not
-            judged yet, and may give way to one of another resolution.
+            As soon as one can predict that knows all strokes: first the last head,
+            brought up to date, then one that is fitted anew but not judged yet and may
+            give way to one of another resolution.
         """
         scales = [self.scale] if self.scale is not None else self._candidates(data)
         first = scales[0]
         yield from self._compute_all(data, first)
-        shown = yield from self._head(*self._stacked(data, first), data)
+        features, channels = self._stacked(data, first)
+        known = (data.classes.values, first, self.centring)
+        if self._last is not None and self._last[0] == known:
+            updated = update_head(
+                self._last[1], features, channels, self._options.head, self._random()
+            )
+            yield FittedHead(self._network(updated, data), None, first)
+        shown = yield from self._head(features, channels, data)
+        self._last = (known, shown)
         yield FittedHead(self._network(shown, data), None, first)
         values, strokes = data.classes.values, data.held_out.held_out_strokes()
         if not any(part.held_out.any() for part in self._parts(data, first)):
@@ -153,6 +165,7 @@ class HeadTraining:
         best = max(scores, key=lambda scale: scores[scale].overall, default=first)
         if best != first:
             shown = yield from self._head(*self._stacked(data, best), data)
+            self._last = ((data.classes.values, best, self.centring), shown)
         if scores:
             self.scale = best
         fitted = FittedHead(
@@ -195,8 +208,9 @@ class HeadTraining:
         scores = []
         for learned, left_out in ((parts[::2], parts[1::2]), (parts[1::2], parts[::2])):
             features, channels = stack(learned, centring)
-            generator = Generator().manual_seed(self._options.seed)
-            head = fit_head(features, channels, len(data.classes), options, generator)
+            head = fit_head(
+                features, channels, len(data.classes), options, self._random()
+            )
             confusion = _confusion(head, *stack(left_out, centring))
             score = score_of(confusion, data.classes.values, {})
             scores.append(0.0 if score is None else score.overall)
@@ -237,10 +251,12 @@ class HeadTraining:
     def _head(
         self, features: Tensor, channels: Tensor, data: TrainingSet
     ) -> Parts[None, None, PixelHead]:
-        generator = Generator().manual_seed(self._options.seed)
         return fit_in_parts(
-            features, channels, len(data.classes), self._options.head, generator
+            features, channels, len(data.classes), self._options.head, self._random()
         )
+
+    def _random(self) -> Generator:
+        return Generator().manual_seed(self._options.seed)
 
     def _labelled(
         self, image: TrainingImage, data: TrainingSet, scale: float
