@@ -217,6 +217,7 @@ def stub_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_and_train, "start_log", lambda: None)
     monkeypatch.setattr(settings, "restore", lambda _: None)
     monkeypatch.setattr(settings, "keep", lambda _: None)
+    monkeypatch.setattr(settings, "follow", lambda _: None)
     monkeypatch.setattr(
         label_and_train,
         "EngineLink",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
+import napari.settings
 import pytest
+from npe2 import PluginManifest
 from qtpy.QtCore import QSettings
 
 from napari_sparseseg.engine.messages import TrainingSettings
 from napari_sparseseg.gui import settings
-from napari_sparseseg.gui.state import State
+from napari_sparseseg.gui.state import Live, State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,21 +22,100 @@ if TYPE_CHECKING:
 def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep settings in a file of the test."""
     path = tmp_path / "settings.ini"
+    monkeypatch.setattr(settings, "preferences_of_napari", lambda: None)
     monkeypatch.setattr(
         settings, "stored", lambda: QSettings(str(path), QSettings.Format.IniFormat)
     )
     return path
 
 
-def test_what_was_chosen_is_there_again(stored: Path) -> None:
-    wished = TrainingSettings(
-        balance="none", scale=0.25, window=(40.0, 400.0), patch_px=64, seed=3
-    )
-    settings.keep(State(settings=wished, live="once", opacity=0.25))
-    assert stored.exists()
+@pytest.fixture
+def preferences(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Keep settings in preferences of napari of the test."""
+    if not hasattr(napari.settings, "get_plugin_settings"):
+        pytest.skip("this napari has no preferences of plugins")
+    monkeypatch.undo()
+    request.getfixturevalue("plugin_settings")
+    manager = request.getfixturevalue("npe2pm")
+    manager.register(PluginManifest.from_distribution("napari-sparseseg"))
+    return napari.settings.get_plugin_settings("napari-sparseseg")
+
+
+WISHED = TrainingSettings(
+    balance="none",
+    preset="paper",
+    scale=0.25,
+    window=(40.0, 400.0),
+    patch_px=64,
+    head_start=False,
+    device="cpu",
+    seed=3,
+)
+
+
+def assert_kept() -> None:
+    """Check that settings last."""
+    settings.keep(State(settings=WISHED, live="once", opacity=0.25))
     state = State()
     settings.restore(state)
-    assert (state.settings, state.live, state.opacity) == (wished, "once", 0.25)
+    assert (state.settings, state.live, state.opacity) == (WISHED, "once", 0.25)
+    settings.keep(State())
+    settings.restore(state)
+    assert (state.settings, state.live, state.opacity) == (
+        TrainingSettings(),
+        "live",
+        0.5,
+    )
+
+
+def test_what_was_chosen_is_there_again(stored: Path) -> None:
+    assert_kept()
+    assert stored.exists()
+
+
+def test_napari_keeps_it_where_it_can(preferences: Any, stored: Path) -> None:
+    assert_kept()
+    assert not stored.exists()
+    settings.keep(State(settings=WISHED))
+    assert "window: 40.0 400.0" in preferences.config_path.read_text()
+
+
+def test_napari_offers_what_a_training_may_be_asked_for(preferences: Any) -> None:
+    """Each setting is one of the preferences, of the same default and choices."""
+    state = State(settings=WISHED, live="off", opacity=1)
+    settings.restore(state)
+    assert (state.settings, state.live, state.opacity) == (
+        TrainingSettings(),
+        "live",
+        0.5,
+    )
+    properties = preferences.training.model_json_schema()["properties"]
+    assert set(properties) == {each.name for each in fields(TrainingSettings)}
+    for name in ("balance", "preset"):
+        words = get_args(get_type_hints(TrainingSettings)[name])
+        assert tuple(properties[name]["enum"]) == words
+    properties = preferences.prediction.model_json_schema()["properties"]
+    assert tuple(properties["live"]["enum"]) == get_args(Live)
+
+
+def test_what_is_set_in_the_preferences_is_told(preferences: Any) -> None:
+    told: list[object] = []
+    settings.follow(told.append)
+    preferences.training.balance = "instance"
+    assert len(told) == 1
+    preferences.prediction.opacity = 0.75
+    assert len(told) == 2
+    state = State()
+    settings.restore(state)
+    assert (state.settings.balance, state.opacity) == ("instance", 0.75)
+
+
+@pytest.mark.parametrize("window", ["wide", "1 2 3", "400"])
+def test_a_window_that_is_none_changes_nothing(preferences: Any, window: str) -> None:
+    preferences.training.window = window
+    state = State()
+    settings.restore(state)
+    assert state.settings == TrainingSettings()
 
 
 def test_without_a_file_all_is_as_it_is() -> None:
@@ -46,10 +128,11 @@ def test_without_a_file_all_is_as_it_is() -> None:
 @pytest.mark.parametrize(
     "damaged",
     [
-        {"training": "{", "live": "never", "opacity": "much"},
-        {"training": '{"preset": "huge"}', "live": "", "opacity": "7"},
-        {"training": '{"unknown": 1}', "live": "1", "opacity": "nan"},
-        {"training": ["a", "b"], "live": ["live", "off"], "opacity": [1, 2]},
+        {"training": "{", "prediction": '{"live": "never", "opacity": "much"}'},
+        {"training": '{"preset": "huge"}', "prediction": '{"live": "", "opacity": 7}'},
+        {"training": '{"unknown": 1}', "prediction": '{"live": 1, "opacity": NaN}'},
+        {"training": "[]", "prediction": '{"live": ["live"], "opacity": [1, 2]}'},
+        {"training": ["a", "b"], "prediction": "1"},
     ],
 )
 def test_what_cannot_be_read_is_left_alone(damaged: dict[str, Any]) -> None:

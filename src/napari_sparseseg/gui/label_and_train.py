@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -75,14 +76,16 @@ class LabelAndTrain(QWidget):
         _close_with(self, self.controller)
         self._follow_layers()
         # Children, so that nothing is done once the dock is gone.
-        self._soon, self._taken_out = QTimer(self), QTimer(self)
+        self._soon, self._taken_out, self._preferred = (QTimer(self) for _ in range(3))
         for timer, slot in (
             (self._soon, self._offer_restore),
             (self._taken_out, self._on_taken_out),
+            (self._preferred, self._take_preferences),
         ):
             timer.setSingleShot(True)
             timer.timeout.connect(slot)
         self._soon.start(0)
+        settings.follow(self._on_preferences)
 
     def changeEvent(self, event: QEvent | None) -> None:
         """Notice that the dock is closed: napari takes its widget out and forgets it.
@@ -138,6 +141,22 @@ class LabelAndTrain(QWidget):
         events.inserted.connect(self._follow_layers)
         events.removed.connect(self._on_removed)
         events.renamed.connect(self._on_renamed)
+
+    def _on_preferences(self, _event: Any) -> None:
+        # Later: now they may be half of the settings that the dock itself has changed.
+        self._preferred.start(0)
+
+    @telling()
+    def _take_preferences(self) -> None:
+        """Do as napari's preferences say."""
+        wished = replace(self.state)
+        settings.restore(wished)
+        if wished.settings != self.state.settings:
+            self.controller.use_settings(wished.settings)
+        if wished.live != self.state.live:
+            self.controller.set_live(wished.live)
+        if wished.opacity != self.state.opacity:
+            self.controller.set_opacity(wished.opacity)
 
     @telling()
     def _offer_restore(self) -> None:
