@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import queue
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import torch
 from napari_sparseseg import api
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import live_prediction, worker
+from napari_sparseseg.engine.log import WordlessFormatter
 from napari_sparseseg.engine.messages import (
     Alive,
     CancelPrediction,
@@ -70,6 +74,8 @@ EPOCH = 4
 
 #: What a step calls to know its loss.
 LOSS = "napari_sparseseg.learning.network_training.weighted_cross_entropy"
+
+PATIENT = "Meier, Hans"
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +301,61 @@ def test_a_training_goes_on_from_its_checkpoint(window: Window) -> None:
     assert isinstance(running, PhaseChanged)
     assert running.step == EPOCH + 1  # told with the first step
     assert window.all_of(Validated)[0].step == 2 * EPOCH
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_after_a_change_of_classes_a_training_can_go_on_at_once(
+    window: Window, monkeypatch: pytest.MonkeyPatch, paused: bool
+) -> None:
+    monkeypatch.setattr(worker, "CHECKPOINT_S", 1000.0)
+    kept = window.folder / "kept.safetensors"
+
+    def is_changed(event: Event) -> bool:
+        """Copy what a crash of the engine would leave now."""
+        if not isinstance(event, CheckpointWritten):
+            return False
+        kept.write_bytes(window.checkpoint.read_bytes())
+        return True
+
+    renamed = window.sample.classes.renamed(4, "something else")
+    change = UseClasses(classes=renamed.to_json())
+    before: Turns = [(is_a(StepDone, step=1), (change,))]
+    if paused:
+        before = [
+            (is_a(StepDone, step=1), (Pause(),)),
+            (is_a(CheckpointWritten), (change,)),
+        ]
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[*before, (is_changed, END)],
+    )
+    steps = [e.step for e in window.events if isinstance(e, CheckpointWritten)]
+    assert steps[-1] < EPOCH
+    kept.replace(window.checkpoint)
+    window.play(
+        change,
+        window.put(),
+        window.start(resume=True),
+        turns=[(RUNNING, END)],
+    )
+    assert not window.all_of(Failed)
+    assert window.all_of(PhaseChanged)[1].step >= 1
+
+
+def test_a_new_colour_is_no_reason_to_write_a_checkpoint(window: Window) -> None:
+    red = window.sample.classes.recolored(4, (255, 0, 0))
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[
+            (is_a(StepDone), (UseClasses(classes=red.to_json()),)),
+            (is_a(CheckpointWritten), END),
+        ],
+    )
+    assert window.all_of(CheckpointWritten)[0].step == EPOCH
 
 
 def test_a_checkpoint_of_another_training_is_refused(window: Window) -> None:
@@ -531,6 +592,9 @@ def test_training_and_prediction_go_on_in_turn(
     window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "STEP_S", 0.0)
+    monkeypatch.setattr(worker, "TURN_S", 0.0)
+    # Steps alone, and no parts of a validation.
+    monkeypatch.setitem(RECIPES, "live", replace(RECIPES["live"], epoch=1000))
     window.play(
         window.classes(),
         window.put(),
@@ -725,9 +789,67 @@ def test_what_goes_wrong_while_learning_is_told_and_the_worker_lives_on(
     assert first.request == "training"
     assert words in first.message
     assert first.message.count("\n") == 0
-    assert "Traceback" in first.details
+    assert first.details.endswith(f" in gather\n{type(error).__name__}")
     assert window.all_of(CheckpointWritten)[0].step == EPOCH
     assert (window.predicted() != 77).all()
+
+
+def test_an_error_while_a_training_ends_does_not_end_the_engine(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("the device is lost")
+
+    def break_it(event: Event) -> bool:
+        if isinstance(event, StepDone):
+            monkeypatch.setattr(api, "write_checkpoint", fail)
+        return isinstance(event, StepDone)
+
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[
+            (break_it, (window.put(without(window.sample.labels, 1, 2, 3)),)),
+            (is_a(Failed), ()),
+            (is_a(Failed), (window.predict(),)),
+            (is_a(Predicted), END),
+        ],
+    )
+    first, second = window.all_of(Failed)
+    assert "only the class" in first.message
+    assert "the device is lost" in second.message
+    assert window.all_of(PhaseChanged)[-1].phase == "idle"
+
+
+def test_the_log_and_its_details_name_nothing_that_the_user_named(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    log = logging.StreamHandler(stream)
+    log.setFormatter(WordlessFormatter())
+    logging.getLogger("napari_sparseseg").addHandler(log)
+    losses_fail(monkeypatch, RuntimeError(f"{PATIENT}\n  {PATIENT}.tif"), range(99))
+    monkeypatch.setattr(api, "load_model", Mock(side_effect=OSError(2, "?", PATIENT)))
+    try:
+        window.play(
+            window.classes(),
+            replace(window.put(), name=PATIENT),
+            LoadModel(path=f"/data/{PATIENT}.safetensors"),
+            window.start(),
+            turns=[(is_a(Failed), ()), (is_a(Failed), END)],
+        )
+    finally:
+        logging.getLogger("napari_sparseseg").removeHandler(log)
+    load, training = window.all_of(Failed)
+    assert PATIENT in load.message  # the user may know
+    written = stream.getvalue()
+    assert "load-model failed" in written
+    assert "training failed" in written
+    assert written.count("in _learn") >= 1
+    for text in (written, load.details, training.details):
+        assert "Meier" not in text
+        assert "/" not in text
 
 
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_training(

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from threading import Thread, current_thread, main_thread
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from napari_sparseseg.annotations.classes import ClassTable, read_class_table
 from napari_sparseseg.engine import messages
-from napari_sparseseg.gui import engine_news
+from napari_sparseseg.errors import OutputError
+from napari_sparseseg.gui import engine_news, plane_files, planes
 from napari_sparseseg.gui.class_control import FIRST_CLASSES
-from napari_sparseseg.gui.layer_keys import CLASSES_KEY, PREDICTION_KEY
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui.planes import PlaneKey
+from napari_sparseseg.gui.prediction_layer import is_prediction
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from numpy.typing import NDArray
     from pytestqt.qtbot import QtBot
 
     from tests.gui.conftest import Table
@@ -238,7 +242,7 @@ class TestPrediction:
         layer = learned.viewer.layers[1]
         assert (layer.data[:32] == 2).all()
         assert not layer.data[32:].any()
-        assert PREDICTION_KEY in layer.metadata
+        assert is_prediction(layer)
         assert learned.state.progress == 0.5
         assert learned.viewer.layers.selection.active is learned.viewer.layers[2]
 
@@ -288,6 +292,30 @@ class TestPrediction:
         assert (written == 2).all()
         assert (tmp_path / "labels.classes.json").exists()
 
+    def test_is_exported_with_a_word_on_what_it_lacks(
+        self, learned: Table, tmp_path: Path, told: list[str], qtbot: QtBot
+    ) -> None:
+        (asked,) = learned.link.taken(messages.Predict)
+        np.load(asked.labels, mmap_mode="r+")[:] = 2
+
+        def export_after(region: messages.Region, asked: messages.Predict) -> str:
+            learned.link.tell(
+                messages.TileDone(generation=asked.generation, region=region, share=0.5)
+            )
+            learned.controller.export(str(tmp_path / "labels.png"))
+            return told.pop()
+
+        half = export_after((0, 0, 32, SIDE), asked)
+        assert half.startswith(f"Written: {tmp_path / 'labels.png'} and ")
+        assert half.endswith(".json. 50 % of it was not predicted and is 0.")
+        whole = export_after((32, 0, SIDE, SIDE), asked)
+        assert whole.endswith("labels.classes.json.")
+        learned.link.tell(validated(25))
+        (again,) = learned.wait_for(qtbot, messages.Predict)
+        np.load(again.labels, mmap_mode="r+")[:] = 1
+        old = export_after((0, 0, SIDE, 48), again)
+        assert old.endswith(".json. 25 % of it is of an earlier model.")
+
     def test_of_a_loaded_model_is_exported_with_the_models_classes(
         self, learned: Table, tmp_path: Path, told: list[str]
     ) -> None:
@@ -310,6 +338,29 @@ class TestPrediction:
         learned.controller.export(str(tmp_path / "labels.png"))
         assert read_class_table(tmp_path / "labels.classes.json") == classes
         assert all(sentence.startswith("Written") for sentence in told)
+
+    def test_of_a_loaded_model_keeps_its_classes_whatever_is_edited(
+        self, learned: Table
+    ) -> None:
+        """Until a training predicts again."""
+        classes = ClassTable.from_values([1, 2, 7])
+        loaded = messages.ModelLoaded(
+            path="m.safetensors",
+            classes=classes.to_json(),
+            in_channels=3,
+            shown="head",
+            um_per_px=None,
+        )
+        learned.link.tell(messages.PhaseChanged(phase="idle", step=25))
+        assert learned.state.unsaved
+        learned.link.tell(loaded)
+        assert not learned.state.unsaved
+        learned.controller.classes.rename(1, "stroma")
+        assert learned.controller.targets.classes == classes
+        learned.controller.train()
+        assert learned.controller.targets.classes == learned.state.classes
+        learned.controller.classes.rename(1, "gland")
+        assert learned.controller.targets.classes == learned.state.classes
 
 
 def test_curves_grow_with_what_the_engine_tells(table: Table) -> None:
@@ -372,6 +423,59 @@ def test_deleted_layers_are_forgotten(table: Table, qtbot: QtBot) -> None:
     table.controller.on_layer_removed(layer)
     assert not table.state.pairs
     assert not table.state.counts
+
+
+def test_large_images_are_read_while_they_are_painted(
+    table: Table, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[Thread] = []
+
+    def read(*which: Any) -> NDArray[Any]:
+        threads.append(current_thread())
+        return planes.read_plane(*which)
+
+    monkeypatch.setattr(plane_files, "read_plane", read)
+    monkeypatch.setattr(plane_files, "QUICK_BYTES", SIDE * SIDE)
+    image, _ = table.add_painted(1, 2)
+    table.wait_for_counts(qtbot, 1, 2)
+    table.controller.train()
+    (put,) = table.link.taken(messages.PutImage)
+    np.testing.assert_array_equal(np.load(put.pixels), image.data)
+    assert len(threads) == 1
+    assert threads[0] is not main_thread()
+
+
+def test_pixels_that_are_learned_from_stay(
+    table: Table, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.add_painted(1, 2)
+    table.wait_for_counts(qtbot, 1, 2)
+    table.controller.train()
+    (put,) = table.link.taken(messages.PutImage)
+    monkeypatch.setattr(plane_files, "MOST_BYTES", 0)
+    monkeypatch.setattr(plane_files, "FORGOTTEN_S", 0)
+    files = table.controller._files
+    files.pixels(table.add_image("second"), PlaneKey())
+    files.pixels(table.add_image("third"), PlaneKey())
+    assert Path(put.pixels).exists()
+    table.controller.pairs.tick(0, False)
+    files.pixels(table.add_image("fourth"), PlaneKey())
+    assert not Path(put.pixels).exists()
+
+
+def test_closing_goes_on_where_a_part_of_it_fails(
+    table: Table, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    def fail() -> None:
+        raise OutputError("No room.")
+
+    path = table.controller._files.pixels(table.add_image(), PlaneKey())
+    for part in (table.controller.annotations, table.mirror):
+        monkeypatch.setattr(part, "close", fail)
+    table.controller.close()
+    assert told == ["No room."] * 2
+    assert table.link.stopped
+    assert not path.exists()
 
 
 def test_closing_ends_the_engine(table: Table) -> None:

@@ -14,8 +14,8 @@ from napari_sparseseg.engine import messages
 from napari_sparseseg.errors import LayerError
 from napari_sparseseg.gui import annotations as followed
 from napari_sparseseg.gui import mirror, plane_files, training_run
-from napari_sparseseg.gui.layer_keys import PREDICTION_KEY
 from napari_sparseseg.gui.planes import read_plane
+from napari_sparseseg.gui.prediction_layer import is_prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -286,7 +286,7 @@ def tile_of(asked: messages.Predict) -> messages.TileDone:
 
 
 def predictions(table: Table) -> list[Labels]:
-    return [each for each in table.viewer.layers if PREDICTION_KEY in each.metadata]
+    return [each for each in table.viewer.layers if is_prediction(each)]
 
 
 def test_a_prediction_of_another_shape_is_made_anew(
@@ -777,6 +777,14 @@ def die(table: Table) -> None:
     table.link.died.emit("The engine ended; your strokes are safe.", True)
 
 
+def assert_brought_back(table: Table) -> None:
+    """Check that what was learned is there again, and nothing is learned on."""
+    start, stop = table.link.taken(messages.Start, messages.Stop)
+    assert start.resume
+    assert isinstance(stop, messages.Stop)
+    table.link.tell(messages.PhaseChanged(phase="idle", step=30))
+
+
 def test_a_training_that_ends_the_engine_again_and_again_is_given_up(
     table: Table, qtbot: QtBot, told: list[str]
 ) -> None:
@@ -825,7 +833,7 @@ def test_a_paused_training_is_not_taken_up_unasked(
     die(table)
     assert told[-1].endswith("Press Train to learn on.")
     table.link.start()
-    assert not table.link.taken(messages.Start)
+    assert_brought_back(table)
     table.controller.train()
     (start,) = table.link.taken(messages.Start)
     assert start.resume
@@ -857,7 +865,9 @@ def test_a_checkpoint_that_does_not_fit_is_given_up(
     told.clear()
     table.link.tell(messages.PhaseChanged(phase="preparing", step=0))
     table.link.tell(messages.PhaseChanged(phase="idle", step=0))
-    refused = messages.Failed(request="start", message="give the same.")
+    refused = messages.Failed(
+        request="start", message="give the same.", error="ModelFileError"
+    )
     table.link.tell(refused)
     assert len(told) == 1
     assert "starts anew" in told[0]
@@ -867,6 +877,28 @@ def test_a_checkpoint_that_does_not_fit_is_given_up(
     table.link.tell(refused)
     assert told[1:] == ["give the same."]
     assert not table.link.taken(messages.Start)
+
+
+def test_a_training_that_cannot_be_taken_up_for_another_reason_is_kept(
+    table: Table, qtbot: QtBot, told: list[str]
+) -> None:
+    table.train(qtbot)
+    table.link.tell(messages.StepDone(step=30, loss=0.5, learning_rate=1e-3))
+    die(table)
+    table.link.start()
+    table.link.taken(messages.Start)
+    table.link.tell(messages.PhaseChanged(phase="idle", step=30))
+    table.link.tell(
+        messages.Failed(
+            request="start", message="no memory.", error="MemoryError", details=DETAILS
+        )
+    )
+    assert not table.link.taken(messages.Start)
+    assert told[-1].startswith("no memory.")
+    assert len(table.state.losses) == 1
+    table.controller.train()
+    (start,) = table.link.taken(messages.Start)
+    assert start.resume
 
 
 #: What is changed after a stop, and whether the training can go on after that.
@@ -926,6 +958,43 @@ def test_a_loaded_model_is_loaded_again_by_the_next_engine(
     assert load.path == "m.safetensors"
 
 
+def test_a_model_that_ends_the_engine_again_and_again_is_given_up(
+    table: Table, told: list[str]
+) -> None:
+    loaded = messages.ModelLoaded(
+        path="m.safetensors",
+        classes=table.state.classes.to_json(),
+        in_channels=3,
+        shown="head",
+        um_per_px=None,
+    )
+    for death in range(2 * training_run.MOST_DEATHS - 2):
+        table.link.tell(loaded)
+        if death == training_run.MOST_DEATHS - 2:
+            table.link.tell(
+                messages.Predicted(generation=1, shown="head", step=0, seconds=1)
+            )
+        die(table)
+        table.link.start()
+        given_up = death == 2 * training_run.MOST_DEATHS - 3
+        assert bool(table.link.taken(messages.LoadModel)) != given_up
+    assert "nothing is predicted until" in told[-1]
+
+
+def test_what_was_learned_before_the_engine_died_after_a_stop_is_there_again(
+    table: Table, qtbot: QtBot
+) -> None:
+    table.train(qtbot)
+    table.link.tell(messages.StepDone(step=30, loss=0.5, learning_rate=1e-3))
+    table.controller.stop()
+    table.link.tell(messages.PhaseChanged(phase="idle", step=30))
+    die(table)
+    table.link.sent.clear()
+    table.link.start()
+    assert_brought_back(table)
+    assert table.link.taken(messages.Predict)
+
+
 def test_a_lost_gpu_is_told_and_the_engine_replaced(
     table: Table, qtbot: QtBot, told: list[str]
 ) -> None:
@@ -940,7 +1009,7 @@ def test_a_lost_gpu_is_told_and_the_engine_replaced(
     assert not told
     die(table)
     table.link.start()
-    assert not table.link.taken(messages.Start)
+    assert_brought_back(table)
     table.controller.train()
     (start,) = table.link.taken(messages.Start)
     assert start.resume

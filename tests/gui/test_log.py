@@ -5,11 +5,19 @@ from __future__ import annotations
 import logging
 from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
+from napari.layers import Labels
 from psygnal import Signal
 
-from napari_sparseseg.gui import log, notify
+from napari_sparseseg.engine import messages
+from napari_sparseseg.engine.log import trace_of
+from napari_sparseseg.errors import OutputError
+from napari_sparseseg.gui import engine_news, log, notify
+from napari_sparseseg.gui.state import State
+from napari_sparseseg.io.atomic import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,9 +61,10 @@ def fail() -> None:
 def test_it_is_started_once(folder: Path) -> None:
     log.start_log()
     log.start_log()
-    logging.getLogger("napari_sparseseg.gui.anything").error("It rains.")
+    logging.getLogger("napari_sparseseg.gui.anything").error("It rains %s", 3)
     assert log.log_file() == folder / "window.log"
-    assert log.log_file().read_text().count("ERROR It rains.") == 1
+    written = log.log_file().read_text()
+    assert written.count("ERROR napari_sparseseg.gui.anything:") == 1
 
 
 @pytest.mark.usefixtures("fresh")
@@ -71,26 +80,51 @@ def test_an_error_is_written_without_its_words(
             cause()
     written = log.log_file().read_text()
     assert written.count("RuntimeError") >= 2
-    assert written.count(", in fail") == 2
+    assert written.count("  napari_sparseseg.gui.notify:") == 2
     assert PATIENT not in written
 
 
-def test_a_traceback_loses_its_words() -> None:
-    trace = (
-        "Traceback (most recent call last):\n"
-        '  File "x.py", line 3, in f\n'
-        "    raise ValueError(name)\n"
-        f"ValueError: {PATIENT}: bad\n"
-        "\n"
-        "During handling of the above exception, another exception occurred:\n"
+@pytest.mark.usefixtures("fresh")
+def test_nothing_in_the_folder_tells_of_a_patient(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for show in ("show_error", "show_warning", "show_info"):
+        monkeypatch.setattr(f"napari.utils.notifications.{show}", lambda _: None)
+    monkeypatch.setattr(notify, "show_error", lambda _: None)
+    monkeypatch.setattr(engine_news, "show_error", lambda _: None)
+    log.start_log()
+    image = tmp_path / f"{PATIENT} 1950-03-02.svs"
+    layer = Labels(np.zeros((4, 4), np.uint8), name=image.name)
+    # Whatever is logged, with whatever words.
+    logger = logging.getLogger("napari_sparseseg.gui.controller")
+    sentence = f"{image} cannot be read"
+    logger.error(sentence)
+    logger.error("%s of %d", layer.name, 3)
+    logger.error("", stack_info=True)
+    with notify.telling():
+        image.open()
+    with notify.telling():
+        raise KeyError(layer) from OSError(f"bad\n  {image}\nMeier")
+    failed = messages.Failed(
+        request="predict",
+        message=f"{image.name} is bad.",
+        details=f"Traceback\n  File {image}\n{layer.name}\n{trace_of(of_ours(image))}",
     )
-    bare = log.without_words(trace)
-    assert PATIENT not in bare
-    assert bare.splitlines()[1:4] == [
-        '  File "x.py", line 3, in f',
-        "    raise ValueError(name)",
-        "ValueError",
-    ]
+    engine_news.EngineNews(State(), Mock()).take(failed)
+    written = "".join(path.read_text() for path in folder.iterdir())
+    assert "Meier" not in written
+    assert str(tmp_path) not in written
+    assert ".py" not in written
+    for told in ("FileNotFoundError", "KeyError", "OSError", "… of 3", "OutputError"):
+        assert told in written
+    assert "  napari_sparseseg.io.atomic:" in written
+
+
+def of_ours(file: Path) -> Exception:
+    """Return an error that was raised in this package."""
+    with pytest.raises(OutputError) as caught:
+        write_atomically(file / "a", lambda path: path.touch())
+    return caught.value
 
 
 @pytest.mark.usefixtures("fresh")
@@ -101,8 +135,8 @@ def test_where_the_users_folder_cannot_be_made_a_temporary_one_is(
     assert log.log_folder() != folder
     assert log.log_folder() == log.log_folder()
     log.start_log()
-    logging.getLogger("napari_sparseseg").error("It rains.")
-    assert "It rains." in log.log_file().read_text()
+    logging.getLogger("napari_sparseseg").error("It rains %s", 3)
+    assert "It rains 3" in log.log_file().read_text()
 
 
 @pytest.mark.usefixtures("fresh")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_sparseseg.gui.model_widget import ModelWidget
 
@@ -73,6 +74,41 @@ def test_labels_are_exported_to_where_the_user_says(
     assert told == [wished]
 
 
+@pytest.mark.parametrize("agrees", [True, False])
+@pytest.mark.parametrize("button", ["save_button", "export_button"])
+def test_a_file_whose_ending_was_left_out_is_not_replaced_unasked(
+    widget: ModelWidget,
+    state: State,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    button: str,
+    agrees: bool,
+) -> None:
+    buttons = QMessageBox.StandardButton
+    asked: list[str] = []
+
+    def answer(_parent: object, _title: str, question: str, *_: object) -> object:
+        asked.append(question)
+        return buttons.Yes if agrees else buttons.No
+
+    monkeypatch.setattr(QMessageBox, "question", answer)
+    # With a point in it, as Qt would take for an ending.
+    given = str(tmp_path / "case_1.5mm")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (given, ""))
+    told: list[str] = []
+    widget.save_wished.connect(told.append)
+    widget.export_wished.connect(told.append)
+    state.step = 25
+    getattr(widget, button).click()
+    ((full,), told[:]) = (told, [])
+    assert not asked
+    Path(full).touch()
+    getattr(widget, button).click()
+    assert told == ([full] if agrees else [])
+    assert len(asked) == 1
+    assert f"{Path(full).name} already exists" in asked[0]
+
+
 def test_save_waits_until_something_is_learned(
     widget: ModelWidget, state: State
 ) -> None:
@@ -80,6 +116,21 @@ def test_save_waits_until_something_is_learned(
     assert "Nothing is learned" in widget.save_button.toolTip()
     state.step = 25
     assert widget.save_button.isEnabled()
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_what_is_not_saved_is_asked_about_before_another_model_is_loaded(
+    widget: ModelWidget, state: State, monkeypatch: pytest.MonkeyPatch, agrees: bool
+) -> None:
+    buttons = QMessageBox.StandardButton
+    answer = buttons.Yes if agrees else buttons.No
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: answer)
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: ("/a/m", ""))
+    told: list[str] = []
+    widget.load_wished.connect(told.append)
+    state.unsaved = True
+    widget.load_button.click()
+    assert told == (["/a/m"] if agrees else [])
 
 
 def test_load_waits_for_the_end_of_the_training(

@@ -46,16 +46,23 @@ def training_set() -> TrainingSet:
 
 
 def training(
-    *, norm: str = "batch", seed: int = 0, balancing: Balancing = "none", **recipe: Any
+    *,
+    norm: str = "batch",
+    seed: int = 0,
+    balancing: Balancing = "none",
+    micro_batch: int | None = None,
+    **recipe: Any,
 ) -> NetworkTraining:
     options = TrainingOptions(
         network=spec(norm),
         recipe=dataclasses.replace(RECIPE, **recipe),
         seed=seed,
         balancing=balancing,
+        micro_batch=micro_batch,
     )
     generator = Generator().manual_seed(seed)
-    return NetworkTraining(training_set(), 1.0, options, generator)
+    data = training_set()
+    return NetworkTraining(data, data.at(1.0), 1.0, options, generator)
 
 
 def weights(network: torch.nn.Module) -> dict[str, Tensor]:
@@ -310,6 +317,24 @@ def test_it_goes_on_to_the_bit(schedule: str) -> None:
     (tensors, values), (others, other_values) = trained.state(), other.state()
     assert same(tensors, others)
     assert json.loads(json.dumps(values)) == json.loads(json.dumps(other_values))
+
+
+def test_how_many_patches_fit_is_known_of_their_own_device_only() -> None:
+    reduced = training()
+    reduced.micro_batch = 2
+    tensors, values = reduced.state()
+    same_device, other_device, small = training(), training(), training(micro_batch=1)
+    same_device.load_state(tensors, values)
+    assert same_device.micro_batch == 2
+    small.load_state(tensors, values)
+    assert small.micro_batch == 1
+    other_device.load_state(
+        tensors, {**values, "reduced": {"device": "cuda", "micro_batch": 2}}
+    )
+    assert other_device.micro_batch == RECIPE.batch
+    # What was asked for elsewhere, and not forced by the memory, does not count.
+    other_device.load_state(*training(micro_batch=1).state())
+    assert other_device.micro_batch == RECIPE.batch
 
 
 def test_the_good_weights_to_go_back_to_come_back_too() -> None:

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -52,6 +52,7 @@ from napari_sparseseg.samples import Sample, tissue_phantom
 
 Labels = NDArray[np.uint8]
 Event = TypeVar("Event")
+Scores = Mapping[Shown, PartScore | None]
 
 PARTS: tuple[Part, Part] = ("head", "network")
 SHOWN: tuple[Shown, ...] = ("head", "network", "both")
@@ -183,6 +184,16 @@ def test_with_nothing_to_compare_by_the_coarsest_scale_is_taken(sample: Sample) 
     assert not trainer.data.held_out.held_out_strokes()
     assert trainer.model().info.scales["network"] == min(NETWORK_SCALES)
     assert events_of(events, HeadFitted)[0].score is None
+
+
+def scores_are(patch: pytest.MonkeyPatch, of: Callable[[float], Scores]) -> None:
+    """Let a network be scored by its scale alone."""
+
+    def score_in_parts(_: Any, _network: Any, scale: float) -> Iterator[None]:
+        yield
+        return of(scale)
+
+    patch.setattr(Judge, "score_in_parts", score_in_parts)
 
 
 def test_the_recipes_epochs_end_a_training(sample: Sample) -> None:
@@ -317,23 +328,30 @@ def test_between_the_parts_of_a_step_and_of_the_heads_fit_there_is_an_event(
     sample: Sample,
 ) -> None:
     trainer = trainer_in_parts(sample)
-    events = list(trainer.run(1))
+    events = list(trainer.run(EPOCH))
     fitting = ["PartDone", "HeadFitted", *["PartDone"] * 3, "HeadFitted"]
+    # Each of two networks sees pixels, held-out and learned labels of one image; the
+    # judge finds the places, measures the image and asks for the one place.
+    seeing = ["PartDone"] * (2 * 3 + 3)
     # Two networks, of two parts each.
-    assert kinds(events) == [*fitting, "PartDone", "PartDone", "StepDone"]
+    step = ["PartDone", "PartDone", "StepDone"]
+    scoring = ["PartDone"] * (2 * 2)
+    assert kinds(events) == [*fitting, *seeing, *step, *step, *scoring, "Validated"]
     whole = dataclasses.replace(IN_PARTS, micro_batch=None)
-    plain = list(Trainer(new_trainer(sample).data, whole).run(1))
+    plain = list(Trainer(new_trainer(sample).data, whole).run(EPOCH))
     assert kinds(plain) == kinds(without_parts(events))
 
 
-@pytest.mark.parametrize("n_events", [*range(1, 10), 14, 15, 16])
+@pytest.mark.parametrize(
+    "n_events", [1, 3, 5, 6, 7, 8, 10, 12, 15, 16, 18, 21, 22, 24, 25, 26]
+)
 def test_a_training_stopped_within_a_step_goes_on_as_if_it_had_not(
     sample: Sample, n_events: int
 ) -> None:
     assert_goes_on(lambda: trainer_in_parts(sample), n_events)
 
 
-@pytest.mark.parametrize("n_events", [1, 3, 5, 7, 8])
+@pytest.mark.parametrize("n_events", [1, 3, 5, 7, 8, 12, 15, 16])
 def test_what_changes_within_a_fit_or_a_step_comes_at_once(
     sample: Sample, n_events: int
 ) -> None:
@@ -345,10 +363,28 @@ def test_what_changes_within_a_fit_or_a_step_comes_at_once(
     trainer.put(image_of(sample, without(sample.labels, 4)))
     trainer.use_classes(sample.classes)
     trainer.put(image_of(sample))
-    later = without_parts(list(islice(events, 12)))
-    assert kinds(later)[:3] == ["HeadFitted", "HeadFitted", "StepDone"]
+    later = without_parts(list(islice(events, 24)))
+    assert kinds(later)[:2] == ["HeadFitted", "HeadFitted"]
     assert events_of(later, StepDone)[0].step == 1
     assert 4 in predicted(trainer, sample, "head")
+
+
+def test_what_changes_within_a_validation_is_validated(sample: Sample) -> None:
+    trainer = trainer_in_parts(sample)
+    events = trainer.run()
+    while "StepDone" not in kinds([next(events)]) or trainer.steps < EPOCH:
+        pass
+    assert kinds([next(events)]) == ["PartDone"]
+    trainer.put(image_of(sample, without(sample.labels, 4)))
+    later = without_parts(list(islice(events, 24)))
+    others = [event for event in later if not isinstance(event, HeadFitted)]
+    assert kinds(later)[0] == "HeadFitted"
+    validated = others[0]
+    assert isinstance(validated, Validated)
+    assert validated.step == EPOCH
+    for each in validated.scores.values():
+        assert each is not None
+        assert set(each.dice) == {1, 2, 3}
 
 
 # The model at once.
@@ -360,7 +396,7 @@ def test_the_best_model_is_what_was_validated_and_nothing_is_scored_for_it(
     trainer = new_trainer(sample, scale=0.5)
     list(trainer.run(EPOCH))
     expected = trainer.model()
-    monkeypatch.setattr(Judge, "score", None)
+    monkeypatch.setattr(Judge, "score_in_parts", None)
     model = trainer.best_model()
     assert model.info == expected.info
     for name, part in expected.parts.items():
@@ -711,10 +747,9 @@ def test_the_coarser_scale_stays_unless_the_finer_is_clearly_better(
     sample: Sample, monkeypatch: pytest.MonkeyPatch, finer: float, chosen: float
 ) -> None:
     dice = {0.25: 0.7, 0.5: finer}
-    monkeypatch.setattr(
-        Judge,
-        "score",
-        lambda _self, _network, scale: {
+    scores_are(
+        monkeypatch,
+        lambda scale: {
             "head": score(0.6),
             "network": score(1 - dice[scale]),  # what it does alone does not count
             "both": score(dice[scale]),
@@ -842,7 +877,7 @@ def test_what_is_validated_is_what_the_model_shows(
     list(trainer.run(1))
     for expected in SHOWN:
         scores = {shown: score(0.9 if shown == expected else 0.5) for shown in SHOWN}
-        monkeypatch.setattr(Judge, "score", lambda *_, given=scores: given)
+        scores_are(monkeypatch, lambda _, given=scores: given)
         trainer.networks[0].judge_anew()
         (validated,) = events_of(list(trainer.run(EPOCH)), Validated)
         assert validated.shown == expected
@@ -856,7 +891,7 @@ def test_what_is_validated_is_what_the_model_shows(
 def test_the_papers_recipe_halves_its_learning_rate_on_a_plateau(
     sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Judge, "score", lambda *_: {"network": score(0.5)})
+    scores_are(monkeypatch, lambda _: {"network": score(0.5)})
     paper = RECIPES["paper"]
     assert (paper.learning_rate, paper.epoch, paper.max_epochs) == (1e-5, 750, 300)
     recipe = dataclasses.replace(paper, batch=1, patch_px=16, epoch=1)

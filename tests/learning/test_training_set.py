@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import ImageError, LabelError
 from napari_sparseseg.inputs.normalisation import Normalisation
+from napari_sparseseg.learning import training_set as training_set_module
 from napari_sparseseg.learning.held_out import HELD_OUT, LEARNED
+from napari_sparseseg.learning.parts import advance
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
 
 CLASSES = ClassTable.from_values([1, 4, 300])
@@ -188,6 +190,35 @@ def test_a_pixel_size_that_becomes_known_later_is_used() -> None:
     data.put(TrainingImage("b", other.pixels, other.labels, um_per_px=0.25))
     assert data.working("b", 1.0).pixels.shape == (3, 12, 12)
     assert data.working("b", 1.0).learned.shape == (12, 12)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 0.37, 0.25, 1.3])
+def test_an_image_in_bands_is_the_image_at_once(
+    scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = training_set(image("a", shape=(SIZE, SIZE, 3))).pixels_at("a", scale)
+    monkeypatch.setattr(training_set_module, "BAND_PX", 5 * SIZE)
+    data = training_set(image("a", shape=(SIZE, SIZE, 3)))
+    parts = data.pixels_in_parts("a", scale)
+    n_breaks = 0
+    while (found := advance(parts)) is None:
+        n_breaks += 1
+    assert n_breaks >= 3
+    assert torch.equal(found, whole)
+    assert data.pixels_at("a", scale) is found
+
+
+def test_an_image_that_is_given_up_half_way_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training_set_module, "BAND_PX", 5 * SIZE)
+    data = training_set(image("a"))
+    parts = data.pixels_in_parts("a", 0.5)
+    assert advance(parts) is None
+    data.put(TrainingImage("a", 255 - image("a").pixels, strokes(1, 4)))
+    parts.close()
+    fresh = training_set(TrainingImage("a", 255 - image("a").pixels, strokes(1, 4)))
+    assert torch.equal(data.pixels_at("a", 0.5), fresh.pixels_at("a", 0.5))
 
 
 def test_images_of_a_scale_that_was_given_up_are_computed_again_when_asked() -> None:

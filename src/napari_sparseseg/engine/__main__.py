@@ -13,6 +13,7 @@ import threading
 from typing import IO, TYPE_CHECKING
 
 from napari_sparseseg.engine import messages
+from napari_sparseseg.engine.log import log_to
 from napari_sparseseg.errors import EngineError
 
 if TYPE_CHECKING:
@@ -33,14 +34,15 @@ NAMES = {"skimage": "scikit-image", "napari_sparseseg": "napari-sparseseg"}
 #: When the window is gone, the engine ends after so many seconds whatever it does.
 PATIENCE_S = 20.0
 
-logger = logging.getLogger(__name__)
+# Run as a program this module has no name of the package.
+logger = logging.getLogger("napari_sparseseg.engine")
 
 
 def main() -> int:
     """Run the engine until the window says so or is gone; return the exit code."""
     # Whoever paints in a terminal's napari and presses Ctrl+C ends the window only.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to(sys.stderr)
     source, target = take_streams()
     prepare_threads()
     requests: queue.SimpleQueue[messages.Request] = queue.SimpleQueue()

@@ -402,13 +402,17 @@ class Failed:
         Kind of the request; ``"training"`` while learning on.
     message
         One sentence for the user.
+    error
+        Name of the class of the error.
     details
-        Traceback for the log file; empty where the user gave something unusable.
+        Where and of which type the error was, for the log file: of
+        :func:`~.log.trace_of`. Empty where the user gave something unusable.
     """
 
     kind: Literal["failed"] = "failed"
     request: str
     message: str
+    error: str = ""
     details: str = ""
 
 

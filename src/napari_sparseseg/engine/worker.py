@@ -10,7 +10,6 @@ import logging
 import math
 import queue
 import time
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -19,6 +18,7 @@ from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.annotations.strokes import check_label_map
 from napari_sparseseg.engine import messages
 from napari_sparseseg.engine.live_prediction import Prediction, budget_for
+from napari_sparseseg.engine.log import Harmless, trace_of
 from napari_sparseseg.engine.mapped_files import read_copy, read_mapped
 from napari_sparseseg.errors import EngineError, LabelError, OutputError, SparseSegError
 from napari_sparseseg.io.images import check_pixels
@@ -48,6 +48,10 @@ CHECKPOINT_S = 20.0
 
 #: Steps are told this often at most, in seconds.
 STEP_S = 0.2
+
+#: Parts of learning that are shorter are put together to turns of so many seconds, so
+#: that learning and a prediction outside the view get about as much time.
+TURN_S = 0.05
 
 #: After so many seconds without an event the engine says that it is there.
 ALIVE_S = 1.0
@@ -144,13 +148,18 @@ class Worker:
         try:
             work()
         except SparseSegError as error:
-            self._tell(messages.Failed(request=what, message=str(error)))
+            kind = type(error).__name__
+            self._tell(messages.Failed(request=what, message=str(error), error=kind))
             return error
         except Exception as error:
-            logger.exception("%s failed", what)
-            details = traceback.format_exc()
+            logger.exception("%s failed", Harmless(what))
             self._tell(
-                messages.Failed(request=what, message=describe(error), details=details)
+                messages.Failed(
+                    request=what,
+                    message=describe(error),
+                    error=type(error).__name__,
+                    details=trace_of(error),
+                )
             )
             return error
         return None
@@ -209,9 +218,15 @@ class Worker:
         del self._images[name]
 
     def _use_classes(self, classes: ClassTable) -> None:
+        before = self._classes
         if self._current is not None:
             self._current.use_classes(classes)
         self._classes = classes
+        if self._current is not None and (
+            before is None or _names(before) != _names(classes)
+        ):
+            # The last checkpoint fits the classes of before, and could not be used.
+            self._save_checkpoint()
 
     @property
     def _current(self) -> Trainer | None:
@@ -281,12 +296,12 @@ class Worker:
             return
         self._events = iter(())
         if isinstance(error, LabelError):  # what was learned is as good as it was
-            self._end_training()
+            self._try("training", self._end_training)
         else:
             self._set_phase("idle")
 
     def _learn(self) -> None:
-        event = next(self._events, None)
+        event = self._next_event()
         if event is None:  # a recipe may have an end
             self._end_training()
             return
@@ -294,6 +309,18 @@ class Worker:
         first_epoch = not self._is_saved and isinstance(event, events.Validated)
         if first_epoch or time.monotonic() - self._saved_at >= CHECKPOINT_S:
             self._save_checkpoint()
+
+    def _next_event(self) -> events.TrainingEvent | None:
+        """Learn on until there is something to tell, or a turn is over."""
+        end = time.monotonic() + TURN_S
+        event = next(self._events, None)
+        while (
+            isinstance(event, events.PartDone)
+            and time.monotonic() < end
+            and self._requests.empty()
+        ):
+            event = next(self._events, None)
+        return event
 
     def _pause(self) -> None:
         if self._is_learning:
@@ -423,6 +450,11 @@ def micro_batch(settings: messages.TrainingSettings) -> int | None:
         return None
     small = settings.patch_px is None or settings.patch_px <= CPU_PATCH_PX
     return CPU_MICRO_BATCH if small and settings.preset != "paper" else 1
+
+
+def _names(classes: ClassTable) -> list[tuple[int, str]]:
+    """Return what a checkpoint and the classes of now must have in common."""
+    return list(zip(classes.values, classes.names, strict=True))
 
 
 def translated(event: Rare) -> messages.Event:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from napari_sparseseg.annotations.classes import LabelClass
     from napari_sparseseg.gui.annotations import Annotations
     from napari_sparseseg.gui.mirror import Mirror
-    from napari_sparseseg.gui.prediction_target import PredictionTargets
     from napari_sparseseg.gui.state import State
     from napari_sparseseg.gui.training_run import TrainingRun
 
@@ -41,8 +40,6 @@ class ClassControl(QObject):
         Has the table, and the class that is painted.
     annotations
         The label layers that show its colours.
-    targets
-        The prediction layers, likewise.
     mirror
         Keeps it on disk.
     run
@@ -62,7 +59,6 @@ class ClassControl(QObject):
         self,
         state: State,
         annotations: Annotations,
-        targets: PredictionTargets,
         mirror: Mirror,
         run: TrainingRun,
         send: Callable[[object], None],
@@ -71,7 +67,6 @@ class ClassControl(QObject):
         super().__init__(parent)
         self._state = state
         self._annotations = annotations
-        self._targets = targets
         self._mirror = mirror
         self._run = run
         self._send = send
@@ -155,7 +150,6 @@ class ClassControl(QObject):
         self._keep()
         for labels in self._layers():
             self._give(labels)
-        self._targets.use_classes(classes)
         if self._state.engine == "ready":
             self.send()
         self.changed.emit()

@@ -14,11 +14,11 @@ from qtpy.QtCore import QObject
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
+from napari_sparseseg.errors import ModelFileError
 from napari_sparseseg.gui import settings
 from napari_sparseseg.gui.annotations import Annotations, Pair
 from napari_sparseseg.gui.class_control import ClassControl
 from napari_sparseseg.gui.engine_news import EngineNews
-from napari_sparseseg.gui.layer_keys import PREDICTION_KEY
 from napari_sparseseg.gui.live_prediction import LivePrediction
 from napari_sparseseg.gui.log import log_file
 from napari_sparseseg.gui.notify import telling
@@ -26,6 +26,7 @@ from napari_sparseseg.gui.painted_classes import values_in
 from napari_sparseseg.gui.pair_control import PairControl
 from napari_sparseseg.gui.pixel_watch import PixelWatch
 from napari_sparseseg.gui.plane_files import PlaneFiles
+from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.prediction_target import PredictionTargets
 from napari_sparseseg.gui.sent_images import SentImages
 from napari_sparseseg.gui.training_run import TrainingRun
@@ -100,7 +101,7 @@ class Controller(QObject):
             self,
         )
         self.classes = ClassControl(
-            state, self.annotations, self.targets, mirror, self._run, link.send, self
+            state, self.annotations, mirror, self._run, link.send, self
         )
         self.pairs = PairControl(
             viewer,
@@ -115,7 +116,7 @@ class Controller(QObject):
         self._news = EngineNews(state, self.prediction)
         self.annotations.painted.connect(self._on_painted)
         self.annotations.counted.connect(self._on_counted)
-        self.classes.changed.connect(self._on_counted)
+        self.classes.changed.connect(self._on_classes_changed)
         self.pairs.changed.connect(self._on_counted)
         self.pairs.chosen.connect(self.prediction.ask_soon)
         self.annotations.failed.connect(show_warning)
@@ -126,7 +127,7 @@ class Controller(QObject):
         viewer.dims.events.point.connect(self._on_moved)
         # Since napari 0.9 the camera belongs to the scene.
         getattr(viewer, "scene", viewer).camera.events.connect(self._on_moved)
-        self._on_counted()
+        self._on_classes_changed()
         link.start()
 
     # Layers.
@@ -135,7 +136,7 @@ class Controller(QObject):
     def on_layer_removed(self, layer: Any) -> None:
         """Forget a layer that the user has deleted."""
         self.pairs.forget(layer)
-        if isinstance(layer, Labels) and PREDICTION_KEY not in layer.metadata:
+        if isinstance(layer, Labels) and not is_prediction(layer):
             self._mirror.forget(layer)
         if isinstance(layer, Image):
             self.prediction.forget_image(layer)
@@ -171,7 +172,10 @@ class Controller(QObject):
         why_anew = self._run.why_anew()
         if why_anew:
             show_info(f"{why_anew} than in the last training, so this starts anew.")
-        self._loaded = ""
+        if self._loaded:
+            self._loaded = ""
+            self.targets.use_classes(self.state.classes)
+            self.prediction.forget_model()
         self._run.begin()
 
     @telling()
@@ -232,11 +236,13 @@ class Controller(QObject):
 
     @telling()
     def export(self, path: str) -> None:
-        """Write the predicted labels of the chosen image."""
+        """Write the predicted labels of the chosen image; say what they lack."""
         labels = self.targets.labels_of(self.pairs.image)
         export = export_labels(labels, path, self.targets.classes)
         names = " and ".join(str(path) for path in export.paths)
-        show_info(f"Written: {names}. {export.note}".rstrip())
+        gaps = self.targets.gaps_of(self.pairs.image)
+        told = " ".join(filter(None, (f"Written: {names}.", export.note, gaps)))
+        (show_warning if gaps else show_info)(told)
 
     def close(self) -> None:
         """End the engine; strokes stay on disk until they are no longer needed."""
@@ -248,11 +254,12 @@ class Controller(QObject):
         with telling():
             self.prediction.forget_model()
             self._link.stop()
+        # Not before the engine has ended, which leaves one.
+        with contextlib.suppress(OSError):
+            self._run.checkpoint.unlink(missing_ok=True)
         with telling():
-            # Not before the engine has ended, which leaves one.
-            with contextlib.suppress(OSError):
-                self._run.checkpoint.unlink(missing_ok=True)
             self._mirror.close()
+        with telling():
             self._files.close()
 
     # What the engine tells.
@@ -269,6 +276,8 @@ class Controller(QObject):
             self._news.take(event)
         if isinstance(event, messages.Validated):
             self._run.succeeds()
+        if isinstance(event, messages.Predicted):
+            self._run.predicts()
 
     def _on_ready(self, event: messages.Ready) -> None:
         self.state.engine = "ready"
@@ -277,10 +286,17 @@ class Controller(QObject):
         self.classes.send()
         self._say("Ready.")
         self._on_counted()
-        if self._run.is_interrupted() and self._can_learn():
-            self._run.start(resume=True)
+        if self._run.is_interrupted():
+            if self._can_learn():
+                self._run.start(resume=True)
+        elif not self._run.may_be_brought_back:
+            return
         elif self._loaded:
             self.load_model(self._loaded)
+        elif self._run.can_go_on() and self._can_learn():
+            # For its model, which predicts and can be saved.
+            self._run.start(resume=True)
+            self._run.stop()
 
     @telling()
     def _on_died(self, sentence: str, restarting: bool) -> None:
@@ -298,6 +314,7 @@ class Controller(QObject):
         if not self.state.counts:
             self.classes.use(classes)
         self._loaded = event.path
+        self.state.unsaved = False
         self.targets.use_classes(classes)
         self.state.shown = event.shown
         self.state.reason = f"The model {Path(event.path).name} predicts"
@@ -306,7 +323,8 @@ class Controller(QObject):
 
     def _mends(self, event: messages.Failed) -> bool:
         """Do something about what has failed, where something can be done."""
-        if event.request == "start" and self._run.was_not_taken_up():
+        misfits = event.request == "start" and event.error == ModelFileError.__name__
+        if misfits and self._run.was_not_taken_up():
             show_info(
                 "What was learned before does not fit the images and classes of now, "
                 "so the training starts anew."
@@ -336,6 +354,17 @@ class Controller(QObject):
         if pair.in_use and self.state.phase != "idle":
             self._sent.put(pair, [change.plane for change in changes])
             self.classes.send_again()
+            return
+        for change in changes if pair.in_use else ():
+            # So that Train has not to wait for it.
+            self._files.prepare(pair.image, change.plane, pair.level)
+
+    @telling()
+    def _on_classes_changed(self) -> None:
+        # A model that was loaded has classes of its own, whatever becomes of these.
+        if not self._loaded:
+            self.targets.use_classes(self.state.classes)
+        self._on_counted()
 
     @telling()
     def _on_counted(self) -> None:

@@ -55,6 +55,8 @@ class EngineNews:
         self._state.phase = event.phase
         self._state.step = event.step
         self._told = {each for each in self._told if each[0] == "predict"}
+        if event.phase == "idle" and event.step:
+            self._prediction.model_changed()
         self._say(
             {
                 "idle": "Stopped; what was learned predicts on."

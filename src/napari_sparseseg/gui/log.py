@@ -6,31 +6,18 @@ import functools
 import logging
 import os
 import tempfile
-import traceback
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
 
 from platformdirs import user_log_path
 from psygnal import EmitLoopError
+
+from napari_sparseseg.engine.log import Harmless, WordlessFormatter, only_trace
 
 ROOT = logging.getLogger("napari_sparseseg")
 
 #: The log starts anew beyond this many bytes; one older file is kept.
 LONGEST = 2**20
-
-
-class WordlessFormatter(logging.Formatter):
-    """Writes where an error was raised, and its type, but not its words.
-
-    These may name files and layers, and so a patient.
-    """
-
-    def formatException(self, ei: Any) -> str:
-        """Return the lines of the program that led to an error, and its type."""
-        error = cause_of(ei[1])
-        frames = traceback.format_tb(error.__traceback__)
-        return f"{''.join(frames)}{type(error).__name__}"
 
 
 def log_folder() -> Path:
@@ -61,7 +48,7 @@ def start_log() -> None:
         )
     except OSError:
         return
-    handler.setFormatter(WordlessFormatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(WordlessFormatter())
     ROOT.addHandler(handler)
     ROOT.setLevel(logging.INFO)
 
@@ -73,12 +60,9 @@ def cause_of(error: BaseException) -> BaseException:
     return error
 
 
-def without_words(trace: str) -> str:
-    """Return the text of a traceback without what the error says."""
-    return "\n".join(
-        line if line.startswith(" ") else line.partition(":")[0]
-        for line in trace.splitlines()
-    )
+def without_words(trace: str) -> Harmless:
+    """Return of the details of an error what may be logged."""
+    return only_trace(trace)
 
 
 @functools.cache

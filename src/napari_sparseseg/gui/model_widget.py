@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMessageBox, QVBoxLayout, QWidget
 
 from napari_sparseseg.gui.parts import (
     WARNING,
@@ -15,6 +16,7 @@ from napari_sparseseg.gui.parts import (
     push_button,
     say,
 )
+from napari_sparseseg.io.export import EXPORT_SUFFIXES
 
 if TYPE_CHECKING:
     from napari_sparseseg.gui.state import State
@@ -71,25 +73,41 @@ class ModelWidget(QWidget):
         say(self.unsaved, "Trained, not saved" if state.unsaved else "", WARNING)
 
     def _save(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Save model", "model.safetensors", MODELS
-        )
+        path = self._ask("Save model", "model.safetensors", MODELS, (".safetensors",))
         if path:
-            self.save_wished.emit(_ending(path, (".safetensors",)))
+            self.save_wished.emit(path)
 
     def _load(self) -> None:
+        question = (
+            "What was trained is not saved. Predict with another model all the same?"
+            "\n\nTrain goes on from what was learned."
+        )
+        if self._state.unsaved and not self._agrees("Load model", question):
+            return
         path, _ = QFileDialog.getOpenFileName(self, "Load model", "", MODELS)
         if path:
             self.load_wished.emit(path)
 
     def _export(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Export labels", "labels.png", LABEL_MAPS
-        )
+        path = self._ask("Export labels", "labels.png", LABEL_MAPS, EXPORT_SUFFIXES)
         if path:
-            self.export_wished.emit(_ending(path, (".png", ".tif", ".tiff")))
+            self.export_wished.emit(path)
 
+    def _ask(self, title: str, name: str, kinds: str, endings: tuple[str, ...]) -> str:
+        """Return where a file shall be written, empty where it shall not.
 
-def _ending(path: str, endings: tuple[str, ...]) -> str:
-    """Return *path* with the first of *endings* unless it has one of them."""
-    return path if path.lower().endswith(endings) else path + endings[0]
+        A name without one of the endings gets the first. The dialogue knows nothing of
+        that, so whether a file of the full name may be replaced is asked here.
+        """
+        path, _ = QFileDialog.getSaveFileName(self, title, name, kinds)
+        if not path or path.lower().endswith(endings):
+            return path
+        path += endings[0]
+        question = f"{Path(path).name} already exists.\nDo you want to replace it?"
+        if Path(path).exists() and not self._agrees(title, question):
+            return ""
+        return path
+
+    def _agrees(self, title: str, question: str) -> bool:
+        yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
+        return QMessageBox.question(self, title, question, yes | no, no) == yes

@@ -5,6 +5,7 @@
     NAME.sparseseg/
       open.json          who has it open; gone after a clean end
       manifest.json      names, shapes and places of the label layers, and the classes
+      training.safetensors   the training's state; gone after a clean end
       labels-1/          of the first label layer
         plane.npy        its only plane; of more: plane-4.npy, plane-0-4.npy, ...
 """
@@ -12,10 +13,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
 import shutil
+import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -42,6 +45,18 @@ SUFFIX = ".sparseseg"
 _FORMAT = "labels of napari-sparseseg"
 _OPEN = "open.json"
 _MANIFEST = "manifest.json"
+_CHECKPOINT = "training.safetensors"
+
+# Another napari may just be making a folder that is not older.
+_FRESH_S = 60.0
+
+# What another machine has not touched for so long is not open there any more; this one
+# may have got another name.
+_LEFT_S = 24 * 3600.0
+
+# Files that this process has written where the user wanted them: hashes of the labels
+# and of the file.
+_SAVED: dict[Path, tuple[str, str]] = {}
 
 
 @dataclass(frozen=True)
@@ -191,6 +206,7 @@ def remove(folder: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
     with contextlib.suppress(OSError):
         (folder / _MANIFEST).unlink(missing_ok=True)
+        (folder / _CHECKPOINT).unlink(missing_ok=True)
         (folder / _OPEN).unlink(missing_ok=True)
         folder.rmdir()
 
@@ -198,18 +214,31 @@ def remove(folder: Path) -> None:
 def is_in_use(folder: Path) -> bool:
     """Tell whether a process that lives has the folder open.
 
-    What a process on another machine has open counts as in use.
+    What a process on another machine has open counts as in use for a day after its
+    last stroke.
     """
     try:
         owner = json.loads((folder / _OPEN).read_text(encoding="utf-8"))
         if owner["host"] != platform.node():
-            return True
+            return time.time() - last_change(folder) < _LEFT_S
         process = psutil.Process(owner["pid"])
         # The number of a process that has ended is given to others.
         same = abs(process.create_time() - owner["started"]) < 1
         return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except (OSError, ValueError, LookupError, TypeError, psutil.Error):
         return False
+
+
+def last_change(folder: Path) -> float:
+    """Return when a session was opened or a stroke last reached its folder.
+
+    Raises
+    ------
+    OSError
+        If it is not open.
+    """
+    planes = (plane.stat().st_mtime for plane in folder.glob("labels-*/plane*.npy"))
+    return max((folder / _OPEN).stat().st_mtime, *planes, 0.0)
 
 
 def find_crashed(root: Path | None = None) -> list[Path]:
@@ -226,21 +255,67 @@ def find_crashed(root: Path | None = None) -> list[Path]:
         The newest first.
     """
     return sorted(
-        (
-            folder
-            for folder in (root or default_root()).glob(f"*{SUFFIX}")
-            if (folder / _OPEN).exists()
-            and not is_in_use(folder)
-            and has_labels(folder)
-        ),
-        key=lambda folder: (folder / _OPEN).stat().st_mtime,
+        (folder for folder in _dead(root) if has_labels(folder)),
+        key=last_change,
         reverse=True,
     )
 
 
+def remove_empty(root: Path | None = None) -> None:
+    """Delete session folders without labels whose process died."""
+    for folder in _dead(root):
+        age = time.time() - (folder / _OPEN).stat().st_mtime
+        if age > _FRESH_S and not has_labels(folder):
+            remove(folder)
+
+
+def _dead(root: Path | None) -> list[Path]:
+    return [
+        folder
+        for folder in (root or default_root()).glob(f"*{SUFFIX}")
+        if (folder / _OPEN).exists() and not is_in_use(folder)
+    ]
+
+
 def has_labels(folder: Path) -> bool:
-    """Tell whether a session folder keeps a plane that was ever annotated."""
-    return any(folder.glob("labels-*/plane*.npy"))
+    """Tell whether anything is annotated in a session folder."""
+    return any(map(_is_annotated, folder.glob("labels-*/plane*.npy")))
+
+
+def _is_annotated(plane: Path) -> bool:
+    try:
+        return bool(np.load(plane, allow_pickle=False).any())
+    except (OSError, ValueError, EOFError):
+        return True  # what is damaged may still be of use to somebody
+
+
+def note_saved(path: Path, labels: NDArray[Any]) -> None:
+    """Remember labels that the user has written to a file.
+
+    Parameters
+    ----------
+    path
+        Of the file; what was there before is forgotten.
+    labels
+        (..., y, x) integers, 0..65535.
+    """
+    _SAVED[path.resolve()] = (_hash_of(labels), _hash_of_file(path))
+
+
+def is_saved(folder: Path) -> bool:
+    """Tell whether all labels of a session are in files as they are now."""
+    try:
+        there = {
+            labels
+            for path, (labels, file) in _SAVED.items()
+            if path.exists() and _hash_of_file(path) == file
+        }
+        if not there:
+            return False
+        all_labels = [each.data for each in restore(folder).labels]
+    except (OSError, OutputError):
+        return False
+    return all(_hash_of(data) in there for data in all_labels if data.any())
 
 
 def write_manifest(
@@ -340,6 +415,17 @@ def _restored(folder: Path, record: LayerRecord) -> RestoredLabels:
     return RestoredLabels(
         record.name, record.image, data, record.placement, record.present
     )
+
+
+def _hash_of(labels: NDArray[Any]) -> str:
+    digest = hashlib.sha256(str(labels.shape).encode())
+    digest.update(np.ascontiguousarray(labels, dtype="<u2").data)
+    return digest.hexdigest()
+
+
+def _hash_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_text(path: Path, text: str) -> None:

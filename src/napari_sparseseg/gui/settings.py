@@ -55,7 +55,7 @@ def keep(state: State) -> None:
     )
 
 
-def follow(changed: Callable[[], object]) -> None:
+def follow(changed: Callable[[Any], object]) -> None:
     """Call *changed* whenever something is changed in napari's preferences."""
     preferences = preferences_of_napari()
     for group in GROUPS if preferences is not None else ():
@@ -100,7 +100,7 @@ def stored() -> QSettings:
 
 
 def _plain(settings: TrainingSettings) -> dict[str, Any]:
-    values = _TRAINING.dump_python(settings)
+    values: dict[str, Any] = _TRAINING.dump_python(settings)
     window = values["window"]
     return values | {
         "scale": str(values["scale"]),

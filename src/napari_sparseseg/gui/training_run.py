@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: Settings with which a training can go on from an earlier one's checkpoint.
 LASTING = ("preset", "scale", "window", "head_start")
 
-#: A training during which the engine ended so often in a row is not taken up again.
+#: What the engine did when it ended so often in a row is not taken up again.
 MOST_DEATHS = 3
 
 
@@ -45,7 +45,13 @@ class TrainingRun:
         self._resumes = False
         self._interrupted = False
         self._stops = False
-        self._deaths = 0
+        self._deaths = 0  # since the last validation, while learning
+        self._idle_deaths = 0  # since the last prediction, at other times
+
+    @property
+    def may_be_brought_back(self) -> bool:
+        """Whether what predicted may be asked to predict in another engine."""
+        return self._idle_deaths < MOST_DEATHS
 
     @property
     def goes_on(self) -> bool:
@@ -63,10 +69,14 @@ class TrainingRun:
             return "The classes are others"
         return ""
 
+    def can_go_on(self) -> bool:
+        """Tell whether something was learned that fits images and classes of now."""
+        return self._state.step > 0 and not self.why_anew()
+
     def begin(self) -> None:
         """Start, as the user wishes; go on where something fitting was learned."""
-        self._deaths = 0
-        self.start(resume=self._state.step > 0 and not self.why_anew())
+        self._deaths = self._idle_deaths = 0
+        self.start(resume=self.can_go_on())
 
     def start(self, *, resume: bool) -> None:
         """Start, or go on from the checkpoint."""
@@ -102,16 +112,26 @@ class TrainingRun:
         """Note that it gets somewhere."""
         self._deaths = 0
 
+    def predicts(self) -> None:
+        """Note that a prediction is complete."""
+        self._idle_deaths = 0
+
     def ends_with_engine(self) -> str:
         """Note that the engine is gone; say what becomes of the training."""
         goes_on, phase = self.goes_on, self._state.phase
         self._state.phase = "idle"
-        if phase == "paused":
-            return "Press Train to learn on."
-        if goes_on:
+        if goes_on and phase != "paused":
             self._deaths += 1
             self._interrupted = True
-        if not self._interrupted or self._deaths < MOST_DEATHS:
+        elif not self._interrupted:
+            self._idle_deaths += 1
+            if not self.may_be_brought_back:
+                return (
+                    f"That happened {self._idle_deaths} times in a row, so nothing is "
+                    "predicted until you press Train or load a model."
+                )
+            return "Press Train to learn on." if phase == "paused" else ""
+        if self._deaths < MOST_DEATHS:
             return ""
         self._interrupted = False
         return (

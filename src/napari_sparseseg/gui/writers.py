@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui.session_folder import note_saved
 from napari_sparseseg.io.export import export_labels
 
 if TYPE_CHECKING:
@@ -47,4 +48,6 @@ def write_single_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[s
         classes = ClassTable.from_values(np.unique(labels).tolist())
     else:
         classes = ClassTable.from_json(table)
-    return [str(file) for file in export_labels(labels, path, classes).paths]
+    written = export_labels(labels, path, classes).paths
+    note_saved(written[0], labels)
+    return [str(file) for file in written]

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from napari_sparseseg.learning.held_out import FEWEST_STROKES, HELD_OUT
+from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.validation import (
     NOISE,
     ScoredPixels,
     confusion_of,
-    labelled_pixels,
-    probabilities_at,
+    labelled_blocks,
+    probabilities_in_parts,
     score_of,
+    spread,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Generator as Parts
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
@@ -65,18 +69,25 @@ class Judge:
 
     def see(self, head: FittedHead | None) -> None:
         """Take the held-out strokes and the head as they are now."""
-        held_out = {
-            index: np.where(
-                self._data.held_out.membership[name] == HELD_OUT,
-                self._data.classes.to_channels(image.labels),
-                0,
-            )
-            for index, (name, image) in enumerate(self._data.images.items())
-        }
-        self._places = labelled_pixels(held_out)
-        self._head = None
+        finish(self.see_in_parts(head))
+
+    def see_in_parts(self, head: FittedHead | None) -> Parts[None, None, bool]:
+        """Do :meth:`see` with a break between parts; return True at the end.
+
+        Whoever stops in between, as is necessary when the training set changes, leaves
+        everything as it was.
+        """
+        blocks: list[ScoredPixels] = []
+        for index, (name, image) in enumerate(self._data.images.items()):
+            is_held_out = self._data.held_out.membership[name] == HELD_OUT
+            channels = self._data.classes.to_channels(image.labels)
+            blocks += labelled_blocks(index, np.where(is_held_out, channels, 0))
+            yield
+        places, probabilities = spread(blocks), None
         if head is not None and head.judged is not None:
-            self._head = self._ask(head.judged, head.scale, self._places)
+            probabilities = yield from self._ask(head.judged, head.scale, places)
+        self._places, self._head = places, probabilities
+        return True
 
     def score_head(self) -> PartScore | None:
         """Score the head alone."""
@@ -87,7 +98,13 @@ class Judge:
 
     def score(self, network: ScoringNetwork, scale: float) -> Scores:
         """Score head, network and the mean of both, as far as they can be scored."""
-        probabilities = self._ask(network, scale, self._places)
+        return finish(self.score_in_parts(network, scale))
+
+    def score_in_parts(
+        self, network: ScoringNetwork, scale: float
+    ) -> Parts[None, None, Scores]:
+        """Do :meth:`score` with a break between parts; to be given up on a change."""
+        probabilities = yield from self._ask(network, scale, self._places)
         confusions = self._confusions(self._head, probabilities, self._places)
         return {shown: self._score(shown, each) for shown, each in confusions.items()}
 
@@ -111,11 +128,11 @@ class Judge:
         if not new.any():
             return
         index = list(self._data.images).index(image.name)
-        places = labelled_pixels({index: self._data.classes.to_channels(new)})
+        places = spread(labelled_blocks(index, self._data.classes.to_channels(new)))
         self.first_looks.append(
             self._confusions(
-                self._ask(head.network, head.scale, places),
-                self._ask(network, scale, places),
+                finish(self._ask(head.network, head.scale, places)),
+                finish(self._ask(network, scale, places)),
                 places,
             )
         )
@@ -133,18 +150,22 @@ class Judge:
 
     def _ask(
         self, module: ScoringNetwork, scale: float, places: Sequence[ScoredPixels]
-    ) -> Tensor:
-        names = list(self._data.images)
-        images = {
-            place.image: self._data.pixels_at(names[place.image], scale)
-            for place in places
-        }
-        scales = {
-            index: self._data.scale_of(self._data.images[names[index]], scale)
-            for index in images
-        }
-        on_device = {index: each.to(self._device) for index, each in images.items()}
-        return probabilities_at(module, on_device, scales, places)
+    ) -> Parts[None, None, Tensor]:
+        """Return the (N, C) class probabilities at places in order of their images."""
+        images = list(self._data.images.values())
+        found = [torch.zeros(0, len(self._data.classes))]
+        for index, mine in groupby(places, lambda place: place.image):
+            pixels = yield from self._data.pixels_in_parts(images[index].name, scale)
+            own_scale = self._data.scale_of(images[index], scale)
+            found.append(
+                (
+                    yield from probabilities_in_parts(
+                        module, pixels.to(self._device), own_scale, list(mine)
+                    )
+                )
+            )
+            yield
+        return torch.cat(found)
 
     def _confusions(
         self, head: Tensor | None, network: Tensor, places: Sequence[ScoredPixels]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,16 +18,17 @@ from napari_sparseseg.learning.losses import weighted_cross_entropy
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.patches import PatchSampler
 from napari_sparseseg.learning.schedules import build_schedule, step_schedule
-from napari_sparseseg.learning.training_set import TrainingSet, WorkingImage
+from napari_sparseseg.learning.training_set import WorkingImage
 from napari_sparseseg.learning.validation import NOISE
 from napari_sparseseg.networks.registry import Standardised, build_network
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Parts
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from napari_sparseseg.learning.judge import Scores
     from napari_sparseseg.learning.options import TrainingOptions
+    from napari_sparseseg.learning.training_set import TrainingSet
 
 #: After a loss that is no number the learning rate is multiplied by this.
 RECOVERY = 0.5
@@ -42,7 +44,9 @@ class NetworkTraining:
     Parameters
     ----------
     data
-        Images and labels.
+        Of which channels and classes are taken.
+    images
+        All of *data* at *scale*.
     scale
         Working pixels per image pixel.
     options
@@ -55,6 +59,7 @@ class NetworkTraining:
     def __init__(
         self,
         data: TrainingSet,
+        images: Sequence[WorkingImage],
         scale: float,
         options: TrainingOptions,
         generator: Generator,
@@ -65,7 +70,8 @@ class NetworkTraining:
         self.recoveries = 0  # since the last good step
         self.best_scores: Scores = {}
         self.highest = 0.0
-        self.micro_batch = options.micro_batch or options.recipe.batch
+        self._wished_batch = options.micro_batch or options.recipe.batch
+        self.micro_batch = self._wished_batch
         self._generator = generator
         # Weights are drawn by torch's global generator, which is the user's.
         with torch.random.fork_rng(devices=[]):
@@ -77,7 +83,7 @@ class NetworkTraining:
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.best = copy.deepcopy(self.average)
         self._good = copy.deepcopy(self.network.state_dict())
-        self.see(data)
+        self.see(images)
 
     @property
     def learning_rate(self) -> float:
@@ -91,7 +97,7 @@ class NetworkTraining:
             return float(self.optimiser.param_groups[0]["initial_lr"])
         return self.learning_rate
 
-    def see(self, data: TrainingSet) -> None:
+    def see(self, images: Sequence[WorkingImage]) -> None:
         """Take images and labels as they are now."""
         recipe, device = self.options.recipe, self.options.device
         self.images = [
@@ -101,7 +107,7 @@ class NetworkTraining:
                 image.held_out.to(device),
                 image.dense,
             )
-            for image in data.at(self.scale)
+            for image in images
         ]
         self._sampler = PatchSampler(
             self.images,
@@ -215,7 +221,10 @@ class NetworkTraining:
         if all(bool(value.isfinite().all()) for value in state.values()):
             self._good = copy.deepcopy(state)
         score = scores.get("network")
-        step_schedule(self._schedule, None if score is None else score.overall)
+        with warnings.catch_warnings():
+            # torch warns where the optimiser is newer than the epoch that has ended.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            step_schedule(self._schedule, None if score is None else score.overall)
 
     def is_best(self, scores: Scores) -> bool:
         """Tell whether the average is the best so far, within the noise of *scores*."""
@@ -267,7 +276,7 @@ class NetworkTraining:
                 if score is not None
             },
             "highest": self.highest,
-            "micro_batch": self.micro_batch,
+            "reduced": self._reduced(),
             "optimiser": optimiser["param_groups"],
             "schedule": _json_state(self._schedule),
             "warm_up": _json_state(self._warm_up),
@@ -300,7 +309,15 @@ class NetworkTraining:
             for name, score in values["best_scores"].items()
         }
         self.highest = values["highest"]
-        self.micro_batch = min(values["micro_batch"], self.micro_batch)
+        reduced = values["reduced"]
+        if reduced is not None and reduced["device"] == self.options.device:
+            self.micro_batch = min(reduced["micro_batch"], self._wished_batch)
+
+    def _reduced(self) -> dict[str, Any] | None:
+        """Return what is known of the memory of a device; None: all fitted so far."""
+        if self.micro_batch == self._wished_batch:
+            return None
+        return {"device": self.options.device, "micro_batch": self.micro_batch}
 
 
 def change_classes(

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -46,9 +46,15 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.learning.judge import Scores
-    from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
+    from napari_sparseseg.learning.training_set import (
+        TrainingImage,
+        TrainingSet,
+        WorkingImage,
+    )
     from napari_sparseseg.networks.model import Part, Shown
     from napari_sparseseg.networks.scoring import ScoringNetwork
+
+T = TypeVar("T")
 
 #: Working resolutions the network may choose from.
 NETWORK_SCALES = (0.5, 0.25)
@@ -101,6 +107,7 @@ class Trainer:
         self._changed = True
         self._changes = 0
         self._head_told = False
+        self._to_validate = False  # an epoch has ended and was not scored yet
         self._step_start: Tensor | None = None  # random state, while a step goes on
         self._hashes: dict[str, tuple[NDArray[Any], str]] = {}
 
@@ -141,7 +148,6 @@ class Trainer:
         self.data.classes = classes
         for network in self.networks:
             network.use_classes(len(classes), places)
-            network.see(self.data)
         self._judge.first_looks.clear()
         self.head = None
         if self.networks:
@@ -174,39 +180,67 @@ class Trainer:
         last = self.options.recipe.max_epochs
         if last is not None:
             end = min(end, last * self.options.recipe.epoch)
-        yield from self._take_changes()
+        yield from self._catch_up()
         while self.steps < end:
             yield from self._step()
-            yield from self._take_changes()
+            yield from self._catch_up()
 
     # Whoever stops at an event must be able to go on later, so whatever a method has to
     # do is done before it yields.
 
+    def _catch_up(self) -> Iterator[TrainingEvent]:
+        """Take changes and score an epoch that has ended, until nothing is left."""
+        while self._changed or self._to_validate:
+            yield from self._take_changes() if self._changed else self._end_epoch()
+
     def _take_changes(self) -> Iterator[TrainingEvent]:
-        if not self._changed:
-            return
+        """Take what has changed, or give up when something newer has."""
         self.data.check_trainable()
         if self.options.head_start and not self._head_told:
             fitted = yield from self._fit_head()
             if fitted is not None:
                 yield fitted
-            yield from self._take_changes()  # there may be others now
             return
-        events: list[TrainingEvent] = []
+        changes = self._changes
         if self.options.head_start and self._head_training.find_centring(self.data):
             self.head, fitted = self._head_training.fit(self.data)
-            events.append(dataclasses.replace(fitted, is_new=True))
-        for network in self.networks:
-            network.see(self.data)
+            yield dataclasses.replace(fitted, is_new=True)
+            if self._changes != changes:
+                return
+        scales = [network.scale for network in self.networks] or self._network_scales()
+        seen = yield from self._through(self._see(scales))
+        if seen is None:
+            return
+        for network, images in zip(self.networks, seen, strict=False):
+            network.see(images)
             network.judge_anew()
-        self._judge.see(self.head)
         if not self.networks:
             self.networks = [
-                NetworkTraining(self.data, scale, self.options, self._generator)
-                for scale in self._network_scales()
+                NetworkTraining(self.data, images, scale, self.options, self._generator)
+                for scale, images in zip(scales, seen, strict=True)
             ]
         self._changed = self._head_told = False
-        yield from events
+
+    def _see(self, scales: list[float]) -> Events[None, None, list[list[WorkingImage]]]:
+        """Let the judge see what is there now; return the images at some scales."""
+        images = []
+        for scale in scales:
+            images.append((yield from self.data.at_in_parts(scale)))
+        yield from self._judge.see_in_parts(self.head)
+        return images
+
+    def _through(
+        self, parts: Events[object, None, T]
+    ) -> Events[TrainingEvent, None, T | None]:
+        """Yield between parts; return None when something has changed meanwhile."""
+        changes = self._changes
+        while (result := advance(parts)) is None:
+            if self.options.micro_batch is None:
+                continue
+            yield PartDone(self.steps)
+            if self._changes != changes:
+                return None
+        return result
 
     def _fit_head(self) -> Events[TrainingEvent, None, HeadFitted | None]:
         """Yield between parts; return None when there is something newer to fit."""
@@ -251,11 +285,9 @@ class Trainer:
             network.apply()
         self._step_start = None
         self.steps += 1
-        loss, rate = sum(losses) / len(losses), self.networks[0].learning_rate
-        events: list[TrainingEvent] = [StepDone(self.steps, loss, rate)]
-        if self.steps % self.options.recipe.epoch == 0:
-            events += self._end_epoch()
-        yield from events
+        self._to_validate = self.steps % self.options.recipe.epoch == 0
+        loss = sum(losses) / len(losses)
+        yield StepDone(self.steps, loss, self.networks[0].learning_rate)
 
     def _gather(
         self, network: NetworkTraining
@@ -292,16 +324,29 @@ class Trainer:
             return None
         return loss
 
-    def _end_epoch(self) -> list[TrainingEvent]:
-        for network in self.networks:
-            network.end_epoch(self._judge.score(network.average, network.scale))
+    def _end_epoch(self) -> Iterator[TrainingEvent]:
+        scored = yield from self._through(self._scores())
+        if scored is None:
+            return
+        self._to_validate = False
+        for network, each in zip(self.networks, scored, strict=True):
+            network.end_epoch(each)
         events: list[TrainingEvent] = []
         if len(self.networks) > 1 and self.steps >= self._trial_steps:
             events.append(self._settle())
         scores = max(self.networks, key=_rank).best_scores
         self.shown, reason = self._choose(scores)
         events.append(Validated(self.steps, scores, self.shown, reason))
-        return events
+        yield from events
+
+    def _scores(self) -> Events[None, None, list[Scores]]:
+        """Return the scores of each network as it is now."""
+        found = []
+        for each in self.networks:
+            found.append(
+                (yield from self._judge.score_in_parts(each.average, each.scale))
+            )
+        return found
 
     @property
     def _trial_steps(self) -> int:
@@ -460,6 +505,7 @@ class Trainer:
         return tensors, {
             "steps": self.steps,
             "changed": self._changed,
+            "to_validate": self._to_validate,
             "shown": self.shown,
             "head": self._head_training.state(),
             "classes": self.data.classes.to_json(),
@@ -524,8 +570,9 @@ class Trainer:
         self._step_start = None
         self.networks = []
         for index, each in enumerate(values["networks"]):
+            scale = each["scale"]
             network = NetworkTraining(
-                self.data, each["scale"], self.options, self._generator
+                self.data, self.data.at(scale), scale, self.options, self._generator
             )
             prefix = f"{index}."
             mine = {
@@ -535,6 +582,7 @@ class Trainer:
             self.networks.append(network)
         self.steps = values["steps"]
         self._changed = values["changed"]
+        self._to_validate = values["to_validate"]
         self.shown = values["shown"]
         for look in values["first_looks"]:
             self._judge.first_looks.append({k: np.array(v) for k, v in look.items()})

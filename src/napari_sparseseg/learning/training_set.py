@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,21 +16,29 @@ from napari_sparseseg.errors import ImageError, LabelError
 from napari_sparseseg.inputs.resolution import (
     shrink,
     shrink_labels,
-    whole,
+    source_region,
     working_shape,
 )
 from napari_sparseseg.learning.held_out import HELD_OUT, LEARNED, HeldOutStrokes
+from napari_sparseseg.learning.parts import finish
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator as Parts
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from napari_sparseseg.annotations.classes import ClassTable
+    from napari_sparseseg.annotations.strokes import LabelCount
     from napari_sparseseg.inputs.normalisation import Normalisation
+    from napari_sparseseg.inputs.resolution import Region
 
 #: Share of the dense images that is held out, whole, when there are at least two.
 DENSE_HELD_OUT_SHARE = 0.2
+
+#: Images are resampled in bands of about so many of their pixels: a tenth of a second
+#: on one core.
+BAND_PX = 2_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +70,11 @@ class TrainingImage:
     def n_channels(self) -> int:
         """Channels of the image, 1 for a grey one."""
         return 1 if self.pixels.ndim == 2 else self.pixels.shape[2]
+
+    @cached_property
+    def counts(self) -> dict[int, LabelCount]:
+        """Pixels and strokes of each annotated class value."""
+        return count_labels(self.labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +200,7 @@ class TrainingSet:
         """Return pixels and strokes of each annotated class value, over all images."""
         totals: dict[int, tuple[int, int]] = {}
         for image in self.images.values():
-            for value, count in count_labels(image.labels).items():
+            for value, count in image.counts.items():
                 pixels, strokes = totals.get(value, (0, 0))
                 totals[value] = (pixels + count.pixels, strokes + count.strokes)
         return dict(sorted(totals.items()))
@@ -215,34 +229,59 @@ class TrainingSet:
 
     def at(self, scale: float) -> list[WorkingImage]:
         """Return all images at a working resolution, in the order they were added."""
-        return [self.working(name, scale) for name in self.images]
+        return finish(self.at_in_parts(scale))
+
+    def at_in_parts(self, scale: float) -> Parts[None, None, list[WorkingImage]]:
+        """Do :meth:`at` with a break between parts; to be given up on a change."""
+        images = []
+        for name in self.images:
+            images.append((yield from self.working_in_parts(name, scale)))
+            yield
+        return images
 
     def working(self, name: str, scale: float) -> WorkingImage:
         """Return one image at a working resolution."""
+        return finish(self.working_in_parts(name, scale))
+
+    def working_in_parts(
+        self, name: str, scale: float
+    ) -> Parts[None, None, WorkingImage]:
+        """Do :meth:`working` with a break between parts; to be given up on a change."""
         image = self.images[name]
         members = self.held_out.membership[name]
-        held_out, learned = (
-            self.shrunk_labels(
-                name, np.where(members == member, image.labels, 0), scale
-            )
-            for member in (HELD_OUT, LEARNED)
-        )
+        pixels = yield from self.pixels_in_parts(name, scale)
+        labels = []
+        for member in (HELD_OUT, LEARNED):
+            yield
+            of_member = np.where(members == member, image.labels, 0)
+            labels.append(self.shrunk_labels(name, of_member, scale))
+        held_out, learned = labels
         learned[held_out > 0] = 0
-        pixels = self.pixels_at(name, scale)
         return WorkingImage(pixels, learned, held_out, image.dense)
 
     def pixels_at(self, name: str, scale: float) -> Tensor:
         """Return one image at a working resolution, (C, H, W) float32 in [0, 1]."""
+        return finish(self.pixels_in_parts(name, scale))
+
+    def pixels_in_parts(self, name: str, scale: float) -> Parts[None, None, Tensor]:
+        """Do :meth:`pixels_at` with a break between parts.
+
+        Whoever stops in between, as is necessary when the image changes, leaves
+        everything as it was. There is no break for an image that is kept already.
+        """
         image = self.images[name]
         shape, own_scale = image.labels.shape, self.scale_of(image, scale)
         key = (image.name, own_scale)
         if key not in self._working:
-            self._working[key] = shrink(
-                self.normalisation.apply(image.pixels),
-                whole(shape),
-                whole(working_shape(shape, own_scale)),
-                own_scale,
-            )
+            bands: list[Tensor] = []
+            for band in _bands(shape, own_scale):
+                if bands:
+                    yield
+                source = source_region(band, own_scale, shape)
+                y0, x0, y1, x1 = source
+                pixels = self.normalisation.apply(image.pixels[y0:y1, x0:x1])
+                bands.append(shrink(pixels, source, band, own_scale))
+            self._working[key] = torch.cat(bands, dim=1)
         return self._working[key]
 
     def forget_scale(self, scale: float) -> None:
@@ -301,3 +340,11 @@ class TrainingSet:
     def _drawn(self, images: list[TrainingImage], count: int) -> list[TrainingImage]:
         order = self.held_out.permutation(len(images))
         return [images[i] for i in order[: max(0, count)]]
+
+
+def _bands(shape: tuple[int, ...], scale: float) -> Iterator[Region]:
+    """Return the regions, one under the other, of an image's working grid."""
+    height, width = working_shape(shape, scale)
+    step = max(1, round(BAND_PX * scale / shape[1]))
+    for top in range(0, height, step):
+        yield (top, 0, min(top + step, height), width)

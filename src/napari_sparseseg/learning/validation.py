@@ -20,6 +20,7 @@ from napari_sparseseg.networks.image_statistics import fixed, measure_image
 from napari_sparseseg.networks.scoring import as_batch
 
 if TYPE_CHECKING:
+    from collections.abc import Generator as Parts
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
@@ -58,59 +59,60 @@ class ScoredPixels:
     channels: Tensor
 
 
-def labelled_pixels(
-    label_maps: Mapping[int, NDArray[np.int64]],
-) -> list[ScoredPixels]:
-    """Return the annotated pixels of some images, block by block.
+def labelled_blocks(index: int, labels: NDArray[np.int64]) -> list[ScoredPixels]:
+    """Return the annotated pixels of an image, block by block.
 
     Parameters
     ----------
-    label_maps
-        By index of the image, (y, x) int64 each: k + 1 where channel k is annotated,
-        else 0.
+    index
+        Of the image.
+    labels
+        (y, x) int64: k + 1 where channel k is annotated, else 0.
     """
-    blocks = [
+    return [
         _block(index, labels, (y0, x0, y1, x1))
-        for index, labels in label_maps.items()
         for y0, x0, y1, x1 in cover((0, 0, *labels.shape), BLOCK)
         if labels[y0:y1, x0:x1].any()
     ]
+
+
+def spread(blocks: Sequence[ScoredPixels]) -> list[ScoredPixels]:
+    """Return the blocks of all images that validation looks at."""
     chosen = np.linspace(0, len(blocks) - 1, min(MOST_BLOCKS, len(blocks)))
     return [blocks[i] for i in chosen.round().astype(int)]
 
 
-@torch.inference_mode()
-def probabilities_at(
+def probabilities_in_parts(
     module: ScoringNetwork,
-    images: Mapping[int, Tensor],
-    scales: Mapping[int, float],
+    image: Tensor,
+    scale: float,
     places: Sequence[ScoredPixels],
-) -> Tensor:
-    """Return class probabilities at some pixels.
+) -> Parts[None, None, Tensor]:
+    """Return class probabilities at some pixels, with a break after each place.
 
     Parameters
     ----------
     module
         A head or network in evaluation mode.
-    images
-        By index, (c, H, W) each, at its working resolution.
-    scales
-        By index, working pixels per image pixel.
+    image
+        (c, H, W) at its working resolution, on the device of *module*.
+    scale
+        Working pixels per image pixel.
     places
-        N pixels in all.
+        N pixels in all, N >= 1, of this image.
 
     Returns
     -------
     Tensor
         (N, C) float32 on the CPU.
     """
-    statistics = {i: measure_image(module, image) for i, image in images.items()}
+    statistics = measure_image(module, image)
     found = []
     for place in places:
-        with fixed(module, statistics[place.image]):
-            maps = _at(module, images[place.image], scales[place.image], place)
-        found.append(maps.T.float().cpu())
-    return torch.cat(found) if found else torch.zeros(0, 1)
+        yield
+        with torch.inference_mode(), fixed(module, statistics):
+            found.append(_at(module, image, scale, place).T.float().cpu())
+    return torch.cat(found)
 
 
 def confusion_of(
