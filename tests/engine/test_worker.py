@@ -45,11 +45,13 @@ from napari_sparseseg.engine.messages import (
     TrainingSettings,
     UseClasses,
     Validated,
+    WentToCpu,
 )
 from napari_sparseseg.engine.worker import Worker
 from napari_sparseseg.io.model_file import load_model
-from napari_sparseseg.learning.head_fitting import fit_head
+from napari_sparseseg.learning.head_fitting import fit_in_parts
 from napari_sparseseg.learning.losses import weighted_cross_entropy
+from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import RECIPES
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
@@ -91,9 +93,9 @@ def small_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "light", NetworkSpec("unet", options))
 
     def brief(features: Any, labels: Any, n: int, options: Any, random: Any) -> Any:
-        return fit_head(features, labels, n, replace(options, steps=60), random)
+        return fit_in_parts(features, labels, n, replace(options, steps=60), random)
 
-    monkeypatch.setattr("napari_sparseseg.learning.head_training.fit_head", brief)
+    monkeypatch.setattr("napari_sparseseg.learning.head_training.fit_in_parts", brief)
 
 
 class Window:
@@ -140,8 +142,9 @@ class Window:
             table = table.removed(value)
         return UseClasses(classes=table.to_json())
 
-    def start(self, *, resume: bool = False) -> Start:
-        return Start(settings=SMALL, checkpoint=str(self.checkpoint), resume=resume)
+    def start(self, *, resume: bool = False, device: str = "cpu") -> Start:
+        settings = replace(SMALL, device=device)
+        return Start(settings=settings, checkpoint=str(self.checkpoint), resume=resume)
 
     def predict(self, generation: int = 1, **more: Any) -> Predict:
         name = self.folder / f"predicted-{generation}.npy"
@@ -761,6 +764,30 @@ def test_memory_that_does_not_suffice_once_is_told_and_learning_goes_on(
     )
     assert window.all_of(MemorySaved) == [MemorySaved(step=3, micro_batch=1)]
     assert not window.all_of(Failed)
+
+
+def test_where_memory_of_a_device_does_not_suffice_the_cpu_learns_on(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the other device is the CPU by its other name."""
+    apply = NetworkTraining.apply
+
+    def apply_there(network: NetworkTraining) -> None:
+        if network.options.device != "cpu" and network.steps > EPOCH:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        apply(network)
+
+    monkeypatch.setattr(NetworkTraining, "apply", apply_there)
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(device="cpu:0"),
+        turns=[(is_a(WentToCpu), ()), (is_a(Validated, step=2 * EPOCH), END)],
+    )
+    assert not window.all_of(Failed)
+    assert window.all_of(WentToCpu) == [WentToCpu(step=EPOCH + 1)]
+    steps = [event.step for event in window.all_of(Validated)]
+    assert steps == [EPOCH, 2 * EPOCH]
 
 
 @pytest.mark.parametrize(

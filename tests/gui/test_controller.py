@@ -374,6 +374,15 @@ def test_curves_grow_with_what_the_engine_tells(table: Table) -> None:
     assert not table.state.unsaved
 
 
+def test_labels_lie_above_an_image_that_was_opened_after_them(table: Table) -> None:
+    labels = table.viewer.add_labels(np.zeros((SIDE, SIDE), np.uint8), name="strokes")
+    other = table.add_image("other")
+    image = table.add_image()
+    table.controller.pairs.choose(image, labels)
+    assert list(table.viewer.layers) == [other, image, labels]
+    assert table.viewer.layers.selection.active is labels
+
+
 def test_losses_are_thinned_out(table: Table) -> None:
     for step in range(engine_news.MOST_LOSSES + 5):
         table.link.tell(messages.StepDone(step=step, loss=1, learning_rate=1))

@@ -12,7 +12,7 @@ import pytest
 from napari_sparseseg.annotations.classes import ClassTable, LabelClass
 from napari_sparseseg.engine import messages
 from napari_sparseseg.errors import LayerError
-from napari_sparseseg.gui import annotations as followed
+from napari_sparseseg.gui import kept_labels as followed
 from napari_sparseseg.gui import mirror, plane_files, training_run
 from napari_sparseseg.gui.planes import read_plane
 from napari_sparseseg.gui.prediction_layer import is_prediction
@@ -922,7 +922,16 @@ LATER: dict[str, tuple[Change, bool]] = {
         ),
         False,
     ),
+    "one more image": (lambda table, *_: table.add_painted(1, 2, name="more"), True),
+    "all images": (lambda table, *_: replace_layers(table), False),
 }
+
+
+def replace_layers(table: Table) -> None:
+    """Go over to other images, one of the same name."""
+    for layer in list(table.viewer.layers):
+        table.viewer.layers.remove(layer)
+    table.add_painted(1, 2)
 
 
 @pytest.mark.parametrize(("change", "goes_on"), LATER.values(), ids=LATER)
@@ -933,6 +942,7 @@ def test_a_stopped_training_goes_on_where_it_fits(
     table.link.tell(messages.StepDone(step=30, loss=0.5, learning_rate=1e-3))
     table.link.tell(messages.PhaseChanged(phase="idle", step=30))
     change(table, image, labels)
+    table.wait_for_counts(qtbot, 1, 2)
     table.controller.train()
     (start,) = table.link.taken(messages.Start)
     assert start.resume == goes_on
@@ -1023,6 +1033,10 @@ SAID: dict[str, tuple[messages.Event, str]] = {
             details=DETAILS,
         ),
         "the memory did not suffice; train on smaller images. Details: ",
+    ),
+    "the memory of the GPU did not suffice": (
+        messages.WentToCpu(step=30),
+        "on the CPU, from step 30",
     ),
     "memory was saved": (
         messages.MemorySaved(step=3, micro_batch=2),

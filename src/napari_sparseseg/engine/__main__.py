@@ -133,10 +133,11 @@ def ready() -> messages.Ready:
     from napari_sparseseg.api import available_devices
     from napari_sparseseg.io.model_file import versions
 
+    threads = torch.get_num_threads()
     names: dict[str, Callable[[], str]] = {
         "cuda": torch.cuda.get_device_name,
         "mps": lambda: f"GPU of {platform.machine()}",
-        "cpu": lambda: f"CPU, {torch.get_num_threads()} thread(s)",
+        "cpu": lambda: f"CPU, {threads} thread{'s' if threads > 1 else ''}",
     }
     devices = available_devices()
     return messages.Ready(

@@ -343,6 +343,14 @@ class MemorySaved:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class WentToCpu:
+    """The memory of the device did not suffice; the CPU learns on."""
+
+    kind: Literal["went-to-cpu"] = "went-to-cpu"
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class CheckpointWritten:
     """The state of the training is on disk."""
 
@@ -426,6 +434,7 @@ Event = Annotated[
     | ScaleChosen
     | Recovered
     | MemorySaved
+    | WentToCpu
     | CheckpointWritten
     | TileDone
     | Predicted

@@ -10,6 +10,7 @@ import logging
 import math
 import queue
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -95,6 +96,7 @@ class Worker:
         self._images: dict[str, TrainingImage] = {}
         self._classes: ClassTable | None = None
         self._device = "auto"
+        self._request: messages.Start | None = None
         self._trainer: Trainer | None = None
         self._events: Iterator[events.TrainingEvent] = iter(())
         self._checkpoint = Path()
@@ -259,6 +261,7 @@ class Worker:
         self._before = self._model_or_none()
         self._budgets.clear()
         self._trainer = trainer
+        self._request = request
         self._device = request.settings.device
         self._checkpoint = Path(request.checkpoint)
         self._saved_at = time.monotonic()
@@ -291,7 +294,7 @@ class Worker:
         )
 
     def _learn_on(self) -> None:
-        error = self._try("training", self._learn)
+        error = self._try("training", self._learn_anywhere)
         if error is None:
             return
         self._events = iter(())
@@ -299,6 +302,26 @@ class Worker:
             self._try("training", self._end_training)
         else:
             self._set_phase("idle")
+
+    def _learn_anywhere(self) -> None:
+        """Learn; on the CPU from when the memory of another device does not suffice."""
+        try:
+            self._learn()
+        except Exception as error:
+            assert self._trainer is not None
+            if self._trainer.options.device == "cpu" or not is_out_of_memory(error):
+                raise
+            logger.exception("going over to the CPU")
+            self._go_to_cpu(self._trainer)
+
+    def _go_to_cpu(self, trainer: Trainer) -> None:
+        assert self._request is not None
+        settings = replace(self._request.settings, device="cpu")
+        if settings.preset == "auto":  # which would be another one on a CPU
+            settings = replace(settings, preset="paper")
+        # Ending it leaves a checkpoint.
+        self._start(replace(self._request, settings=settings, resume=trainer.steps > 0))
+        self._tell(messages.WentToCpu(step=trainer.steps))
 
     def _learn(self) -> None:
         event = self._next_event()

@@ -137,7 +137,7 @@ class Controller(QObject):
         """Forget a layer that the user has deleted."""
         self.pairs.forget(layer)
         if isinstance(layer, Labels) and not is_prediction(layer):
-            self._mirror.forget(layer)
+            self.annotations.forget(layer)
         if isinstance(layer, Image):
             self.prediction.forget_image(layer)
             self.targets.forget(layer)
@@ -169,14 +169,15 @@ class Controller(QObject):
             if self.state.cannot_train not in told:
                 show_warning(self.state.cannot_train)
             return
-        why_anew = self._run.why_anew()
+        layers = self.pairs.learned_layers
+        why_anew = self._run.why_anew(layers)
         if why_anew:
             show_info(f"{why_anew} than in the last training, so this starts anew.")
         if self._loaded:
             self._loaded = ""
             self.targets.use_classes(self.state.classes)
             self.prediction.forget_model()
-        self._run.begin()
+        self._run.begin(layers)
 
     @telling()
     def pause(self) -> None:
@@ -293,7 +294,7 @@ class Controller(QObject):
             return
         elif self._loaded:
             self.load_model(self._loaded)
-        elif self._run.can_go_on() and self._can_learn():
+        elif self._can_learn() and self._run.can_go_on(self.pairs.learned_layers):
             # For its model, which predicts and can be saved.
             self._run.start(resume=True)
             self._run.stop()

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 from napari_sparseseg.gui.class_table_widget import ClassTableWidget
 from napari_sparseseg.gui.model_widget import ModelWidget
 from napari_sparseseg.gui.pairs_widget import PairsWidget
-from napari_sparseseg.gui.parts import listen, push_button
+from napari_sparseseg.gui.parts import counted, listen, push_button
 from napari_sparseseg.gui.plots import PlotsWidget
 from napari_sparseseg.gui.prediction_widget import PredictionWidget
 from napari_sparseseg.gui.training_widget import TrainingWidget
@@ -151,7 +151,9 @@ class DockWidget(QWidget):
         state = self._state
         lines = [state.status or ENGINE[state.engine]]
         if state.device:
-            learned = f"{state.step:,} steps learned" if state.step else "Computes"
+            learned = (
+                f"{counted(state.step, 'step')} learned" if state.step else "Computes"
+            )
             lines.append(f"{learned} on {state.device}.")
         self.status.setText("\n".join(lines))
 

@@ -106,6 +106,12 @@ class EngineNews:
             f"{event.micro_batch} patches."
         )
 
+    def _on_went_to_cpu(self, event: messages.WentToCpu) -> None:
+        show_warning(
+            "The memory of the GPU did not suffice, so the training goes on on the "
+            f"CPU, from step {event.step}, more slowly."
+        )
+
     def _on_tile(self, event: messages.TileDone) -> None:
         with telling():
             self._prediction.on_tile(event)

@@ -92,6 +92,12 @@ class PairControl(QObject):
         """The pair of the layers that are worked on, if they are one."""
         return self._annotations.find(self.image, self.labels)
 
+    @property
+    def learned_layers(self) -> set[Layer]:
+        """The images and labels that the training is to learn from."""
+        in_use = (pair for pair in self._annotations.pairs if pair.in_use)
+        return {layer for pair in in_use for layer in (pair.image, pair.labels)}
+
     # What the user wishes.
 
     @telling()
@@ -122,6 +128,7 @@ class PairControl(QObject):
         check_pair(image, labels)
         self._classes.adopt(labels)
         self._pixels.watch(image)
+        self._lift(labels, image)
         self._homes.setdefault(labels, (ref(image), image.name))
         self.put(self._annotations.add(image, labels))
         self.changed.emit()
@@ -170,6 +177,7 @@ class PairControl(QObject):
         """Bring a pair to the engine if a training learns from it."""
         # Without a training nobody asks for strokes; Train sends them all.
         if pair.in_use and self._state.phase != "idle":
+            self._run.learns_from([pair.image, pair.labels])
             self._sent.put(pair)
 
     def put_all(self) -> None:
@@ -186,6 +194,12 @@ class PairControl(QObject):
             self.put(pair)
         else:
             self._take_out(pair)
+
+    def _lift(self, labels: Labels, image: Image) -> None:
+        """Bring labels above their image, if that was opened after them."""
+        layers = self._viewer.layers
+        if layers.index(labels) < layers.index(image):
+            layers.move(layers.index(labels), layers.index(image) + 1)
 
     def _take_out(self, pair: Pair) -> None:
         if self._run.goes_on and self._sent.are_only_of(pair):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from napari_sparseseg.engine.messages import Start, Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from napari.layers import Layer
 
     from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.engine.messages import TrainingSettings
@@ -42,6 +45,7 @@ class TrainingRun:
         self._send = send
         self._settings: TrainingSettings | None = None
         self._classes = state.classes
+        self._layers: WeakSet[Layer] = WeakSet()
         self._resumes = False
         self._interrupted = False
         self._stops = False
@@ -58,7 +62,11 @@ class TrainingRun:
         """Whether it was started and not stopped, whatever the engine has said yet."""
         return self._state.phase != "idle" and not self._stops
 
-    def why_anew(self) -> str:
+    def learns_from(self, layers: Iterable[Layer]) -> None:
+        """Note images and labels that the training of now is given."""
+        self._layers.update(layers)
+
+    def why_anew(self, layers: set[Layer]) -> str:
         """Tell why nothing can be learned on; empty where it can, or is the first."""
         before, now = self._settings, self._state.settings
         if before is None or self._state.step == 0:
@@ -67,16 +75,23 @@ class TrainingRun:
             return "The network or its resolution is another one"
         if _known_by(self._classes) != _known_by(self._state.classes):
             return "The classes are others"
+        if self._layers.isdisjoint(layers):
+            # Nor would the range of intensities be right, which it keeps.
+            return "The images are others"
         return ""
 
-    def can_go_on(self) -> bool:
+    def can_go_on(self, layers: set[Layer]) -> bool:
         """Tell whether something was learned that fits images and classes of now."""
-        return self._state.step > 0 and not self.why_anew()
+        return self._state.step > 0 and not self.why_anew(layers)
 
-    def begin(self) -> None:
+    def begin(self, layers: set[Layer]) -> None:
         """Start, as the user wishes; go on where something fitting was learned."""
         self._deaths = self._idle_deaths = 0
-        self.start(resume=self.can_go_on())
+        resume = self.can_go_on(layers)
+        if not resume:
+            self._layers.clear()
+        self.learns_from(layers)
+        self.start(resume=resume)
 
     def start(self, *, resume: bool) -> None:
         """Start, or go on from the checkpoint."""
