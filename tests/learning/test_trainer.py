@@ -168,6 +168,25 @@ def test_a_young_network_is_not_shown_however_well_it_does_on_held_out_strokes(
     assert (trainer.shown, trainer.model().info.shown) == ("network", "network")
 
 
+def test_with_a_new_class_the_network_is_young_again(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "choose", lambda *_: ("network", "it is best"))
+    trainer = new_trainer(sample, scale=0.5)
+    list(trainer.run(TRIAL))
+    assert trainer.shown == "network"
+    trainer.use_classes(sample.classes.add("new"))
+    other = new_trainer(sample, scale=0.5)
+    other.data.classes = trainer.data.classes
+    other.load_state(*through_files(trainer))
+    for each in (trainer, other):
+        young = events_of(list(each.run(TRIAL - 1)), Validated)
+        assert {event.shown for event in young} == {"head"}
+        assert each.shown == "head"
+        list(each.run(1))
+        assert each.shown == "network"
+
+
 def test_a_scale_that_is_given_is_not_tried(sample: Sample) -> None:
     trainer = new_trainer(sample, scale=0.5)
     events = list(trainer.run(TRIAL))

@@ -107,6 +107,7 @@ class Trainer:
         self._changed = True
         self._changes = 0
         self._head_told = False
+        self._young_until = self._trial_steps  # steps before which the head is shown
         self._to_validate = False  # an epoch has ended and was not scored yet
         self._step_start: Tensor | None = None  # random state, while a step goes on
         self._hashes: dict[str, tuple[NDArray[Any], str]] = {}
@@ -140,6 +141,9 @@ class Trainer:
         for image in self.data.images.values():
             classes.check_values(image.labels, image.name)
         old = self.data.classes.values
+        if not {*classes.values} <= {*old}:
+            # Held-out strokes of the old classes do not tell whether it knows new ones.
+            self._young_until = self.steps + self._trial_steps
         places = {
             old.index(value): new
             for new, value in enumerate(classes.values)
@@ -353,9 +357,9 @@ class Trainer:
         return TRIAL_EPOCHS * self.options.recipe.epoch
 
     def _choose(self, scores: Scores) -> tuple[Shown, str]:
-        if self.head is not None and self.steps < self._trial_steps:
+        if self.head is not None and self.steps < self._young_until:
             return "head", (
-                f"{NAMES['head']}; the network is shown from step {self._trial_steps} "
+                f"{NAMES['head']}; the network is shown from step {self._young_until} "
                 "on, if it is better"
             )
         return choose(scores, self.options.head_start, self.shown)
@@ -507,6 +511,8 @@ class Trainer:
             "changed": self._changed,
             "to_validate": self._to_validate,
             "shown": self.shown,
+            "has_head": self.head is not None,
+            "young_until": self._young_until,
             "head": self._head_training.state(),
             "classes": self.data.classes.to_json(),
             "channels": self.data.n_channels,
@@ -584,11 +590,14 @@ class Trainer:
         self._changed = values["changed"]
         self._to_validate = values["to_validate"]
         self.shown = values["shown"]
+        self._young_until = values["young_until"]
         for look in values["first_looks"]:
             self._judge.first_looks.append({k: np.array(v) for k, v in look.items()})
         self._head_training.load_state(values["head"])
         if self.options.head_start and self.networks:
             self.head, _ = self._head_training.fit(self.data)
+            if not values["has_head"]:  # the classes had just changed
+                self.shown = "head"
         self._judge.see(self.head)
         if values["labels"] != self._label_hashes():
             self._changed = True
