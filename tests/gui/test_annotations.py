@@ -10,7 +10,8 @@ from napari.components import ViewerModel
 
 from napari_sparseseg.annotations.strokes import LabelCount
 from napari_sparseseg.errors import LayerError
-from napari_sparseseg.gui.annotations import DEBOUNCE_MS, Annotations, Pair
+from napari_sparseseg.gui.annotations import Annotations, Pair
+from napari_sparseseg.gui.kept_labels import DEBOUNCE_MS
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.planes import PlaneKey
 
@@ -147,6 +148,52 @@ def test_planes_are_named_after_their_place() -> None:
     pair = Pair("tile", None, None)
     assert pair.name_of(PlaneKey()) == "tile"
     assert pair.name_of(PlaneKey((3,))) == "tile (3,)"
+
+
+def test_strokes_of_before_the_pair_are_counted(
+    followed: Followed, qtbot: QtBot
+) -> None:
+    image, labels = followed.layers()
+    draw(labels, 3, 1)
+    qtbot.waitUntil(lambda: bool(followed.mirror.annotated(labels)), timeout=5000)
+    pair = followed.annotations.add(image, labels)
+    qtbot.waitUntil(lambda: followed.annotations.counts() == {1: (10, 1)})
+    assert list(followed.annotations.files(pair)) == [PLANE]
+
+
+def test_labels_that_cannot_be_kept_are_named_once_they_are_paired(
+    followed: Followed,
+) -> None:
+    image, labels = followed.layers()
+    labels.data = np.full((SIDE, SIDE), -3)
+    followed.annotations.flush()
+    assert not followed.failed
+    pair = followed.annotations.add(image, labels)
+    (sentence,) = followed.failed
+    assert "values from -3" in sentence
+    assert pair.problem == sentence
+    assert not followed.annotations.keep(labels)
+    labels.data = np.full((SIDE, SIDE), 3)
+    assert followed.annotations.keep(labels)
+    assert pair.problem == ""
+    assert len(followed.failed) == 1
+
+
+def test_undo_on_another_plane_is_told_and_counted(
+    followed: Followed, qtbot: QtBot
+) -> None:
+    image, labels = followed.layers("stack", 1, 4, SIDE, SIDE)
+    labels.data[:, 3, 4:14] = 1
+    pair = followed.annotations.add(image, labels)
+    followed.viewer.dims.set_current_step(0, 1)
+    labels.paint((1, 20, 20), 2)
+    qtbot.waitUntil(lambda: 2 in followed.annotations.counts())
+    followed.viewer.dims.set_current_step(0, 3)
+    labels.undo()
+    qtbot.waitUntil(lambda: followed.annotations.counts() == {1: (40, 4)})
+    told, (change,) = followed.taken()[-1]
+    assert told is pair
+    assert change.plane == PlaneKey((1,))
 
 
 def test_a_removed_pair_is_followed_no_more(followed: Followed, qtbot: QtBot) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from napari.layers import Labels
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import LabelError, LayerError, OutputError
+from napari_sparseseg.gui import session_folder
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.planes import PlaneKey
 from napari_sparseseg.gui.session_folder import (
@@ -27,9 +29,10 @@ from napari_sparseseg.gui.session_folder import (
     release,
     restore,
 )
+from napari_sparseseg.gui.writers import write_single_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -155,11 +158,68 @@ def test_painting_compares_what_painting_can_change(mirror: Mirror) -> None:
     assert read == [0, 1, 2, 3, 4, 5]
     read.clear()
     mirror.update(layer, shown=PlaneKey((3,)))
-    assert read == [0, 3]
+    assert read == [3, 0]
     read.clear()
     layer.n_edit_dimensions = 3
     mirror.update(layer, shown=PlaneKey((3,)))
-    assert read == [0, 1, 2, 3, 4, 5]
+    assert read == [3, 0, 1, 2, 4, 5]
+
+
+def test_other_planes_than_the_one_on_the_canvas_can_wait(mirror: Mirror) -> None:
+    layer = painted(6, 64, 64)
+    layer.data[1:] = layer.data[0]
+    mirror.update(layer, "tile")
+    assert not mirror.is_due(layer)
+    before = layer.data.copy()
+    layer.data[(2, 4, 5), 40] = 1
+    compared = [
+        change.plane.index[0]
+        for changes in (
+            mirror.update(layer, shown=PlaneKey((4,)), most=1),
+            # Another stroke does not put off what has waited.
+            mirror.go_on(layer, most=2),
+            mirror.update(layer, shown=PlaneKey((4,)), most=1),
+            mirror.go_on(layer, most=1),
+        )
+        for change in changes
+    ]
+    assert compared == [4, 2]
+    assert mirror.is_due(layer)
+    np.testing.assert_array_equal(file_of(mirror, layer, PlaneKey((5,))), before[5])
+    assert [change.plane.index for change in mirror.go_on(layer)] == [(5,)]
+    assert not mirror.is_due(layer)
+    (labels,) = restore(mirror.folder).labels
+    assert labels.image == "tile"
+    np.testing.assert_array_equal(labels.data, layer.data)
+
+
+def test_planes_that_waited_of_a_former_shape_are_let_go(mirror: Mirror) -> None:
+    layer = painted(6, 64, 64)
+    mirror.update(layer)
+    old = layer.data.copy()
+    mirror.update(layer, shown=PlaneKey((5,)), most=1)
+    assert mirror.is_due(layer)
+    layer.data = np.ones((2, 32, 32), np.uint8)
+    assert mirror.go_on(layer) == ()
+    mirror.update(layer, shown=PlaneKey((5,)))
+    before, now = restore(mirror.folder).labels
+    np.testing.assert_array_equal(before.data, old)
+    np.testing.assert_array_equal(now.data, layer.data)
+
+
+def test_a_plane_that_cannot_be_kept_is_tried_again(mirror: Mirror) -> None:
+    layer = painted(3, 8, 30, dtype=np.int64)
+    mirror.update(layer)
+    layer.data[0, 0, 0], layer.data[2, 0, 0] = -5, 7
+    for _ in range(2):
+        with pytest.raises(LabelError):
+            mirror.update(layer, shown=PlaneKey((0,)))
+        assert mirror.is_due(layer)
+    # Meanwhile others are kept.
+    (change,) = mirror.update(layer, shown=PlaneKey((2,)), most=1)
+    assert change.plane.index == (2,)
+    layer.data[0, 0, 0] = 5
+    assert [change.plane.index for change in mirror.go_on(layer)] == [(0,)]
 
 
 def test_an_array_put_in_place_of_another_is_compared_everywhere(
@@ -347,6 +407,83 @@ def test_nothing_is_left_of_a_session_without_labels(
     assert not folder.exists()
 
 
+def test_nothing_is_left_of_strokes_that_were_all_undone(
+    mirror: Mirror, folder: Path
+) -> None:
+    layer = painted(64, 64)
+    mirror.update(layer)
+    layer.data = np.zeros((64, 64), np.uint8)
+    mirror.update(layer)
+    mirror.close()
+    assert not folder.exists()
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Iterator[Callable[[Labels], None]]:
+    """Return what saves a layer as napari does."""
+
+    def write(layer: Labels) -> None:
+        data, meta, _ = layer.as_layer_data_tuple()
+        write_single_labels(str(tmp_path / "saved.tif"), data, meta)
+
+    yield write
+    session_folder._SAVED.clear()
+
+
+def test_strokes_that_were_saved_are_not_kept_a_second_time(
+    mirror: Mirror, folder: Path, save: Callable[[Labels], None]
+) -> None:
+    empty, stack = Labels(np.zeros((8, 8), np.uint8)), painted(3, 64, 64)
+    for layer in (empty, stack):
+        mirror.update(layer)
+    save(stack)
+    mirror.close()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("change", ["overwritten", "deleted", "damaged"])
+def test_strokes_are_kept_whose_file_is_not_what_it_was(
+    mirror: Mirror,
+    folder: Path,
+    tmp_path: Path,
+    save: Callable[[Labels], None],
+    change: str,
+) -> None:
+    layer = painted(64, 64)
+    mirror.update(layer)
+    save(layer)
+    if change == "overwritten":
+        save(painted(32, 32))
+    elif change == "deleted":
+        (tmp_path / "saved.tif").unlink()
+    else:
+        (tmp_path / "saved.tif").write_bytes(b"II")
+    mirror.close()
+    (kept,) = restore(folder).labels
+    np.testing.assert_array_equal(kept.data, layer.data)
+
+
+@pytest.mark.parametrize("change", ["painted", "another layer", "deleted layer"])
+def test_strokes_that_were_not_saved_are_kept(
+    mirror: Mirror, folder: Path, save: Callable[[Labels], None], change: str
+) -> None:
+    layer, other = painted(64, 64), painted(32, 32)
+    mirror.update(layer)
+    save(layer)
+    if change == "painted":
+        layer.data = np.where(np.arange(64) == 60, 2, layer.data)
+        mirror.update(layer)
+    else:
+        mirror.update(other)
+    if change == "deleted layer":
+        mirror.forget(other)
+    mirror.close()
+    kept = [each.data for each in restore(folder).labels]
+    np.testing.assert_array_equal(kept[0], layer.data)
+    if change != "painted":
+        np.testing.assert_array_equal(kept[1], other.data)
+
+
 def test_labels_that_are_not_wanted_are_deleted_but_nothing_else(
     mirror: Mirror, folder: Path
 ) -> None:
@@ -424,6 +561,23 @@ def test_folders_of_another_machine_are_left_alone(
     (folder / "open.json").write_text(json.dumps(owner))
     assert is_in_use(folder)
     assert find_crashed(folder.parent) == []
+
+
+def test_a_folder_that_no_machine_has_touched_for_days_was_left_by_a_crash(
+    mirror: Mirror, folder: Path
+) -> None:
+    """The machine may have got another name."""
+    mirror.update(painted(64, 64))
+    owner = json.loads((folder / "open.json").read_text())
+    owner.update(host="elsewhere")
+    (folder / "open.json").write_text(json.dumps(owner))
+    before = time.time() - 3 * 24 * 3600
+    os.utime(folder / "open.json", (before, before))
+    assert is_in_use(folder)  # by its strokes
+    for plane in folder.glob("labels-*/*.npy"):
+        os.utime(plane, (before, before))
+    assert find_crashed(folder.parent) == [folder]
+    assert session_folder.last_change(folder) == pytest.approx(before)
 
 
 def test_new_folders_have_names_of_their_own(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QMessageBox, QWidget
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import session_folder
+from napari_sparseseg.gui.controller import CHECKPOINT
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.restore import offer_restore, open_session
@@ -59,20 +60,25 @@ def parent(qtbot: QtBot) -> QWidget:
     return widget
 
 
+def keep(layers: list[Labels]) -> bool:
+    """Keep nothing, but say that all is kept."""
+    return True
+
+
 def press(box: QMessageBox, text: str) -> None:
     (button,) = [each for each in box.buttons() if each.text() == text]
     button.click()
 
 
 def test_without_a_crash_nothing_is_asked(parent: QWidget) -> None:
-    assert offer_restore(ViewerModel(), parent) is None
+    assert offer_restore(ViewerModel(), parent, keep) is None
 
 
 def test_opened_strokes_are_as_they_were(
     crashed: Path, parent: QWidget, strokes: Labels
 ) -> None:
     viewer = ViewerModel()
-    box = offer_restore(viewer, parent)
+    box = offer_restore(viewer, parent, keep)
     assert box is not None
     assert not box.isModal()
     press(box, "Open")
@@ -83,7 +89,7 @@ def test_opened_strokes_are_as_they_were(
     np.testing.assert_array_equal(layer.translate, strokes.translate)
     np.testing.assert_allclose(layer.get_color(1), (1, 0, 0, 1))
     assert ClassTable.from_json(layer.metadata[CLASSES_KEY]) == CLASSES
-    assert offer_restore(viewer, parent) is None
+    assert offer_restore(viewer, parent, keep) is None
     assert list(crashed.glob("labels-1/*.npy"))
 
 
@@ -92,12 +98,77 @@ def test_what_is_not_opened_stays_on_disk(
     crashed: Path, parent: QWidget, answer: str, again: bool
 ) -> None:
     viewer = ViewerModel()
-    box = offer_restore(viewer, parent)
+    box = offer_restore(viewer, parent, keep)
     assert box is not None
     press(box, answer)
     assert not viewer.layers
     assert list(crashed.glob("labels-1/*.npy"))
-    assert (offer_restore(viewer, parent) is not None) == bool(again)
+    assert (offer_restore(viewer, parent, keep) is not None) == bool(again)
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_strokes_that_are_not_wanted_are_deleted_if_that_is_sure(
+    crashed: Path, parent: QWidget, monkeypatch: pytest.MonkeyPatch, agrees: bool
+) -> None:
+    buttons = QMessageBox.StandardButton
+    answer = buttons.Yes if agrees else buttons.No
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: answer)
+    (crashed / CHECKPOINT).write_bytes(b"of the training")
+    viewer = ViewerModel()
+    box = offer_restore(viewer, parent, keep)
+    assert box is not None
+    press(box, "Delete them…")
+    assert crashed.exists() != agrees
+    assert not viewer.layers
+
+
+def test_nothing_is_kept_of_crashed_sessions_without_a_stroke(
+    root: Path, parent: QWidget
+) -> None:
+    mirror = Mirror(root / "empty.sparseseg", CLASSES)
+    layer = Labels(np.ones((8, 8), np.uint8))
+    mirror.update(layer)
+    layer.data = np.zeros((8, 8), np.uint8)  # as after undo
+    mirror.update(layer)
+    assert list(mirror.folder.glob("labels-1/*.npy"))
+    assert offer_restore(ViewerModel(), parent, keep) is None
+    # It may be new, and of another napari that is about to say so.
+    assert mirror.folder.exists()
+    os.utime(mirror.folder / "open.json", (10, 10))
+    assert offer_restore(ViewerModel(), parent, keep) is None
+    assert not mirror.folder.exists()
+
+
+def test_what_another_napari_has_open_stays(
+    root: Path, parent: QWidget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_folder, "is_in_use", lambda _: True)
+    mirror = Mirror(root / "empty.sparseseg", CLASSES)
+    mirror.update(Labels(np.zeros((8, 8), np.uint8)))
+    os.utime(mirror.folder / "open.json", (10, 10))
+    assert offer_restore(ViewerModel(), parent, keep) is None
+    assert (mirror.folder / "open.json").exists()
+
+
+def test_opened_strokes_are_offered_again_until_they_are_kept(
+    crashed: Path, parent: QWidget, strokes: Labels
+) -> None:
+    viewer = ViewerModel()
+    opened: list[list[Labels]] = []
+    for is_kept in (False, True):
+
+        def keep(layers: list[Labels], is_kept: bool = is_kept) -> bool:
+            assert (crashed / "open.json").exists()
+            opened.append(layers)
+            return is_kept
+
+        box = offer_restore(viewer, parent, keep)
+        assert box is not None
+        press(box, "Open")
+        (layer,) = opened[-1]
+        np.testing.assert_array_equal(layer.data, strokes.data)
+    assert len(opened) == 2
+    assert offer_restore(viewer, parent, keep) is None
 
 
 def test_a_damaged_session_is_told_and_offered_again(
@@ -105,13 +176,13 @@ def test_a_damaged_session_is_told_and_offered_again(
 ) -> None:
     (crashed / "manifest.json").write_text("{")
     viewer = ViewerModel()
-    box = offer_restore(viewer, parent)
+    box = offer_restore(viewer, parent, keep)
     assert box is not None
     press(box, "Open")
     assert len(told) == 1
     assert "cannot be restored" in told[0]
     assert not viewer.layers
-    assert offer_restore(viewer, parent) is not None
+    assert offer_restore(viewer, parent, keep) is not None
     with pytest.raises(OutputError):
         open_session(viewer, crashed)
 
@@ -124,7 +195,7 @@ def test_the_newest_is_offered_first(
     os.utime(crashed / "open.json", (10, 10))
     viewer = ViewerModel()
     for _ in range(2):
-        box = offer_restore(viewer, parent)
+        box = offer_restore(viewer, parent, keep)
         assert box is not None
         press(box, "Open")
     assert [layer.name for layer in viewer.layers] == ["newer", "drawn"]

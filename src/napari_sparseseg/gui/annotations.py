@@ -1,4 +1,4 @@
-"""Pairs of image and label layers: followed stroke by stroke, kept on disk, counted."""
+"""Pairs of image and label layers: their strokes are told, counted, and judged."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg.annotations.strokes import LabelCount, count_labels
 from napari_sparseseg.errors import LayerError, OutputError, SparseSegError
-from napari_sparseseg.gui.notify import telling
-from napari_sparseseg.gui.planes import PlaneKey, check_pair, level_shape, shown_plane
+from napari_sparseseg.gui.kept_labels import KeptLabels
+from napari_sparseseg.gui.planes import PlaneKey, check_pair, level_shape
 from napari_sparseseg.gui.state import PairRow
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
     from napari_sparseseg.gui.mirror import Mirror, PlaneChange
-
-#: Changes of a label layer are waited for so long before they are looked at.
-DEBOUNCE_MS = 100
-
-#: What could not be written is tried again so often.
-RETRY_MS = 5000
 
 
 @dataclass(eq=False)
@@ -100,7 +94,7 @@ class Annotations(QObject):
     Parameters
     ----------
     viewer
-        Whose sliders tell which plane is painted on.
+        Whose label layers are kept on disk, those of pairs and others.
     mirror
         Keeps the strokes on disk.
 
@@ -128,12 +122,11 @@ class Annotations(QObject):
     ) -> None:
         super().__init__(parent)
         self.pairs: list[Pair] = []
-        self._viewer = viewer
         self._mirror = mirror
         self._learned: list[Pair] = []
-        self._waiting: dict[Labels, set[PlaneKey | None]] = {}
-        self._timer = self._timer_of(DEBOUNCE_MS)
-        self._retry = self._timer_of(RETRY_MS)
+        self._kept = KeptLabels(viewer, mirror, self._image_of, self)
+        self._kept.compared.connect(self._on_compared)
+        self._kept.failed.connect(self.failed)
         # Counting strokes of a large plane takes longer than a frame may.
         self._counter = ThreadPoolExecutor(max_workers=1)
         self._plane_counted.connect(self._on_plane_counted)
@@ -152,20 +145,13 @@ class Annotations(QObject):
         level = check_pair(image, labels)
         pair = Pair(self._new_key(image.name), image, labels, level)
         self.pairs.append(pair)
-        for event in self._events(pair):
-            event.connect(self._on_change)
-        self._waiting[labels] = {None}
-        self.flush()
+        self._kept.look_through([labels])
         return pair
 
     def remove(self, pair: Pair) -> None:
-        """Follow a pair no more; its strokes stay in their layer and on disk."""
+        """Count a pair no more; strokes are kept as long as their layer is there."""
         self.flush()
         self.pairs.remove(pair)
-        if not self._pairs_of(pair.labels):
-            for event in self._events(pair):
-                event.disconnect(self._on_change)
-            self._waiting.pop(pair.labels, None)
         self._judge()
         self.counted.emit()
 
@@ -216,34 +202,35 @@ class Annotations(QObject):
                     totals[value] = (pixels + count.pixels, strokes + count.strokes)
         return dict(sorted(totals.items()))
 
-    @telling()
+    def keep(self, labels: Labels) -> bool:
+        """Bring all planes of a layer to disk, now; tell whether they are there."""
+        self._kept.look_through([labels])
+        return labels not in self._kept.unkept
+
+    def forget(self, labels: Labels) -> None:
+        """Stop to keep a layer that was deleted; its files stay.
+
+        Raises
+        ------
+        OutputError
+            If that cannot be noted.
+        """
+        self._kept.forget(labels)
+
     def flush(self) -> None:
-        """Bring the files of all pairs that have changed up to date, now."""
-        self._timer.stop()
-        self._retry.stop()
-        waiting, self._waiting = self._waiting, {}
-        for labels, planes in waiting.items():
-            self._update(labels, planes)
+        """Bring the files of all layers that have changed up to date, now."""
+        self._kept.flush()
 
     def look_through(self) -> None:
         """Look at all planes: a script may have written where nobody looked."""
-        self._waiting = {pair.labels: {None} for pair in self.pairs}
-        self.flush()
+        self._kept.look_through({pair.labels for pair in self.pairs})
 
     def close(self) -> None:
         """End: nothing is followed any more."""
-        self.flush()
+        self._kept.close()
         for pair in list(self.pairs):
             self.remove(pair)
-        self._retry.stop()
         self._counter.shutdown(cancel_futures=True)
-
-    def _timer_of(self, interval: int) -> QTimer:
-        timer = QTimer(self)
-        timer.setSingleShot(True)
-        timer.setInterval(interval)
-        timer.timeout.connect(self.flush)
-        return timer
 
     def _new_key(self, name: str) -> str:
         taken = {pair.key for pair in self.pairs}
@@ -252,61 +239,35 @@ class Annotations(QObject):
             key, number = f"{name} [{number}]", number + 1
         return key
 
-    @staticmethod
-    def _events(pair: Pair) -> list[Any]:
-        # Undo and redo fire set_data, but not paint; a new array fires data.
-        events = pair.labels.events
-        return [events.paint, events.set_data, events.data]
-
-    @telling()
-    def _on_change(self, event: Any) -> None:
-        # Which plane is painted is known only now: the slider may move on meanwhile.
-        shown = shown_plane(self._viewer, event.source)
-        self._waiting.setdefault(event.source, set()).add(shown)
-        self._timer.start()
-
-    def _update(self, labels: Labels, planes: set[PlaneKey | None]) -> None:
-        before = self._in_use()
-        changes = self._keep(labels, planes)
-        self._judge(before)
-        # A label layer may be learned on several images.
-        for pair in self._pairs_of(labels):
-            self._count(pair, changes)
-            if changes:
-                self.painted.emit(pair, changes)
+    def _image_of(self, labels: Labels) -> str:
+        pairs = self._pairs_of(labels)
+        return pairs[0].image.name if pairs else ""
 
     def _pairs_of(self, labels: Labels) -> list[Pair]:
         return [pair for pair in self.pairs if pair.labels is labels]
 
-    def _keep(
-        self, labels: Labels, planes: set[PlaneKey | None]
-    ) -> tuple[PlaneChange, ...]:
-        """Bring the files of labels up to date, and give what has changed."""
+    def _on_compared(self, labels: Labels, changes: tuple[PlaneChange, ...]) -> None:
+        # A label layer may be learned on several images.
         pairs = self._pairs_of(labels)
-        changes: tuple[PlaneChange, ...] = ()
-        try:
-            for plane in {None} if None in planes else planes:
-                changes += self._mirror.update(labels, pairs[0].image.name, plane)
-        except SparseSegError as error:
-            self._note_unkept(pairs, error)
-        else:
-            if any(pair.unkept for pair in pairs):
-                for pair in pairs:
-                    pair.unkept = ""
-                self.counted.emit()
-        return changes
+        if not pairs:
+            return
+        before = self._in_use()
+        self._note_unkept(pairs, self._kept.unkept.get(labels))
+        self._judge(before)
+        for pair in pairs:
+            self._count(pair, changes)
+            if changes:
+                self.painted.emit(pair, changes)
 
-    def _note_unkept(self, pairs: list[Pair], error: SparseSegError) -> None:
-        sentence = str(error)
-        # A full disk is full for all layers, and is told once.
-        told = any(sentence in (pair.unkept, pair.misfit) for pair in pairs)
-        if isinstance(error, OutputError):
-            told |= any(each.unkept for each in self.pairs)
-            self._waiting[pairs[0].labels] = {None}
-            self._retry.start()
+    def _note_unkept(self, pairs: list[Pair], error: SparseSegError | None) -> None:
+        sentence = "" if error is None else str(error)
+        if all(pair.unkept == sentence for pair in pairs):
+            return
+        told = any(sentence in ("", pair.unkept, pair.misfit) for pair in pairs)
         for pair in pairs:
             pair.unkept = sentence
-        if not told:
+        # What cannot be written is told for all layers, of pairs or not.
+        if not told and not isinstance(error, OutputError):
             self.failed.emit(sentence)
         self.counted.emit()
 

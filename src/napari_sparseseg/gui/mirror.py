@@ -29,6 +29,7 @@ from napari_sparseseg.gui.planes import (
 from napari_sparseseg.gui.session_folder import (
     LayerRecord,
     has_labels,
+    is_saved,
     plane_path,
     release,
     remove,
@@ -73,11 +74,12 @@ class _Entry:
     """What is known about a layer.
 
     Changes stay in here until they are told: an error in a later plane does not hide
-    them.
+    them. So do planes that are due (its keys, in order) until they are compared.
     """
 
     record: LayerRecord
     planes: set[PlaneKey] = field(default_factory=set)
+    due: dict[PlaneKey, None] = field(default_factory=dict)
     changes: list[PlaneChange] = field(default_factory=list)
     data: ref[Any] | None = None
 
@@ -119,7 +121,11 @@ class Mirror:
             self._classes = classes
 
     def update(
-        self, layer: Labels, image: str = "", shown: PlaneKey | None = None
+        self,
+        layer: Labels,
+        image: str = "",
+        shown: PlaneKey | None = None,
+        most: int | None = None,
     ) -> tuple[PlaneChange, ...]:
         """Bring the files of a layer up to date.
 
@@ -129,17 +135,20 @@ class Mirror:
             A label layer of one resolution. Where its shape is another one than
             before, the old files are kept apart.
         image
-            Name of its image layer.
+            Name of its image layer; empty: as before.
         shown
             The plane on the canvas. Then only this one and those annotated before are
             compared, which is what painting, undo and redo can change; all planes are
             where the layer has a new array, or the brush reaches several planes. None:
             all planes.
+        most
+            Compare no more planes than that now, the one on the canvas first; the
+            others are left to `go_on`. None: compare all.
 
         Returns
         -------
         tuple of PlaneChange
-            What has changed since the last call; the planes in order.
+            What has changed since the last call, in the order of comparison.
 
         Raises
         ------
@@ -152,15 +161,25 @@ class Mirror:
             tries again.
         """
         entry = self._entry_of(layer, image)
-        for plane in self._planes_to_compare(entry, layer, shown):
-            pixels = read_label_plane(layer, plane)
-            region = self._copy(entry, plane, pixels)
-            if region is not None:
-                path = plane_path(self._place(entry), plane)
-                entry.changes.append(PlaneChange(plane, region, path))
+        others = self._planes_to_compare(entry, layer, shown)
+        first = [shown] if shown in others else []
+        # Before the others what was due already, so that all have their turn.
+        entry.due = dict.fromkeys([*first, *entry.due, *others])
         entry.data = _weak(layer.data)
-        changes, entry.changes = tuple(entry.changes), []
-        return changes
+        return self._compare(entry, layer, most)
+
+    def go_on(self, layer: Labels, most: int | None = None) -> tuple[PlaneChange, ...]:
+        """Compare planes that `update` has left, as it does."""
+        return self._compare(self._entry_of(layer, ""), layer, most)
+
+    def is_due(self, layer: Labels) -> bool:
+        """Tell whether `update` has left planes of a layer, or failed on one."""
+        entry = self._entries.get(layer)
+        return entry is not None and bool(entry.due)
+
+    def knows(self, layer: Labels) -> bool:
+        """Tell whether a layer was ever brought up to date, and not forgotten."""
+        return layer in self._entries
 
     def annotated(self, layer: Labels) -> dict[PlaneKey, Path]:
         """Give the files of all planes of a layer that ever had a label, in order."""
@@ -188,14 +207,15 @@ class Mirror:
         Parameters
         ----------
         keep
-            Whether labels are kept; a folder without any is deleted anyway.
+            Whether labels are kept. A folder is deleted anyway if it has none, or if
+            all were saved by `write_single_labels` as they are.
 
         Raises
         ------
         OutputError
             If the folder cannot be marked as closed.
         """
-        if keep and has_labels(self.folder):
+        if keep and has_labels(self.folder) and not is_saved(self.folder):
             release(self.folder)
         else:
             remove(self.folder)
@@ -206,10 +226,13 @@ class Mirror:
         if entry is not None and entry.record.shape != level_shape(layer):
             self.forget(layer)
             entry = None
-        folder = entry.record.folder if entry else f"labels-{next(self._numbers)}"
-        record = _record_of(layer, image, folder)
         if entry is None:
+            folder = f"labels-{next(self._numbers)}"
+            record = _record_of(layer, image, folder)
             entry = _Entry(record)
+        else:
+            folder = entry.record.folder
+            record = _record_of(layer, image or entry.record.image, folder)
         if self._records.get(folder) != record:
             # Before the first plane, so that no plane is left without its layer.
             self._note(record)
@@ -225,6 +248,18 @@ class Mirror:
         if shown is None or not same_array or layer.n_edit_dimensions > 2:
             return all_planes(layer)
         return sorted(entry.planes | {shown})
+
+    def _compare(
+        self, entry: _Entry, layer: Labels, most: int | None
+    ) -> tuple[PlaneChange, ...]:
+        for plane in list(entry.due)[:most]:
+            region = self._copy(entry, plane, read_label_plane(layer, plane))
+            del entry.due[plane]
+            if region is not None:
+                path = plane_path(self._place(entry), plane)
+                entry.changes.append(PlaneChange(plane, region, path))
+        changes, entry.changes = tuple(entry.changes), []
+        return changes
 
     def _copy(
         self, entry: _Entry, plane: PlaneKey, pixels: NDArray[Any]

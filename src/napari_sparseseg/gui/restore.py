@@ -12,49 +12,79 @@ from qtpy.QtWidgets import QMessageBox
 from napari_sparseseg.gui.class_colors import class_colormap
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.notify import telling
-from napari_sparseseg.gui.session_folder import find_crashed, release, restore
+from napari_sparseseg.gui.session_folder import (
+    find_crashed,
+    last_change,
+    release,
+    remove,
+    remove_empty,
+    restore,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari.components import ViewerModel
     from qtpy.QtWidgets import QAbstractButton, QWidget
 
 
-def offer_restore(viewer: ViewerModel, parent: QWidget) -> QMessageBox | None:
+def offer_restore(
+    viewer: ViewerModel, parent: QWidget, keep: Callable[[list[Labels]], bool]
+) -> QMessageBox | None:
     """Ask whether the strokes that a crash left behind shall be opened.
+
+    Parameters
+    ----------
+    viewer
+        Where they are opened.
+    parent
+        Of the question.
+    keep
+        Takes the layers that were opened, and tells whether their strokes are on disk
+        in this session. Until then those of before are offered again.
 
     Returns
     -------
     QMessageBox or None
         The question, which does not block; None where there is nothing to restore.
     """
+    remove_empty()
     folders = find_crashed()
     if not folders:
         return None
     newest = folders[0]
-    when = datetime.fromtimestamp(newest.stat().st_mtime).strftime("%d %B, %H:%M")
+    when = datetime.fromtimestamp(last_change(newest)).strftime("%d %B, %H:%M")
     box = QMessageBox(parent)
     box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
     box.setModal(False)
     box.setWindowTitle("Strokes of before")
     box.setIcon(QMessageBox.Icon.Question)
-    box.setText(f"napari ended unexpectedly on {when}. Your strokes were kept.")
+    box.setText(f"napari ended unexpectedly. Your strokes of {when} were kept.")
     box.setInformativeText("Open them again?")
     opened = box.addButton("Open", QMessageBox.ButtonRole.AcceptRole)
     left = box.addButton("Do not ask again", QMessageBox.ButtonRole.DestructiveRole)
+    deleted = box.addButton("Delete them…", QMessageBox.ButtonRole.DestructiveRole)
     box.addButton("Later", QMessageBox.ButtonRole.RejectRole)
 
     def answer(button: QAbstractButton) -> None:
         with telling():
-            if button is opened:
-                open_session(viewer, newest)
-            if button in (opened, left):
+            if button is left or (
+                button is opened and keep(open_session(viewer, newest))
+            ):
                 release(newest)
+            if button is deleted and _agrees(parent, when):
+                remove(newest)
 
     box.buttonClicked.connect(answer)
     box.show()
     return box
+
+
+def _agrees(parent: QWidget, when: str) -> bool:
+    yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
+    question = f"Delete the strokes of {when}? They cannot be brought back."
+    return QMessageBox.question(parent, "Delete strokes", question, yes | no, no) == yes
 
 
 def open_session(viewer: ViewerModel, folder: Path) -> list[Labels]:
