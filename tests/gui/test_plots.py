@@ -107,15 +107,38 @@ def test_a_black_class_is_edged_on_a_dark_background_only(
     assert curves.overall.opts["pen"].color() == QColor(ink)
 
 
+def test_what_predicts_is_said_before_it_is_scored(
+    widget: PlotsWidget, state: State
+) -> None:
+    state.unsaved = True
+    assert widget.timer.isActive()
+    widget.draw()
+    assert widget.shown.text() == "Now the head predicts."
+
+
 def test_what_predicts_is_said_with_the_reason(
     widget: PlotsWidget, state: State
 ) -> None:
     state.curve, state.shown = CURVE, "both"
     widget.draw()
     assert widget.shown.text() == "Now head and network predict together."
+    state.shown = "network"
     state.reason = "the network predicts: Dice on held-out strokes is higher"
     widget.draw()
     assert widget.shown.text().startswith("Now the network predicts: Dice")
+
+
+def test_a_reason_is_not_said_of_something_else(
+    widget: PlotsWidget, state: State
+) -> None:
+    state.shown = "network"
+    state.reason = "the network predicts: Dice on held-out strokes is higher"
+    state.shown = "head"
+    widget.draw()
+    assert widget.shown.text() == "Now the head predicts."
+    state.reason = "The model tumour predicts"
+    widget.draw()
+    assert "tumour" in widget.shown.text()
 
 
 def test_many_changes_are_drawn_once_in_half_a_second(

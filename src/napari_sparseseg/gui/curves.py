@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from napari_sparseseg.gui.state import CurvePoint
 
 LOSS_HEIGHT, DICE_HEIGHT = 76, 140
+#: Room under the lowest number of an axis.
+HALF_A_NUMBER = 6
 #: Fewer points than this have dots, since a line of one point is not seen.
 FEW_POINTS = 6
 #: Difference in lightness from the ink beyond which a colour is like the background.
@@ -47,6 +49,8 @@ class Curves(QWidget):
         self._dice_plot.setXLink(self._loss_plot)
         self._dice_plot.getAxis("left").setTicks([[(0, "0"), (0.5, "0.5"), (1, "1")]])
         self._loss_plot.hideAxis("bottom")
+        # Else the lower half of the lowest number is cut off.
+        self._loss_plot.getPlotItem().setContentsMargins(0, 0, 0, HALF_A_NUMBER)
         self._loss_plot.getAxis("left").setStyle(maxTickLevel=0)
         self._loss_plot.getAxis("left").setTickDensity(0.5)
         self.loss = self._loss_plot.plot()

@@ -56,7 +56,7 @@ class PlotsWidget(QWidget):
         self._layout.addWidget(self.legend)
         self._layout.addWidget(self.shown)
         self.setToolTip(EXPLANATION)
-        for name in ("losses", "curve", "classes", "shown", "reason"):
+        for name in ("losses", "curve", "classes", "shown", "reason", "unsaved"):
             listen(self, getattr(state.events, name), self._ask_to_draw)
         self.draw()
 
@@ -70,9 +70,8 @@ class PlotsWidget(QWidget):
         if self.curves is not None:
             self.curves.draw(state.losses, state.curve, state.classes, ink)
         say(self.legend, self._legend())
-        reason = state.reason or SHOWN[state.shown]
-        predicts = bool(state.curve or state.reason)
-        say(self.shown, f"Now {reason}." if predicts else "")
+        predicts = bool(state.curve or state.reason or state.unsaved)
+        say(self.shown, f"Now {self._reason()}." if predicts else "")
 
     def changeEvent(self, event: QEvent | None) -> None:
         """Follow the theme of napari."""
@@ -92,6 +91,12 @@ class PlotsWidget(QWidget):
         curves = Curves()
         self._layout.insertWidget(0, curves)
         return curves
+
+    def _reason(self) -> str:
+        """Return what predicts, with the reason unless that is of something else."""
+        shown, reason = self._state.shown, self._state.reason
+        others = tuple(words for name, words in SHOWN.items() if name != shown)
+        return reason if reason and not reason.startswith(others) else SHOWN[shown]
 
     def _legend(self) -> str:
         """Return the classes with their colours and latest Dice, as rich text."""
