@@ -17,6 +17,7 @@ from napari_sparseseg.gui.class_control import FIRST_CLASSES
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.planes import PlaneKey
 from napari_sparseseg.gui.prediction_layer import is_prediction
+from napari_sparseseg.gui.session_folder import restore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,6 +140,44 @@ def test_labels_of_another_shape_are_refused(table: Table, told: list[str]) -> N
     assert not table.state.pairs
     assert len(told) == 1
     assert "has shape (64, 32), but the image 'tile' has (64, 64)" in told[0]
+
+
+@pytest.mark.parametrize("case", ["no image", "misfit", "taken out", "beside"])
+def test_strokes_are_on_disk_whether_they_are_learned_or_not(
+    table: Table, qtbot: QtBot, case: str, told: list[str]
+) -> None:
+    if case == "no image":
+        layer = table.viewer.add_labels(np.zeros((SIDE, SIDE), np.uint8))
+    elif case == "misfit":
+        image = table.add_image()
+        layer = table.viewer.add_labels(np.zeros((SIDE, SIDE // 2), np.uint8))
+        table.controller.pairs.choose(image, layer)
+        assert len(told) == 1
+    elif case == "taken out":
+        _, layer = table.add_painted(1, 2)
+        table.controller.pairs.remove(0)
+    else:
+        table.add_painted(1, 2)
+        layer = table.viewer.add_labels(np.zeros((SIDE, SIDE), np.uint8))
+    table.controller.annotations.flush()
+    layer.paint((50, 20), 7)
+
+    def is_kept() -> bool:
+        files = table.mirror.annotated(layer).values()
+        return any(np.array_equal(np.load(path), layer.data) for path in files)
+
+    qtbot.waitUntil(is_kept, timeout=5000)
+    # Nobody learns that.
+    assert 7 not in table.state.classes.values
+    # Deleted right after a stroke, and painted on by nobody any more.
+    layer.paint((55, 20), 7)
+    last = layer.data.copy()
+    table.viewer.layers.remove(layer)
+    layer.paint((60, 20), 7)
+    table.controller.annotations.flush()
+    labels = restore(table.mirror.folder).labels[-1]
+    assert not labels.present
+    np.testing.assert_array_equal(labels.data, last)
 
 
 def test_labels_that_lose_their_shape_are_named(

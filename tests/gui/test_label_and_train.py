@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +10,18 @@ import numpy as np
 import psutil
 import pytest
 from napari.components import ViewerModel
-from napari.layers import Labels
+from napari.layers import Image, Labels, Layer
 from qtpy.compat import isalive
+from qtpy.QtWidgets import QMessageBox
 
+from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
 from napari_sparseseg.errors import OutputError
-from napari_sparseseg.gui import label_and_train
+from napari_sparseseg.gui import label_and_train, mirror, session_folder
 from napari_sparseseg.gui.label_and_train import LabelAndTrain, new_mirror
+from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.prediction_widget import VISIBILITY_KEY
+from napari_sparseseg.gui.session_folder import find_crashed, restore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -150,6 +155,37 @@ def test_deleted_layers_are_forgotten(dock: LabelAndTrain) -> None:
     assert dock.controller.pairs.labels is None
 
 
+@pytest.mark.parametrize("kind", [Image, Labels])
+def test_a_copy_of_the_prediction_is_a_layer_as_others(
+    dock: LabelAndTrain, kind: type[Layer]
+) -> None:
+    add(dock, "tile", "strokes")
+    pair = dock.controller.pairs.current
+    assert pair is not None
+    target = dock.controller.targets.find(pair.image, pair.labels, 0)
+    assert target is not None
+    region = (0, 0, SIDE, SIDE)
+    target.layer.write(region, target.plane, np.full((SIDE, SIDE), 2, np.uint8))
+    target.layer.write_confidence(region, target.plane, np.ones((SIDE, SIDE), "f4"))
+    choice = dock.dock.pairs
+    assert (choice.images.names, choice.labels.names) == (["tile"], ["strokes"])
+    shown = {Image: target.layer.confidence_layer, Labels: target.layer.layer}[kind]
+    assert shown is not None
+    # As "Duplicate Layer" of napari does.
+    data, meta, type_name = shown.as_layer_data_tuple()
+    copy = Layer.create(data.copy(), {**meta, "name": "copy"}, type_name)
+    dock._viewer.add_layer(copy)
+    if kind is Image:
+        assert choice.images.names == ["tile", "copy"]
+        return
+    assert choice.labels.names == ["strokes", "copy"]
+    choice.labels.setCurrentText("copy")
+    assert pairs(dock) == [("tile", "strokes"), ("tile", "copy")]
+    assert copy.editable
+    copy.paint((3, 3), 1)
+    assert (copy.data[3, 3], shown.data[3, 3]) == (1, 2)
+
+
 def test_keys_pick_classes_and_hide_the_prediction(dock: LabelAndTrain) -> None:
     press(dock, "Alt+2")
     assert dock.state.selected == 2
@@ -181,7 +217,73 @@ def test_a_crash_is_asked_about_once_the_dock_is_open(
     dock = open_dock()
     assert not asked
     qtbot.waitUntil(lambda: len(asked) == 1)
-    assert asked == [(dock._viewer, dock.dock)]
+    assert [each[:2] for each in asked] == [(dock._viewer, dock.dock)]
+
+
+class TestRestore:
+    """Strokes of a crashed napari come back, and are safe from the next crash."""
+
+    CLASSES = ClassTable().add("gland", (255, 0, 0)).add("stroma", (0, 255, 0))
+
+    @pytest.fixture
+    def sessions(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Return where sessions are kept; none of them is in use."""
+        monkeypatch.setattr(session_folder, "is_in_use", lambda _: False)
+        return tmp_path / "sessions"
+
+    @pytest.fixture
+    def strokes(self, sessions: Path) -> Labels:
+        """Return strokes on two planes that a crash left behind."""
+        data = np.zeros((3, SIDE, SIDE), np.uint8)
+        data[0, 4, 2:9], data[2, 8, 2:9] = 1, 2
+        layer = Labels(data, name="drawn")
+        Mirror(sessions / "before.sparseseg", self.CLASSES).update(layer)
+        return layer
+
+    @staticmethod
+    def open_them(dock: LabelAndTrain, qtbot: QtBot) -> None:
+        qtbot.waitUntil(lambda: bool(dock.dock.findChildren(QMessageBox)))
+        (box,) = dock.dock.findChildren(QMessageBox)
+        (button,) = (each for each in box.buttons() if each.text() == "Open")
+        button.click()
+
+    def test_without_their_image_they_are_safe_at_once(
+        self, open_dock: OpenDock, qtbot: QtBot, strokes: Labels, sessions: Path
+    ) -> None:
+        folders = [sessions / "before.sparseseg"]
+        for _ in range(2):
+            # Nothing of the dock before was closed: it is as if it had crashed.
+            dock = open_dock()
+            self.open_them(dock, qtbot)
+            assert not pairs(dock)
+            folders.append(dock.controller._mirror.folder)
+            assert find_crashed(sessions) == folders[-1:]
+            (layer,) = dock._viewer.layers
+            (kept,) = restore(folders[-1]).labels
+            for each in (layer, kept):
+                np.testing.assert_array_equal(each.data, strokes.data)
+            assert restore(folders[-1]).classes == dock.state.classes == self.CLASSES
+
+    def test_they_are_offered_again_where_they_cannot_be_kept(
+        self,
+        open_dock: OpenDock,
+        qtbot: QtBot,
+        strokes: Labels,
+        sessions: Path,
+        told: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        dock = open_dock()
+
+        def fail(*_: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(mirror, "_write_rows", fail)
+            self.open_them(dock, qtbot)
+        assert len(told) == 1
+        assert "No space left on device" in told[0]
+        assert sessions / "before.sparseseg" in find_crashed(sessions)
 
 
 def test_a_closed_dock_does_nothing_any_more(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -18,10 +19,13 @@ from napari_sparseseg.gui.live_prediction import DEBOUNCE_MS, LivePrediction
 from napari_sparseseg.gui.state import State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytestqt.qtbot import QtBot
 
     from napari_sparseseg.engine.messages import Region
     from napari_sparseseg.gui.prediction_target import PredictionTarget
+    from napari_sparseseg.gui.state import Live
 
 
 class Layer:
@@ -43,12 +47,18 @@ class Target:
         self.stale = 0
         self.fresh = False
         self.problem = ""
+        self.has_file = True
+        self.ready: list[Callable[[], object]] = []
 
     def view(self) -> Region:
         return (0, 0, 8, 8)
 
     def look(self) -> None:
         pass
+
+    def has_pixels(self, ready: Callable[[], object]) -> bool:
+        self.ready.append(ready)
+        return self.has_file
 
     def pixels_file(self) -> str:
         if self.problem:
@@ -230,6 +240,42 @@ def test_what_cannot_be_asked_is_told_once(
     scene.live.ask_soon()
     wait(qtbot)
     assert told == ["No room."] * 2
+
+
+@pytest.mark.parametrize("live", ["live", "once"])
+def test_what_must_be_read_first_is_asked_when_that_is_done(
+    scene: Scene, qtbot: QtBot, live: Live
+) -> None:
+    target = scene.target
+    assert target is not None
+    target.has_file = False
+    scene.live.model_changed()
+    scene.state.live = live
+    scene.live.ask()
+    wait(qtbot)
+    assert not scene.sent
+    target.has_file = True
+    thread = Thread(target=target.ready[-1])
+    thread.start()
+    thread.join()
+    assert not scene.sent  # Not in that thread.
+    wait(qtbot)
+    assert len(scene.sent) == 1
+
+
+def test_what_is_given_up_is_not_asked_when_it_was_read(
+    scene: Scene, qtbot: QtBot
+) -> None:
+    target = scene.target
+    assert target is not None
+    target.has_file = False
+    scene.live.model_changed()
+    scene.state.live = "off"
+    scene.live.cancel()
+    target.has_file = True
+    target.ready[-1]()
+    wait(qtbot)
+    assert not scene.sent
 
 
 def test_without_a_target_nothing_is_asked(scene: Scene) -> None:

@@ -102,6 +102,24 @@ def test_the_layer_lies_on_its_image_under_the_strokes(
     np.testing.assert_allclose(layer.colormap.map(77), 0)
 
 
+def test_the_layer_lies_on_its_image_also_where_the_strokes_are_below(
+    viewer: ViewerModel, image: Image, strokes: Labels
+) -> None:
+    second = viewer.add_image(np.zeros((20, 30), np.uint8), name="second")
+    prediction = PredictionLayer(viewer.layers, second, CLASSES)
+    prediction.lie_under(strokes)
+    prediction.write((0, 0, 20, 30), PLANE, values(20, 30))
+    prediction.write_confidence((0, 0, 20, 30), PLANE, np.ones((20, 30)))
+    assert [each.name for each in viewer.layers] == [
+        "tile",
+        "strokes",
+        "second",
+        "confidence of second",
+        "prediction of second",
+    ]
+    prediction.remove()
+
+
 def test_parts_are_written_in_place_and_never_into_a_history(
     prediction: PredictionLayer,
 ) -> None:
@@ -116,7 +134,7 @@ def test_parts_are_written_in_place_and_never_into_a_history(
     before = data.copy()
     layer.undo()
     np.testing.assert_array_equal(layer.data, before)
-    np.testing.assert_array_equal(prediction.labels_of(PLANE), before)
+    np.testing.assert_array_equal(prediction.labels[PLANE.index], before)
 
 
 def test_planes_of_a_stack_are_written_each(viewer: ViewerModel) -> None:
@@ -377,6 +395,20 @@ def test_cells_become_fresh_by_tiles_of_any_size() -> None:
     freshness.mark_fresh(PLANE, (0, 0, 203, 310))
     freshness.mark_stale()
     assert freshness.stale_share(PLANE) == 1
+
+
+def test_what_was_predicted_and_is_out_of_date_is_told_from_what_never_was() -> None:
+    freshness = Freshness((64, 64))
+    labels = np.zeros((64, 64), np.uint8)
+    assert freshness.outdated_share(PLANE, labels) == 0
+    labels[:32] = 2
+    assert freshness.outdated_share(PLANE, labels) == 0.5
+    freshness.mark_fresh(PLANE, (0, 0, 32, 16))
+    assert freshness.outdated_share(PLANE, labels) == 0.375
+    freshness.mark_fresh(PLANE, (0, 0, 32, 64))
+    assert freshness.outdated_share(PLANE, labels) == 0
+    freshness.mark_stale()
+    assert freshness.outdated_share(PLANE, labels) == 0.5
 
 
 def test_colours_of_16_bit_values_are_known() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from napari_sparseseg.engine.messages import TrainingSettings
-from napari_sparseseg.gui.settings_form import TOOLTIPS, SettingsForm
+from napari_sparseseg.gui.settings_form import TOOLTIPS, WINDOWS, SettingsForm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,8 @@ def choose(combo: Any, data: str) -> None:
         (lambda form: choose(form.preset, "paper"), {"preset": "paper"}),
         (lambda form: form.scale.setValue(0.25), {"scale": 0.25}),
         (lambda form: form.scale.setValue(0), {"scale": "auto"}),
+        (lambda form: form.known_windows.setCurrentIndex(1), {"window": (40.0, 400.0)}),
+        (lambda form: form.known_windows.setCurrentIndex(0), {"window": None}),
         (lambda form: form.window_width.setValue(350), {"window": (-600.0, 350.0)}),
         (lambda form: form.window_width.setValue(0), {"window": None}),
         (lambda form: form.window_centre.setValue(9), {"window": (9.0, 1500.0)}),
@@ -112,6 +114,23 @@ def test_one_step_up_from_automatic_offers_a_window_of_use(
     form.window_width.stepUp()
     assert told == [TrainingSettings(window=(40.0, 400.0))]
     assert form.window_width.value() == 400
+
+
+def test_the_window_is_shown_by_name_or_as_own_numbers(
+    form: SettingsForm, state: State
+) -> None:
+    told = granted(form, state)
+    assert form.known_windows.currentText() == "automatic"
+    state.settings = TrainingSettings(window=WINDOWS["lung"])
+    assert form.known_windows.currentText() == "lung"
+    assert (form.window_centre.value(), form.window_width.value()) == (-600, 1500)
+    state.settings = TrainingSettings(window=(-50.0, 1500.0))
+    assert form.known_windows.currentIndex() == -1
+    assert form.known_windows.placeholderText() == "own numbers"
+    assert told == []
+    form.window_width.setValue(400)
+    form.window_centre.setValue(40)
+    assert form.known_windows.currentText() == "soft tissue"
 
 
 def test_the_centre_waits_for_a_width(form: SettingsForm, state: State) -> None:

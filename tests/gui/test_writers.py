@@ -55,6 +55,14 @@ def test_the_finest_level_is_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tifffile.imread(written[0]), data)
 
 
+def test_the_class_table_of_other_labels_is_kept(tmp_path: Path) -> None:
+    layer = Labels(labels(20, 30), metadata={CLASSES_KEY: CLASSES.to_json()})
+    save(layer, tmp_path / "a.tif")
+    with pytest.raises(OutputError, match=r"a\.classes\.json has other classes"):
+        save(Labels(labels(20, 30)), tmp_path / "a.png")
+    assert read_class_table(tmp_path / "a.classes.json") == CLASSES
+
+
 def test_damaged_metadata_and_other_formats_are_refused(tmp_path: Path) -> None:
     layer = Labels(labels(4, 5), metadata={CLASSES_KEY: {"what": 1}})
     with pytest.raises(ClassTableError):

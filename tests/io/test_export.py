@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,6 +96,52 @@ def test_what_a_format_cannot_hold_is_refused_before_anything_is_written(
         export_labels(data, tmp_path / name, CLASSES)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "from before"
+
+
+class TestTablesThatExist:
+    """The class table of other labels is not lost."""
+
+    OTHER = ClassTable().add("gland").add("fat")
+
+    def annotate(self, folder: Path, name: str = "case.tif") -> None:
+        export_labels(labels(4, 5), folder / name, self.OTHER)
+
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_of_other_labels_is_kept(self, tmp_path: Path, exists: bool) -> None:
+        self.annotate(tmp_path)
+        if exists:
+            (tmp_path / "case.png").write_text("from before")
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        words = r"case\.classes\.json has other classes, and is of case\.tif too"
+        with pytest.raises(OutputError, match=words):
+            export_labels(labels(4, 5), tmp_path / "case.png", CLASSES)
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    @pytest.mark.parametrize("text", [json.dumps(OTHER.to_json()), "no JSON"])
+    def test_that_was_there_alone_is_kept(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "case.classes.json").write_text(text)
+        (tmp_path / "case.jpg").touch()
+        with pytest.raises(OutputError, match="has other classes; give the file"):
+            export_labels(labels(3, 4, 5), tmp_path / "case.tif", CLASSES)
+        assert (tmp_path / "case.classes.json").read_text() == text
+
+    @pytest.mark.parametrize("more", [(), ("vessel",)])
+    def test_is_written_where_all_its_classes_stay(
+        self, tmp_path: Path, more: tuple[str, ...]
+    ) -> None:
+        self.annotate(tmp_path)
+        classes = self.OTHER
+        for name in more:
+            classes = classes.add(name)
+        export_labels(labels(4, 5), tmp_path / "case.png", classes)
+        assert read_class_table(tmp_path / "case.classes.json") == classes
+
+    def test_of_the_same_labels_is_replaced(self, tmp_path: Path) -> None:
+        self.annotate(tmp_path, "other.tif")
+        self.annotate(tmp_path)
+        export_labels(labels(4, 5), tmp_path / "case.tif", CLASSES)
+        assert read_class_table(tmp_path / "case.classes.json") == CLASSES
+        assert read_class_table(tmp_path / "other.classes.json") == self.OTHER
 
 
 def test_a_folder_that_does_not_exist_is_told(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ TOOLTIPS = (
     "Pixels painted, over the images that are ticked",
     "Share of the class in all painted pixels",
 )
-#: Keys go as far as Alt+9.
+#: Classes that have a key, Alt+1 ...: napari takes 1 to 7 for itself.
 MOST_KEYS = 9
 _ROLE = Qt.ItemDataRole
 

@@ -135,6 +135,8 @@ class Controller(QObject):
     @telling()
     def on_layer_removed(self, layer: Any) -> None:
         """Forget a layer that the user has deleted."""
+        if self.is_closed:
+            return
         self.pairs.forget(layer)
         if isinstance(layer, Labels) and not is_prediction(layer):
             self.annotations.forget(layer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -71,6 +71,23 @@ class Freshness:
             return 1.0
         part = cells if region is None else cells[_touched(region)]
         return 1.0 - float(part.mean()) if part.size else 0.0
+
+    def outdated_share(
+        self, plane: PlaneKey, labels: NDArray[np.integer[Any]]
+    ) -> float:
+        """Give the share of a plane that was predicted, but is out of date.
+
+        Parameters
+        ----------
+        plane
+            Which plane.
+        labels
+            (y, x) of it, 0 = never predicted.
+        """
+        outdated = labels[np.ix_(*self._centres)] != 0
+        if plane in self._fresh:
+            outdated &= ~self._fresh[plane]
+        return float(outdated.mean())
 
 
 def _touched(region: Region) -> tuple[slice, slice]:

@@ -17,7 +17,7 @@ from qtpy.QtCore import QEventLoop, QTimer
 
 from napari_sparseseg.errors import EngineError, SparseSegError
 from napari_sparseseg.gui.launch import open_dock, open_window
-from napari_sparseseg.gui.layer_keys import PREDICTION_KEY
+from napari_sparseseg.gui.prediction_layer import is_prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,9 +84,7 @@ def travel(folder: Path, sample: str, validations: int) -> None:
 
 def _is_predicted(viewer: napari.Viewer, state: State) -> bool:
     """Tell whether there is a prediction and none is under way."""
-    return state.progress is None and any(
-        PREDICTION_KEY in layer.metadata for layer in viewer.layers
-    )
+    return state.progress is None and any(map(is_prediction, viewer.layers))
 
 
 def _wait_for(condition: Callable[[], bool], state: State, what: str) -> None:

@@ -15,13 +15,14 @@ from qtpy.QtWidgets import QApplication, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import settings
+from napari_sparseseg.gui.class_table_model import MOST_KEYS
 from napari_sparseseg.gui.controller import Controller
 from napari_sparseseg.gui.dock import DockWidget
 from napari_sparseseg.gui.engine_link import EngineLink
-from napari_sparseseg.gui.layer_keys import PREDICTION_KEY
 from napari_sparseseg.gui.log import log_folder, start_log
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.notify import telling
+from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.prediction_widget import VISIBILITY_KEY
 from napari_sparseseg.gui.restore import offer_restore
 from napari_sparseseg.gui.session_folder import new_folder
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     import napari
 
     from napari_sparseseg.gui.annotations import Pair
-
-#: Classes that have a key, Alt+1 ...: napari takes 1 to 7 for itself.
-MOST_KEYS = 9
 
 # What closes the docks that are open. Were it garbage together with a dock, Python
 # could take it apart before Qt deletes the dock and calls it.
@@ -160,7 +158,17 @@ class LabelAndTrain(QWidget):
 
     @telling()
     def _offer_restore(self) -> None:
-        offer_restore(self._viewer, self.dock)
+        offer_restore(self._viewer, self.dock, self._keep_restored)
+
+    def _keep_restored(self, layers: list[Labels]) -> bool:
+        """Keep layers on disk again, and use their classes."""
+        annotations = self.controller.annotations
+        for labels in layers:
+            if not any(pair.labels is labels for pair in self._pairs):
+                with telling():
+                    self.controller.classes.adopt(labels)
+        kept = [annotations.keep(labels) for labels in layers]
+        return all(kept)
 
     def _bind_keys(self) -> None:
         # The keys stay when the dock is closed.
@@ -187,11 +195,7 @@ class LabelAndTrain(QWidget):
     def _follow_layers(self, _event: Any = None) -> None:
         if self.controller.is_closed:
             return
-        own = [
-            layer
-            for layer in self._viewer.layers
-            if PREDICTION_KEY not in layer.metadata
-        ]
+        own = [layer for layer in self._viewer.layers if not is_prediction(layer)]
         self.dock.pairs.set_layers(
             [layer.name for layer in own if isinstance(layer, Image)],
             [layer.name for layer in own if isinstance(layer, Labels)],

@@ -2,6 +2,3 @@
 
 #: The class table, as of ``ClassTable.to_json``.
 CLASSES_KEY = "sparseseg_classes"
-
-#: The name of the image that a layer shows the prediction of.
-PREDICTION_KEY = "sparseseg_prediction_of"

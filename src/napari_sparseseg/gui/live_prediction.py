@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
 from napari_sparseseg.engine.messages import (
     CancelPrediction,
@@ -42,8 +42,10 @@ class LivePrediction(QObject):
         Takes a request to the engine.
     target
         Returns what is to be predicted now: the chosen image, the plane that is seen;
-        None where there is nothing.
+        None where there is nothing, and a SparseSegError where that cannot be.
     """
+
+    _pixels_ready = Signal()
 
     def __init__(
         self,
@@ -60,6 +62,10 @@ class LivePrediction(QObject):
         self._target: PredictionTarget | None = None
         self._has_model = False
         self._told = ""
+        self._waits = False
+        self._pixels_ready.connect(
+            self._on_pixels_ready, Qt.ConnectionType.QueuedConnection
+        )
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(DEBOUNCE_MS)
@@ -77,7 +83,11 @@ class LivePrediction(QObject):
         """Predict what is seen now, unless that is shown or on its way."""
         if self._state.live != "live" or not self._has_model:
             return
-        target = self._find_target()
+        try:
+            target = self._find_target()
+        except SparseSegError:
+            self._timer.start()  # Which tells why.
+            return
         if target is None:
             return
         target.look()
@@ -108,15 +118,18 @@ class LivePrediction(QObject):
             self._timer.start()
 
     def ask(self) -> None:
-        """Predict what is seen now.
+        """Predict what is seen now, once its pixels are there.
 
         Raises
         ------
         SparseSegError
-            If the image cannot be read or a file cannot be written.
+            If the image cannot be read or seen, or a file cannot be written.
         """
         target = self._find_target() if self._has_model else None
-        if target is None:
+        self._waits = target is not None and not target.has_pixels(
+            self._pixels_ready.emit
+        )
+        if target is None or self._waits:
             return
         view = target.view()
         confidence = target.confidence_file()
@@ -138,10 +151,19 @@ class LivePrediction(QObject):
     def cancel(self) -> None:
         """Give up what runs."""
         self._timer.stop()
+        self._waits = False
         if self._state.progress is not None:
             self._generation += 1
             self._state.progress = None
             self._send(CancelPrediction())
+
+    @telling()
+    def _on_pixels_ready(self) -> None:
+        waited, self._waits = self._waits, False
+        if self._state.live == "live":
+            self.view_changed()
+        elif waited:
+            self.ask()
 
     @telling()
     def _on_time(self) -> None:

@@ -8,7 +8,10 @@ import os
 import shutil
 import tempfile
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +19,15 @@ import numpy as np
 import psutil
 
 from napari_sparseseg.errors import OutputError
-from napari_sparseseg.gui.planes import PlaneKey, level_shape, read_plane
+from napari_sparseseg.gui.planes import (
+    PlaneKey,
+    level_shape,
+    plane_grid,
+    read_plane,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from napari.layers import Image
     from numpy.typing import DTypeLike, NDArray
@@ -31,9 +39,35 @@ if TYPE_CHECKING:
 #: Of folders; the number of their process follows.
 PREFIX = "napari-sparseseg-planes-"
 
-#: Files that are not needed any more stay for so long, since requests that name them
-#: may still wait in the engine.
+#: Files stay for so long after their last use, since requests that name them may still
+#: wait in the engine.
 FORGOTTEN_S = 60.0
+
+#: Of what is above that, the planes that were not used for longest go, but none that
+#: is learned from.
+MOST_BYTES = 2 * 2**30
+
+#: Pixels in memory up to this size are written at once, in a few milliseconds; all
+#: others in a thread, where somebody can wait for them.
+QUICK_BYTES = 2**24
+
+
+@dataclass(slots=True)
+class _Plane:
+    """The files of one plane, the outputs by number type."""
+
+    used: float = 0.0
+    pixels: Path | None = None
+    outputs: dict[str, Path] = field(default_factory=dict)
+    n_bytes: int = 0
+
+    @property
+    def paths(self) -> list[Path]:
+        return [*([self.pixels] if self.pixels else []), *self.outputs.values()]
+
+    def take(self, pixels: Path, n_bytes: int) -> None:
+        self.pixels = pixels
+        self.n_bytes += n_bytes
 
 
 class PlaneFiles:
@@ -50,12 +84,56 @@ class PlaneFiles:
     def __init__(self) -> None:
         self.folder: Path | None = None
         self._numbers = itertools.count()
-        self._pixels: dict[Key, Path] = {}
-        self._outputs: dict[tuple[Key, str], Path] = {}
+        # The last used is the last.
+        self._planes: dict[Key, _Plane] = {}
+        self._held: dict[Hashable, set[Key]] = {}
         self._forgotten: list[tuple[float, Path]] = []
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._coming: dict[Key, tuple[Path, Future[int]]] = {}
+
+    def prepare(
+        self,
+        image: Image,
+        plane: PlaneKey,
+        level: int,
+        ready: Callable[[], object] | None = None,
+    ) -> bool:
+        """Tell whether `pixels` takes no time; if it would, write them in a thread.
+
+        Pixels that were to be prepared before, and are not begun yet, are given up.
+
+        Parameters
+        ----------
+        image, plane, level
+            As of `pixels`.
+        ready
+            Called in whatever thread when they are written, cannot be, or are given up.
+
+        Raises
+        ------
+        OutputError
+            If there is no folder for the file.
+        """
+        key = (id(image), level, plane)
+        if key in self._coming:
+            return self._coming[key][1].done()
+        path = self._planes.get(key, _Plane()).pixels
+        if (path is not None and path.exists()) or _is_quick(image, level):
+            return True
+        self._settle()
+        path = self._new_path()
+        future = self._writer.submit(
+            lambda: _save(path, read_plane(image, plane, level))
+        )
+        self._coming[key] = path, future
+        if ready is not None:
+            future.add_done_callback(lambda _: ready())
+        return False
 
     def pixels(self, image: Image, plane: PlaneKey, level: int = 0) -> Path:
         """Return the file of a plane's pixels, written when it is asked for first.
+
+        Where they are being prepared, this waits for them.
 
         Raises
         ------
@@ -65,13 +143,16 @@ class PlaneFiles:
             If the file cannot be written.
         """
         key = (id(image), level, plane)
-        if key not in self._pixels or not self._pixels[key].exists():
-            pixels = read_plane(image, plane, level)
-            path = self._new_path()
-            with _writing(path):
-                np.save(path, pixels)
-            self._pixels[key] = path
-        return self._pixels[key]
+        used = self._use(key)
+        if key in self._coming:
+            path, future = self._coming.pop(key)
+            used.take(path, future.result())
+        if used.pixels is not None and used.pixels.exists():
+            return used.pixels
+        pixels = read_plane(image, plane, level)
+        path = self._new_path()
+        used.take(path, _save(path, pixels))
+        return path
 
     def output(
         self, image: Image, plane: PlaneKey, level: int, dtype: DTypeLike
@@ -83,43 +164,88 @@ class PlaneFiles:
         OutputError
             If it cannot be written.
         """
-        key = ((id(image), level, plane), np.dtype(dtype).str)
-        if key not in self._outputs or not self._outputs[key].exists():
+        used = self._use((id(image), level, plane))
+        kind = np.dtype(dtype).str
+        if kind not in used.outputs or not used.outputs[kind].exists():
             path = self._new_path()
             with _writing(path):
                 np.lib.format.open_memmap(
                     path, "w+", dtype=dtype, shape=level_shape(image, level)[-2:]
                 )
                 _take_space(path)
-            self._outputs[key] = path
-        return self._outputs[key]
+            used.outputs[kind] = path
+            used.n_bytes += path.stat().st_size
+        return used.outputs[kind]
+
+    def hold(self, owner: Hashable, image: Image, plane: PlaneKey, level: int) -> None:
+        """Keep the files of a plane until *owner* releases its planes."""
+        self._held.setdefault(owner, set()).add((id(image), level, plane))
+
+    def release(self, owner: Hashable) -> None:
+        """Let all planes go that are held for *owner* alone."""
+        self._held.pop(owner, None)
 
     def forget(self, image: Image) -> None:
         """Give up what is kept of an image: it is closed, or has other pixels now."""
-        now = time.monotonic()
-        for key in [key for key in self._pixels if key[0] == id(image)]:
-            self._forgotten.append((now, self._pixels.pop(key)))
-        for output in [each for each in self._outputs if each[0][0] == id(image)]:
-            self._forgotten.append((now, self._outputs.pop(output)))
+        for key in [key for key in self._planes if key[0] == id(image)]:
+            self._drop(key, time.monotonic())
+        for key in [key for key in self._coming if key[0] == id(image)]:
+            path, future = self._coming.pop(key)
+            future.cancel()
+            # Nobody was told of the file.
+            future.add_done_callback(partial(_remove, path))
 
     def close(self) -> None:
         """Remove all files."""
+        self._writer.shutdown(cancel_futures=True)
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _new_path(self) -> Path:
         if self.folder is None or not self.folder.is_dir():
             self.folder = _new_folder()
+        self._make_room()
         self._remove_forgotten()
         return self.folder / f"{next(self._numbers)}.npy"
 
+    def _use(self, key: Key) -> _Plane:
+        used = self._planes.pop(key, None) or _Plane()
+        used.used = time.monotonic()
+        self._planes[key] = used
+        return used
+
+    def _drop(self, key: Key, since: float) -> None:
+        dropped = self._planes.pop(key)
+        self._forgotten += [(since, path) for path in dropped.paths]
+
+    def _make_room(self) -> None:
+        held = set().union(*self._held.values())
+        loose = {key: each for key, each in self._planes.items() if key not in held}
+        n_bytes = sum(each.n_bytes for each in loose.values())
+        last = time.monotonic() - FORGOTTEN_S
+        for key, each in loose.items():
+            if n_bytes <= MOST_BYTES or each.used > last:
+                break
+            n_bytes -= each.n_bytes
+            self._drop(key, each.used)
+
     def _remove_forgotten(self) -> None:
         last = time.monotonic() - FORGOTTEN_S
-        for _, path in [each for each in self._forgotten if each[0] <= last]:
-            # Windows removes no file that the engine still has open.
+        for each in [each for each in self._forgotten if each[0] <= last]:
+            # Windows removes no file that the engine still has open; later it will.
             with contextlib.suppress(OSError):
-                path.unlink()
-        self._forgotten = [each for each in self._forgotten if each[0] > last]
+                each[1].unlink(missing_ok=True)
+                self._forgotten.remove(each)
+
+    def _settle(self) -> None:
+        """Count what was prepared and never asked for, and prepare nothing but it."""
+        for key, (path, future) in list(self._coming.items()):
+            if future.cancel():
+                del self._coming[key]
+            elif future.done():
+                del self._coming[key]
+                if future.exception() is None:
+                    self._use(key).take(path, future.result())
 
 
 def remove_left_behind() -> None:
@@ -139,6 +265,27 @@ def _new_folder() -> Path:
             f"no temporary folder can be made ({error.strerror}); free some space, or "
             "set TMPDIR to a folder that can be written."
         ) from error
+
+
+def _is_quick(image: Image, level: int) -> bool:
+    """Tell whether planes of an image are small and in memory."""
+    data = image.data[level] if image.multiscale else image.data
+    if not isinstance(data, np.ndarray) or isinstance(data, np.memmap):
+        return False
+    n_planes = int(np.prod(plane_grid(image, level)))
+    return data.nbytes <= QUICK_BYTES * n_planes
+
+
+def _save(path: Path, pixels: NDArray[Any]) -> int:
+    """Write pixels to a file, and return how many bytes it has."""
+    with _writing(path):
+        np.save(path, pixels)
+        return path.stat().st_size
+
+
+def _remove(path: Path, _: object) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _take_space(path: Path) -> None:

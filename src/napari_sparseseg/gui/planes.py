@@ -192,6 +192,12 @@ def read_label_plane(labels: Labels, plane: PlaneKey) -> NDArray[Any]:
         ) from error
 
 
+def shows_planes(viewer: ViewerModel) -> bool:
+    """Tell whether y and x are on the canvas; not so in 3D and in views from a side."""
+    dims = viewer.dims
+    return dims.ndisplay == 2 and set(dims.displayed) == {dims.ndim - 2, dims.ndim - 1}
+
+
 def shown_plane(viewer: ViewerModel, layer: Image | Labels) -> PlaneKey | None:
     """Give the plane of a layer that the viewer shows.
 
@@ -208,12 +214,11 @@ def shown_plane(viewer: ViewerModel, layer: Image | Labels) -> PlaneKey | None:
         None in 3D, where other axes than y and x are on the canvas, and where the
         sliders stand outside the layer.
     """
-    dims = viewer.dims
-    if dims.ndisplay != 2 or set(dims.displayed) != {dims.ndim - 2, dims.ndim - 1}:
+    if not shows_planes(viewer):
         return None
     grid = plane_grid(layer)
     # napari rounds in the same way when it slices.
-    index = np.round(layer.world_to_data(dims.point)[: len(grid)]).astype(int)
+    index = np.round(layer.world_to_data(viewer.dims.point)[: len(grid)]).astype(int)
     if np.any(index < 0) or np.any(index >= grid):
         return None
     return PlaneKey(tuple(index.tolist()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 from napari.layers import Image, Labels
@@ -12,8 +13,8 @@ from superqt.utils import QSignalThrottler
 
 from napari_sparseseg.gui.class_colors import class_colormap
 from napari_sparseseg.gui.freshness import Freshness
-from napari_sparseseg.gui.layer_keys import CLASSES_KEY, PREDICTION_KEY
-from napari_sparseseg.gui.planes import PlaneKey, level_shape, placement
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui.planes import PlaneKey, all_planes, level_shape, placement
 from napari_sparseseg.gui.pyramid import Pyramid
 
 if TYPE_CHECKING:
@@ -37,9 +38,13 @@ DIMMED = 0.4
 _PLACED_BY = ("scale", "translate", "rotate", "shear", "affine", "units")
 
 
+# Not a mark in the metadata: that goes over to copies, which are the user's layers.
+_MADE: WeakSet[Layer] = WeakSet()
+
+
 def is_prediction(layer: Layer) -> bool:
-    """Tell whether a layer shows a prediction, or its confidence."""
-    return PREDICTION_KEY in layer.metadata
+    """Tell whether a layer shows a prediction, or its confidence; no copy of one."""
+    return layer in _MADE
 
 
 class PredictionLayer:
@@ -188,9 +193,10 @@ class PredictionLayer:
             self._layers.remove(self.confidence_layer)
         self._confidence = self._confidence_pyramid = None
 
-    def labels_of(self, plane: PlaneKey) -> NDArray[np.integer[Any]]:
-        """Give the prediction of a plane: (y, x) class values, 0 = not predicted."""
-        labels: NDArray[np.integer[Any]] = self._pyramid.arrays[0][plane.index]
+    @property
+    def labels(self) -> NDArray[np.integer[Any]]:
+        """The prediction at its level: (..., y, x) class values, 0 = not predicted."""
+        labels: NDArray[np.integer[Any]] = self._pyramid.arrays[0]
         return labels
 
     def use_classes(self, classes: ClassTable) -> None:
@@ -217,6 +223,14 @@ class PredictionLayer:
     def stale_share(self, plane: PlaneKey, region: Region | None = None) -> float:
         """Give the share of a part, None: of the plane, that is out of date."""
         return self._freshness.stale_share(plane, region)
+
+    def outdated_share(self) -> float:
+        """Give the share of all planes that was predicted, but is out of date."""
+        shares = [
+            self._freshness.outdated_share(plane, self.labels[plane.index])
+            for plane in all_planes(self.image, self.level)
+        ]
+        return sum(shares) / len(shares)
 
     def remove(self) -> None:
         """Take the layers out of the viewer and leave the image alone."""
@@ -245,10 +259,7 @@ class PredictionLayer:
             colormap=class_colormap(self._classes),
             opacity=self._shown_opacity(),
             visible=self._visible,
-            metadata={
-                PREDICTION_KEY: self.image.name,
-                CLASSES_KEY: self._classes.to_json(),
-            },
+            metadata={CLASSES_KEY: self._classes.to_json()},
             **placement(self.image, self.level),
         )
         layer.editable = False
@@ -266,21 +277,24 @@ class PredictionLayer:
             colormap="viridis",
             contrast_limits=(0, 1),
             opacity=0.5,
-            metadata={PREDICTION_KEY: self.image.name},
             **placement(self.image, self.level),
         )
         self._insert(layer, self.layer)
         self._confidence = layer
 
     def _insert(self, layer: Image | Labels, above: Labels | None) -> None:
-        """Put a layer under another, or on its image, and keep what is selected."""
+        """Put a layer under another, or on its image, and keep what is selected.
+
+        Strokes may lie under the image: then they are those of another one, and what
+        is put under them would not be seen.
+        """
+        _MADE.add(layer)
         active = self._layers.selection.active
-        if above in self._layers:
-            place = self._layers.index(above)
-        elif self.image in self._layers:
+        place = 0
+        if self.image in self._layers:
             place = self._layers.index(self.image) + 1
-        else:
-            place = len(self._layers)
+        if above in self._layers:
+            place = max(place, self._layers.index(above))
         self._layers.insert(place, layer)
         if active is not None:
             self._layers.selection.active = active

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sparseseg.errors import LayerError
+from napari_sparseseg.gui.gaps import sentences_on_gaps
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.plane_files import PlaneFiles, cut
 from napari_sparseseg.gui.planes import (
@@ -15,12 +16,14 @@ from napari_sparseseg.gui.planes import (
     level_shape,
     n_levels,
     shown_plane,
+    shows_planes,
     um_per_px,
     visible_region,
 )
 from napari_sparseseg.gui.prediction_layer import PredictionLayer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari.components import ViewerModel
@@ -70,6 +73,11 @@ class PredictionTarget:
     def view(self) -> Region | None:
         """Return what is seen of the plane, in pixels of the level."""
         return visible_region(self.layer.image, self.shape)
+
+    def has_pixels(self, ready: Callable[[], object]) -> bool:
+        """Tell whether their file takes no time; else call *ready* from a thread."""
+        image = self.layer.image
+        return self.files.prepare(image, self.plane, self.layer.level, ready)
 
     def pixels_file(self) -> Path:
         """Return the file of the plane's pixels."""
@@ -148,9 +156,21 @@ class PredictionTargets:
             The layers that are worked on.
         level
             Of a multiscale image.
+
+        Raises
+        ------
+        LayerError
+            If the image is seen in 3D or from a side.
         """
         if image is None or image not in self._viewer.layers:
             return None
+        if not shows_planes(self._viewer):
+            raise LayerError(
+                "Nothing is predicted in 3D or from a side, only planes of the image "
+                "as it is stored; go back to 2D with its axes in order, and the "
+                "prediction goes on.",
+                layer=image.name,
+            )
         plane = shown_plane(self._viewer, image)
         if plane is None:
             return None
@@ -190,14 +210,18 @@ class PredictionTargets:
         LayerError
             If nothing of it was predicted.
         """
-        for layer in self._layers:
-            if layer.image is image and layer.layer is not None:
-                data = layer.layer.data
-                return np.asarray(data[0] if layer.layer.multiscale else data)
-        raise LayerError(
-            "There is no prediction to export; train a model or load one, and let it "
-            "predict the image."
-        )
+        return self._shown_on(image).labels
+
+    def gaps_of(self, image: Image | None) -> str:
+        """Say what of that was never predicted, or by an earlier model.
+
+        Raises
+        ------
+        LayerError
+            If nothing of it was predicted.
+        """
+        shown = self._shown_on(image)
+        return sentences_on_gaps(shown.labels, shown.outdated_share())
 
     def take_new_pixels(self, image: Image) -> None:
         """Mark the prediction of an image stale; one of another shape is removed."""
@@ -213,6 +237,15 @@ class PredictionTargets:
             self._layers.remove(layer)
             del self._shapes[layer]
             layer.remove()
+
+    def _shown_on(self, image: Image | None) -> PredictionLayer:
+        for layer in self._layers:
+            if layer.image is image and layer.layer is not None:
+                return layer
+        raise LayerError(
+            "There is no prediction to export; train a model or load one, and let it "
+            "predict the image."
+        )
 
     def _layer_of(self, image: Image, level: int) -> PredictionLayer:
         for layer in self._layers:

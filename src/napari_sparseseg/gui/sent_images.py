@@ -49,6 +49,7 @@ class SentImages:
         try:
             for plane in files if planes is None else planes:
                 pixels = self._files.pixels(pair.image, plane, pair.level)
+                self._files.hold(pair, pair.image, plane, pair.level)
                 name = pair.name_of(plane)
                 self._send(
                     PutImage(
@@ -64,6 +65,7 @@ class SentImages:
 
     def take_out(self, pair: Pair) -> None:
         """Take all planes of a pair out of the training."""
+        self._files.release(pair)
         for name in sorted(self._names.pop(pair, ())):
             self._send(RemoveImage(name=name))
 
@@ -73,4 +75,6 @@ class SentImages:
 
     def forget(self) -> None:
         """Note that the engine has nothing: it is another one."""
+        for pair in self._names:
+            self._files.release(pair)
         self._names.clear()

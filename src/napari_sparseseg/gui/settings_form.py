@@ -23,8 +23,16 @@ if TYPE_CHECKING:
     from napari_sparseseg.gui.state import State
 
 AUTOMATIC = "automatic"
-#: Centre of the window that is offered first, and its width: soft tissue in HU.
 SOFT_TISSUE = (40.0, 400.0)
+#: (centre, width) in HU of the windows that radiologists know by name.
+WINDOWS = {
+    "soft tissue": SOFT_TISSUE,
+    "liver": (30.0, 150.0),
+    "lung": (-600.0, 1500.0),
+    "bone": (400.0, 1800.0),
+    "brain": (40.0, 80.0),
+}
+OWN_WINDOW = "own numbers"
 PRESETS = {
     "auto": AUTOMATIC,
     "light": "light, for a CPU",
@@ -37,6 +45,9 @@ TOOLTIPS = {
     "scale": "How finely the network looks: working pixels per image pixel. 0.25 sees "
     "a quarter of the detail, is fast and sees far. Automatic tries two and keeps the "
     "one that does better on held-out strokes",
+    "window": "CT in HU: the range of intensities that the network looks at; what is "
+    "below or above is one black or one white to it. Automatic takes the whole range "
+    "of the images. The contrast that you see is set in the controls of the image",
     "width": "Grey images and CT: width of the range of intensities that is "
     "looked at (400 HU for soft tissue). Automatic takes it from the images",
     "centre": "Grey images and CT: centre of that range (40 HU for soft tissue)",
@@ -67,6 +78,9 @@ class SettingsForm(QWidget):
         for preset, words in PRESETS.items():
             self.preset.addItem(words, preset)
         self.scale = _decimal(0, 4, step=0.25, decimals=3, automatic=True)
+        self.known_windows = QComboBox()
+        self.known_windows.setPlaceholderText(OWN_WINDOW)
+        self.known_windows.addItems([AUTOMATIC, *WINDOWS])
         self.window_width = _decimal(0, 1e6, step=50, decimals=1, automatic=True)
         self.window_centre = _decimal(-1e6, 1e6, step=10, decimals=1)
         self.patch = _whole(0, 1024, step=32, automatic=True)
@@ -78,6 +92,7 @@ class SettingsForm(QWidget):
 
         self.preset.currentIndexChanged.connect(self._on_preset)
         self.scale.valueChanged.connect(self._on_scale)
+        self.known_windows.currentIndexChanged.connect(self._on_window)
         self.window_width.valueChanged.connect(self._on_width)
         self.window_centre.valueChanged.connect(self._on_centre)
         self.patch.valueChanged.connect(self._on_patch)
@@ -116,6 +131,7 @@ class SettingsForm(QWidget):
         self._rows: dict[str, tuple[str, QWidget]] = {
             "preset": ("Network", self.preset),
             "scale": ("Working resolution", self.scale),
+            "window": ("CT window", self.known_windows),
             "width": ("Window width", self.window_width),
             "centre": ("Window centre", self.window_centre),
             "patch": ("Patch size", self.patch),
@@ -140,6 +156,12 @@ class SettingsForm(QWidget):
         _write(self.window_centre, centre)
         _write(self.patch, settings.patch_px or 0)
         _write(self.seed, settings.seed)
+        offered = [None, *WINDOWS.values()]
+        with QSignalBlocker(self.known_windows):
+            known = settings.window in offered
+            self.known_windows.setCurrentIndex(
+                offered.index(settings.window) if known else -1
+            )
         with QSignalBlocker(self.preset), QSignalBlocker(self.head_start):
             self.preset.setCurrentIndex(self.preset.findData(settings.preset))
             self.head_start.setChecked(settings.head_start)
@@ -163,6 +185,9 @@ class SettingsForm(QWidget):
 
     def _on_scale(self, scale: float) -> None:
         self._wish(scale=scale or "auto")
+
+    def _on_window(self, index: int) -> None:
+        self._wish(window=[None, *WINDOWS.values()][index])
 
     def _on_width(self, width: float) -> None:
         if (

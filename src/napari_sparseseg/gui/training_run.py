@@ -97,6 +97,7 @@ class TrainingRun:
         """Start, or go on from the checkpoint."""
         if not resume:
             self._state.losses, self._state.curve = (), ()
+            self._state.reason = ""
         self._settings, self._classes = self._state.settings, self._state.classes
         self._resumes = resume
         self._interrupted = False

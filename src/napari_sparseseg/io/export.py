@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sparseseg.annotations.classes import write_class_table
+from napari_sparseseg.annotations.classes import read_class_table, write_class_table
 from napari_sparseseg.annotations.strokes import narrow_labels
-from napari_sparseseg.errors import LabelError, OutputError
+from napari_sparseseg.errors import ClassTableError, LabelError, OutputError
 from napari_sparseseg.io.atomic import write_atomically
 from napari_sparseseg.io.images import stem_of, write_label_map
 
@@ -44,6 +44,9 @@ class Export:
 def export_labels(labels: ArrayLike, path: str | Path, classes: ClassTable) -> Export:
     """Write labels with values unchanged, and ``STEM.classes.json`` beside them.
 
+    Whoever replaces labels replaces their class table too. The table of other labels,
+    as ``case.tif`` beside ``case.png``, is replaced only where all of its classes stay.
+
     Parameters
     ----------
     labels
@@ -64,13 +67,14 @@ def export_labels(labels: ArrayLike, path: str | Path, classes: ClassTable) -> E
     LabelError
         If they are no labels, or have values without a class. Nothing was written.
     OutputError
-        If the format cannot hold them, and nothing was written, or a file cannot be
-        written.
+        If the format cannot hold them, or the class table of other labels would be
+        lost, and nothing was written, or a file cannot be written.
     """
     file = Path(path)
     array = narrow_labels(np.asarray(labels), "labels")
     _check_form(array, file)
     classes.check_values(array, "labels")
+    _check_table(file, classes)
     if array.ndim == 2:
         write_label_map(file, array, classes)
     else:
@@ -106,6 +110,35 @@ def _check_form(array: NDArray[np.uint8] | NDArray[np.uint16], file: Path) -> No
             path=str(file),
             shape=array.shape,
         )
+
+
+def _check_table(file: Path, classes: ClassTable) -> None:
+    """Refuse to replace the class table of other labels, unless nothing is lost."""
+    table = _table_path(file)
+    if not table.exists() or (file.exists() and not _same_stem(file)):
+        return
+    try:
+        stays = set(read_class_table(table)) <= set(classes)
+    except ClassTableError:
+        stays = False
+    if not stays:
+        others = ", ".join(other.name for other in _same_stem(file))
+        raise OutputError(
+            f"{table} has other classes{others and f', and is of {others} too'}; give "
+            f"the file another name than {file.name}, or move that table away.",
+            path=str(table),
+        )
+
+
+def _same_stem(file: Path) -> list[Path]:
+    """List the other files that may be labels with the same class table."""
+    return sorted(
+        other
+        for other in file.parent.iterdir()
+        if other.name.lower().endswith(EXPORT_SUFFIXES)
+        and stem_of(other) == stem_of(file)
+        and other.name != file.name
+    )
 
 
 def _write_stack(
