@@ -34,7 +34,7 @@ from napari_sparseseg.engine.messages import HeadFitted, StepDone
 from napari_sparseseg.gui import label_and_train
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.label_and_train import LabelAndTrain
-from napari_sparseseg.gui.layer_keys import PREDICTION_KEY
+from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.sample_data import layer_data
 from napari_sparseseg.samples import tissue_phantom
 
@@ -318,7 +318,7 @@ class LiveWindow:
     def _follow_frames(self) -> None:
         def follow(event: Any) -> None:
             layer = event.value
-            if PREDICTION_KEY in layer.metadata:
+            if is_prediction(layer):
                 layer.events.set_data.connect(lambda: self.log.add(LayerUpdated()))
 
         self.viewer.layers.events.inserted.connect(follow)
