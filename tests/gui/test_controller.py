@@ -391,9 +391,9 @@ class TestPrediction:
             um_per_px=None,
         )
         learned.link.tell(messages.PhaseChanged(phase="idle", step=25))
-        assert learned.state.unsaved
+        unsaved = [learned.state.unsaved]
         learned.link.tell(loaded)
-        assert not learned.state.unsaved
+        assert [*unsaved, learned.state.unsaved] == [True, False]
         learned.controller.classes.rename(1, "stroma")
         assert learned.controller.targets.classes == classes
         learned.controller.train()

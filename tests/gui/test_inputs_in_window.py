@@ -96,7 +96,7 @@ def agreement(
     """
     camera = viewer.scene.camera
     drawn = viewer.screenshot(canvas_only=True, flash=False)[..., :3].astype(int)
-    yx = np.stack(np.mgrid[2 : truth.shape[0] : 4, 2 : truth.shape[1] : 4], axis=-1)
+    yx = np.moveaxis(np.mgrid[2 : truth.shape[0] : 4, 2 : truth.shape[1] : 4], 0, -1)
     world = yx.reshape(-1, 2) * scale + origin
     middle = (np.array(drawn.shape[:2]) - 1) / 2
     place = np.round((world - camera.center[-2:]) * camera.zoom + middle).astype(int)

@@ -14,7 +14,7 @@ from napari.layers import Labels
 from npe2 import PluginManager, PluginManifest
 
 from napari_sparseseg.annotations.classes import ClassTable
-from napari_sparseseg.gui import kept_labels, mirror, prediction_layer
+from napari_sparseseg.gui import kept_labels, mirror, planes, prediction_layer
 from napari_sparseseg.gui.kept_labels import DEBOUNCE_MS, KeptLabels
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.planes import PlaneKey
@@ -123,7 +123,8 @@ def test_what_is_on_disk_already_is_kept_once_it_is_painted_on(
     elif origin == "sample":
         layer = desk.viewer.open_sample("napari-sparseseg", "tissue_phantom")[1]
     else:
-        layer = desk.viewer.add_labels(da.from_array(stack(2, 4)))
+        lazy = da.from_array(stack(2, 4))  # type: ignore[no-untyped-call]
+        layer = desk.viewer.add_labels(lazy)
     # As the slider does.
     layer.refresh()
     qtbot.wait(2 * DEBOUNCE_MS)
@@ -156,7 +157,7 @@ def test_the_plane_on_the_canvas_comes_first(
     layer = desk.viewer.add_labels(stack(*range(n), n=n))
     desk.kept.flush()
     read: list[tuple[float, PlaneKey]] = []
-    original = mirror.read_label_plane
+    original = planes.read_label_plane
 
     def slow(layer: Labels, plane: PlaneKey) -> Any:
         time.sleep(0.003)

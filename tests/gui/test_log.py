@@ -103,8 +103,12 @@ def test_nothing_in_the_folder_tells_of_a_patient(
     logger.error("", stack_info=True)
     with notify.telling():
         image.open()
-    with notify.telling():
+
+    def fail() -> None:
         raise KeyError(layer) from OSError(f"bad\n  {image}\nMeier")
+
+    with notify.telling():
+        fail()
     failed = messages.Failed(
         request="predict",
         message=f"{image.name} is bad.",
