@@ -124,6 +124,11 @@ class ClassTable:
         """The class names, in the order of `values`."""
         return tuple(each.name for each in self.classes)
 
+    @property
+    def named_values(self) -> tuple[tuple[int, str], ...]:
+        """(value, name) pairs: what a training must have in common with another."""
+        return tuple((each.value, each.name) for each in self.classes)
+
     def __len__(self) -> int:
         """Give the number of classes."""
         return len(self.classes)

@@ -225,7 +225,7 @@ class Worker:
             self._current.use_classes(classes)
         self._classes = classes
         if self._current is not None and (
-            before is None or _names(before) != _names(classes)
+            before is None or before.named_values != classes.named_values
         ):
             # The last checkpoint fits the classes of before, and could not be used.
             self._save_checkpoint()
@@ -473,11 +473,6 @@ def micro_batch(settings: messages.TrainingSettings) -> int | None:
         return None
     small = settings.patch_px is None or settings.patch_px <= CPU_PATCH_PX
     return CPU_MICRO_BATCH if small and settings.preset != "paper" else 1
-
-
-def _names(classes: ClassTable) -> list[tuple[int, str]]:
-    """Return what a checkpoint and the classes of now must have in common."""
-    return list(zip(classes.values, classes.names, strict=True))
 
 
 def translated(event: Rare) -> messages.Event:

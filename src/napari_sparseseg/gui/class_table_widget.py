@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QColorDialog,
     QHBoxLayout,
-    QMessageBox,
     QTableView,
     QVBoxLayout,
     QWidget,
@@ -18,6 +17,7 @@ from qtpy.QtWidgets import (
 
 from napari_sparseseg.gui.class_table_model import COLOR, NAME, ClassTableModel
 from napari_sparseseg.gui.parts import (
+    agrees,
     allow,
     counted,
     fit_height,
@@ -146,9 +146,8 @@ class ClassTableWidget(QWidget):
         self.deleted.emit(each.value)
 
     def _agrees(self, name: str, strokes: int, pixels: int) -> bool:
-        yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
         question = (
             f"Delete the class “{name}”?\n\nIts paint goes with it: "
             f"{counted(strokes, 'stroke')}, {counted(pixels, 'pixel')}."
         )
-        return QMessageBox.question(self, "Delete class", question, yes | no, no) == yes
+        return agrees(self, "Delete class", question)

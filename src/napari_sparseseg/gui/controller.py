@@ -296,7 +296,7 @@ class Controller(QObject):
             return
         elif self._loaded:
             self.load_model(self._loaded)
-        elif self._can_learn() and self._run.can_go_on(self.pairs.learned_layers):
+        elif self._run.can_go_on(self.pairs.learned_layers) and self._can_learn():
             # For its model, which predicts and can be saved.
             self._run.start(resume=True)
             self._run.stop()

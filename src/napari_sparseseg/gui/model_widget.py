@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMessageBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_sparseseg.gui.parts import (
     WARNING,
+    agrees,
     allow,
     listen,
     note,
@@ -82,7 +83,7 @@ class ModelWidget(QWidget):
             "What was trained is not saved. Predict with another model all the same?"
             "\n\nTrain goes on from what was learned."
         )
-        if self._state.unsaved and not self._agrees("Load model", question):
+        if self._state.unsaved and not agrees(self, "Load model", question):
             return
         path, _ = QFileDialog.getOpenFileName(self, "Load model", "", MODELS)
         if path:
@@ -104,10 +105,6 @@ class ModelWidget(QWidget):
             return path
         path += endings[0]
         question = f"{Path(path).name} already exists.\nDo you want to replace it?"
-        if Path(path).exists() and not self._agrees(title, question):
+        if Path(path).exists() and not agrees(self, title, question):
             return ""
         return path
-
-    def _agrees(self, title: str, question: str) -> bool:
-        yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
-        return QMessageBox.question(self, title, question, yes | no, no) == yes

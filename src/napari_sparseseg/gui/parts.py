@@ -9,7 +9,14 @@ from weakref import WeakMethod, ref
 from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QLabel,
+    QMessageBox,
+    QPushButton,
+    QWidget,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +77,12 @@ def say(label: QLabel, text: str, sign: str = "") -> None:
 def counted(count: int, noun: str) -> str:
     """Word a number of things: ``1 stroke``, ``1,200 strokes``."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def agrees(parent: QWidget, title: str, question: str) -> bool:
+    """Ask before something is lost; only an explicit Yes agrees."""
+    yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
+    return QMessageBox.question(parent, title, question, yes | no, no) == yes
 
 
 def swatch(color: Color, side: int = 14) -> QPixmap:

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QMessageBox
 from napari_sparseseg.gui.class_colors import class_colormap
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.notify import telling
+from napari_sparseseg.gui.parts import agrees
 from napari_sparseseg.gui.session_folder import (
     find_crashed,
     last_change,
@@ -82,9 +83,8 @@ def offer_restore(
 
 
 def _agrees(parent: QWidget, when: str) -> bool:
-    yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
     question = f"Delete the strokes of {when}? They cannot be brought back."
-    return QMessageBox.question(parent, "Delete strokes", question, yes | no, no) == yes
+    return agrees(parent, "Delete strokes", question)
 
 
 def open_session(viewer: ViewerModel, folder: Path) -> list[Labels]:

@@ -73,7 +73,7 @@ class TrainingRun:
             return ""
         if any(getattr(before, name) != getattr(now, name) for name in LASTING):
             return "The network or its resolution is another one"
-        if _known_by(self._classes) != _known_by(self._state.classes):
+        if self._classes.named_values != self._state.classes.named_values:
             return "The classes are others"
         if self._layers.isdisjoint(layers):
             # Nor would the range of intensities be right, which it keeps.
@@ -164,7 +164,3 @@ class TrainingRun:
         """Tell, once, whether the engine could not go on from the checkpoint."""
         resumed, self._resumes = self._resumes, False
         return resumed
-
-
-def _known_by(classes: ClassTable) -> list[tuple[int, str]]:
-    return list(zip(classes.values, classes.names, strict=True))
