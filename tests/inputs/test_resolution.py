@@ -17,10 +17,12 @@ from napari_sparseseg.inputs.resolution import (
     enlarge,
     interpolated_region,
     shrink,
-    shrink_labels,
     source_region,
     whole,
     working_shape,
+)
+from napari_sparseseg.inputs.resolution import (
+    shrink_labels as shrink_annotated,
 )
 
 if TYPE_CHECKING:
@@ -286,6 +288,13 @@ class TestEnlarge:
 def label_map(*rows: str) -> NDArray[np.int64]:
     """Give a label map from one digit a pixel, ``.`` = not annotated."""
     return np.array([[int(c) for c in row.replace(".", "0")] for row in rows], np.int64)
+
+
+def shrink_labels(labels: NDArray[np.int64], scale: float) -> NDArray[np.int64]:
+    """Shrink the annotated pixels of a label map."""
+    rows, columns = np.nonzero(labels)
+    values = labels[rows, columns]
+    return shrink_annotated(rows, columns, values, labels.shape, scale)
 
 
 def shrink_labels_slowly(labels: NDArray[np.int64], scale: float) -> NDArray[np.int64]:

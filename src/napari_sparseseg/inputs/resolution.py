@@ -118,44 +118,51 @@ def enlarge(scores: Tensor, region: Region, target: Region, scale: float) -> Ten
     return sample_bilinear(scores, y, x, region[:2])
 
 
-def shrink_labels(labels: NDArray[np.int64], scale: float) -> NDArray[np.int64]:
-    """Bring a label map to the working grid so that thin strokes survive.
+def shrink_labels(
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    values: NDArray[np.int64],
+    shape: tuple[int, ...],
+    scale: float,
+) -> NDArray[np.int64]:
+    """Bring annotated pixels to the working grid so that thin strokes survive.
 
     A working pixel takes the majority among its *annotated* image pixels (the smaller
     number on a tie) and is 0 only where none is annotated.
 
     Parameters
     ----------
-    labels
-        (y, x) int64 >= 0, 0 = not annotated.
+    rows, columns
+        (n,) of the annotated image pixels.
+    values
+        (n,) int64 > 0, what they are annotated with.
+    shape
+        (y, x) of the image.
     scale
         Working pixels per image pixel.
 
     Returns
     -------
     ndarray
-        int64 of :func:`working_shape`.
+        int64 of :func:`working_shape`, 0 = not annotated.
     """
-    shape = working_shape(labels.shape, scale)
+    height, width = working_shape(shape, scale)
     if scale >= 1:
+        labels = np.zeros(shape[:2], dtype=np.int64)
+        labels[rows, columns] = values
         y, x = (
-            np.minimum(
-                ((np.arange(n) + 0.5) / scale).astype(int), labels.shape[axis] - 1
-            )
-            for axis, n in enumerate(shape)
+            np.minimum(((np.arange(n) + 0.5) / scale).astype(int), shape[axis] - 1)
+            for axis, n in enumerate((height, width))
         )
         return labels[np.ix_(y, x)]
-    rows, columns = np.nonzero(labels)
-    cells = _cells(rows, scale, shape[0]) * shape[1] + _cells(columns, scale, shape[1])
-    n_values = int(labels.max(initial=0)) + 1
-    votes, counts = np.unique(
-        cells * n_values + labels[rows, columns], return_counts=True
-    )
+    cells = _cells(rows, scale, height) * width + _cells(columns, scale, width)
+    n_values = int(values.max(initial=0)) + 1
+    votes, counts = np.unique(cells * n_values + values, return_counts=True)
     # Written in ascending order of votes (and descending value): the last one stays.
     order = np.lexsort((-(votes % n_values), counts))
-    shrunk = np.zeros(shape[0] * shape[1], dtype=np.int64)
+    shrunk = np.zeros(height * width, dtype=np.int64)
     shrunk[votes[order] // n_values] = votes[order] % n_values
-    return shrunk.reshape(shape)
+    return shrunk.reshape(height, width)
 
 
 def sample_bilinear(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor
 
+from napari_sparseseg.learning.annotated_features import AnnotatedFeatures
 from napari_sparseseg.learning.events import HeadFitted, PartScore
-from napari_sparseseg.learning.head_fitting import fit_head, fit_in_parts, update_head
+from napari_sparseseg.learning.head_fitting import fit_in_parts, update_head
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.validation import score_of
-from napari_sparseseg.networks.fixed_features import FixedFeatures
 from napari_sparseseg.networks.pixel_head import HeadNetwork, PixelHead
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_sparseseg.learning.annotated_features import LabelledFeatures
     from napari_sparseseg.learning.options import TrainingOptions
-    from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
+    from napari_sparseseg.learning.training_set import TrainingSet
 
 #: Working resolutions the head may choose from, in working pixels per image pixel.
 SCALES = (0.5, 0.25, 1.0)
@@ -41,28 +42,6 @@ FEWEST_IMAGES = 4
 
 #: Steps of a fit that serves a comparison only.
 TRIAL_STEPS = 150
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledFeatures:
-    """Features of the annotated pixels of one image.
-
-    Attributes
-    ----------
-    features
-        (n, F) float32.
-    mean
-        (F,) float32, of the whole image.
-    channels
-        (n,) int64, from 0.
-    held_out
-        (n,) bool.
-    """
-
-    features: Tensor
-    mean: Tensor
-    channels: Tensor
-    held_out: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +81,7 @@ class HeadTraining:
 
     def __init__(self, data: TrainingSet, options: TrainingOptions) -> None:
         self._options = options
-        self._features = FixedFeatures(data.n_channels).to(options.device)
-        self._cache: dict[
-            tuple[str, float], tuple[object, object, LabelledFeatures]
-        ] = {}
+        self._features = AnnotatedFeatures(data.n_channels, options.device)
         self.scale = options.scale
         self.centring = CENTRINGS[0]
         self._n_images = 0
@@ -137,8 +113,7 @@ class HeadTraining:
         """
         scales = [self.scale] if self.scale is not None else self._candidates(data)
         first = scales[0]
-        yield from self._compute_all(data, first)
-        features, channels = self._stacked(data, first)
+        features, channels, held_out = yield from self._all(data, first)
         known = (data.classes.values, first, self.centring)
         if self._last is not None and self._last[0] == known:
             updated = update_head(
@@ -149,7 +124,7 @@ class HeadTraining:
         self._last = (known, shown)
         yield FittedHead(self._network(shown, data), None, first)
         values, strokes = data.classes.values, data.held_out.held_out_strokes()
-        if not any(part.held_out.any() for part in self._parts(data, first)):
+        if not held_out.any():
             # The judged head would be the same, and so nothing can be compared.
             network = self._network(shown, data)
             fitted = FittedHead(network, network, first)
@@ -157,14 +132,14 @@ class HeadTraining:
         judged: dict[float, PixelHead] = {}
         scores: dict[float, PartScore] = {}
         for scale in scales:
-            yield from self._compute_all(data, scale)
             judged[scale], confusion = yield from self._fit_learned(data, scale)
             score = score_of(confusion, values, strokes)
             if score is not None:
                 scores[scale] = score
         best = max(scores, key=lambda scale: scores[scale].overall, default=first)
         if best != first:
-            shown = yield from self._head(*self._stacked(data, best), data)
+            features, channels, _ = yield from self._all(data, best)
+            shown = yield from self._head(features, channels, data)
             self._last = ((data.classes.values, best, self.centring), shown)
         if scores:
             self.scale = best
@@ -175,11 +150,6 @@ class HeadTraining:
         score = scores.get(best)
         return fitted, HeadFitted(best, score, overall, is_new=best != first)
 
-    def _compute_all(self, data: TrainingSet, scale: float) -> Parts[None, None, None]:
-        for image in data.images.values():
-            self._labelled(image, data, scale)
-            yield
-
     def find_centring(self, data: TrainingSet) -> bool:
         """Choose the centring that does best on images left out; tell of a change.
 
@@ -187,33 +157,49 @@ class HeadTraining:
         half. Decided when the number of annotated images has changed; those of
         :meth:`fit`'s resolution are compared.
         """
+        return finish(self.find_centring_in_parts(data))
+
+    def find_centring_in_parts(self, data: TrainingSet) -> Parts[None, None, bool]:
+        """Do :meth:`find_centring` with a break between parts.
+
+        Whoever stops in between, as is necessary when *data* changes, leaves
+        everything as it was.
+        """
         images = [image for image in data.images.values() if image.labels.any()]
         if self.scale is None or len(images) < FEWEST_IMAGES:
             return False
         if len(images) == self._n_images:
             return False
-        self._n_images = len(images)
+        scores: dict[float, float] = {}
+        for share in CENTRINGS:
+            parts = []
+            for image in images:
+                parts.append(
+                    (yield from self._features.in_parts(data, image, self.scale, share))
+                )
+                yield
+            scores[share] = yield from self._score_across(parts, data)
         before = self.centring
-        parts = [self._labelled(image, data, self.scale) for image in images]
-        self.centring = max(
-            CENTRINGS, key=lambda share: self._score_across(parts, share, data)
-        )
+        self.centring = max(scores, key=lambda share: scores[share])
+        self._n_images = len(images)
         return self.centring != before
 
     def _score_across(
-        self, parts: Sequence[LabelledFeatures], centring: float, data: TrainingSet
-    ) -> float:
+        self, parts: Sequence[LabelledFeatures], data: TrainingSet
+    ) -> Parts[None, None, float]:
         """Return the mean Dice on one half of the images after learning the other."""
         options = replace(self._options.head, steps=TRIAL_STEPS)
         scores = []
         for learned, left_out in ((parts[::2], parts[1::2]), (parts[1::2], parts[::2])):
-            features, channels = stack(learned, centring)
-            head = fit_head(
+            features, channels, _ = stack(learned)
+            head = yield from fit_in_parts(
                 features, channels, len(data.classes), options, self._random()
             )
-            confusion = _confusion(head, *stack(left_out, centring))
+            features, channels, _ = stack(left_out)
+            confusion = _confusion(head, features, channels)
             score = score_of(confusion, data.classes.values, {})
             scores.append(0.0 if score is None else score.overall)
+            yield
         return sum(scores) / len(scores)
 
     def state(self) -> dict[str, Any]:
@@ -237,16 +223,20 @@ class HeadTraining:
     def _fit_learned(
         self, data: TrainingSet, scale: float
     ) -> Parts[None, None, tuple[PixelHead, NDArray[np.int64]]]:
-        features, channels = self._stacked(data, scale)
-        held_out = torch.cat([part.held_out for part in self._parts(data, scale)])
+        features, channels, held_out = yield from self._all(data, scale)
         head = yield from self._head(features[~held_out], channels[~held_out], data)
         return head, _confusion(head, features[held_out], channels[held_out])
 
-    def _stacked(self, data: TrainingSet, scale: float) -> tuple[Tensor, Tensor]:
-        return stack(self._parts(data, scale), self.centring)
-
-    def _parts(self, data: TrainingSet, scale: float) -> list[LabelledFeatures]:
-        return [self._labelled(image, data, scale) for image in data.images.values()]
+    def _all(
+        self, data: TrainingSet, scale: float
+    ) -> Parts[None, None, tuple[Tensor, Tensor, Tensor]]:
+        parts = []
+        for image in data.images.values():
+            parts.append(
+                (yield from self._features.in_parts(data, image, scale, self.centring))
+            )
+            yield
+        return stack(parts)
 
     def _head(
         self, features: Tensor, channels: Tensor, data: TrainingSet
@@ -258,36 +248,6 @@ class HeadTraining:
     def _random(self) -> Generator:
         return Generator().manual_seed(self._options.seed)
 
-    def _labelled(
-        self, image: TrainingImage, data: TrainingSet, scale: float
-    ) -> LabelledFeatures:
-        """Return the features of an image's annotated pixels, kept until it changes."""
-        key = (image.name, scale)
-        members = data.held_out.membership[image.name]
-        state = (image, data.classes, data.scale_of(image, scale))
-        known = self._cache.get(key)
-        # An array is made anew whenever the membership of an image changes.
-        if known is None or known[0] != state or known[1] is not members:
-            computed = self._compute(image, data, scale)
-            self._cache[key] = known = (state, members, computed)
-        return known[2]
-
-    @torch.no_grad()  # not inference mode: the head is fitted on these tensors
-    def _compute(
-        self, image: TrainingImage, data: TrainingSet, scale: float
-    ) -> LabelledFeatures:
-        working = data.working(image.name, scale)
-        device = self._options.device
-        labels = torch.maximum(working.learned, working.held_out).to(device)
-        annotated = labels > 0
-        features = self._features(working.pixels.to(device)[None])[0]
-        return LabelledFeatures(
-            features[:, annotated].T.contiguous(),
-            features.mean(dim=(1, 2)),
-            labels[annotated] - 1,
-            (working.held_out > 0).to(device)[annotated],
-        )
-
     def _network(self, head: PixelHead, data: TrainingSet) -> HeadNetwork:
         with torch.random.fork_rng(devices=[]):
             network = HeadNetwork(data.n_channels, len(data.classes))
@@ -296,11 +256,12 @@ class HeadTraining:
         return network.to(self._options.device).eval()
 
 
-def stack(parts: Sequence[LabelledFeatures], centring: float) -> tuple[Tensor, Tensor]:
-    """Return the (N, F) centred features and (N,) channels of several images."""
+def stack(parts: Sequence[LabelledFeatures]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (N, F) features, (N,) channels and (N,) held out of several images."""
     return (
-        torch.cat([part.features - centring * part.mean for part in parts]),
+        torch.cat([part.features for part in parts]),
         torch.cat([part.channels for part in parts]),
+        torch.cat([part.held_out for part in parts]),
     )
 
 

@@ -97,11 +97,10 @@ class HeldOutStrokes:
         self, name: str, labels: NDArray[np.integer], spared: Collection[int]
     ) -> None:
         """Let the held-out strokes of all classes but the *spared* be learned."""
-        members = self.membership[name]
-        released = (members == HELD_OUT) & ~np.isin(labels, list(spared))
-        if released.any():
-            held_out = (members == HELD_OUT) & ~released
-            self.restore(name, labels, np.flatnonzero(held_out))
+        held_out = np.flatnonzero(self.membership[name] == HELD_OUT)
+        stays = np.isin(labels.ravel()[held_out], list(spared))
+        if not stays.all():
+            self.restore(name, labels, held_out[stays])
 
     def restore(
         self, name: str, labels: NDArray[np.integer], held_out: NDArray[np.integer]
@@ -139,8 +138,10 @@ class HeldOutStrokes:
         before = self.membership.get(name)
         if before is None or before.shape != ids.shape:
             return decided
+        annotated = np.nonzero(ids)
+        ids, before = ids[annotated], before[annotated]
         for member in (HELD_OUT, LEARNED):  # learned last: it outweighs held out
-            decided[np.unique(ids[(before == member) & (ids > 0)])] = member
+            decided[ids[before == member]] = member
         return decided
 
     def _count(

@@ -7,7 +7,6 @@ Strokes, images and classes may change between two events.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import math
 from collections import Counter
@@ -205,11 +204,13 @@ class Trainer:
             if fitted is not None:
                 yield fitted
             return
-        changes = self._changes
-        if self.options.head_start and self._head_training.find_centring(self.data):
-            self.head, fitted = self._head_training.fit(self.data)
-            yield dataclasses.replace(fitted, is_new=True)
-            if self._changes != changes:
+        if self.options.head_start:
+            is_new = yield from self._through(
+                self._head_training.find_centring_in_parts(self.data)
+            )
+            if is_new:
+                self._head_told = False
+            if is_new or is_new is None:
                 return
         scales = [network.scale for network in self.networks] or self._network_scales()
         seen = yield from self._through(self._see(scales))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator as Parts
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.annotations.strokes import LabelCount
@@ -218,15 +218,6 @@ class TrainingSet:
             return scale
         return scale * image.um_per_px / self.um_per_px
 
-    def shrunk_labels(self, name: str, labels: ArrayLike, scale: float) -> Tensor:
-        """Return class values of an image, (y, x), as channels at a working resolution.
-
-        (H, W) int64, k + 1 where channel k is annotated, 0 elsewhere.
-        """
-        own_scale = self.scale_of(self.images[name], scale)
-        channels = self.classes.to_channels(labels)
-        return torch.from_numpy(shrink_labels(channels, own_scale))
-
     def at(self, scale: float) -> list[WorkingImage]:
         """Return all images at a working resolution, in the order they were added."""
         return finish(self.at_in_parts(scale))
@@ -250,12 +241,24 @@ class TrainingSet:
         image = self.images[name]
         members = self.held_out.membership[name]
         pixels = yield from self.pixels_in_parts(name, scale)
-        labels = []
-        for member in (HELD_OUT, LEARNED):
-            yield
-            of_member = np.where(members == member, image.labels, 0)
-            labels.append(self.shrunk_labels(name, of_member, scale))
-        held_out, learned = labels
+        own_scale = self.scale_of(image, scale)
+        rows, columns = np.nonzero(image.labels)
+        channels = np.zeros(0, np.int64)
+        if len(rows):
+            channels = self.classes.to_channels(image.labels[rows, columns])
+        is_held_out = members[rows, columns] == HELD_OUT
+        held_out, learned = (
+            torch.from_numpy(
+                shrink_labels(
+                    rows[mine],
+                    columns[mine],
+                    channels[mine],
+                    image.labels.shape,
+                    own_scale,
+                )
+            )
+            for mine in (is_held_out, ~is_held_out)
+        )
         learned[held_out > 0] = 0
         return WorkingImage(pixels, learned, held_out, image.dense)
 
