@@ -22,10 +22,12 @@ from napari_sparseseg.engine import messages
 from napari_sparseseg.gui import label_and_train, session_folder, settings
 from napari_sparseseg.gui.controller import Controller
 from napari_sparseseg.gui.engine_link import EngineLink
+from napari_sparseseg.gui.label_and_train import LabelAndTrain
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.state import PairRow, State
 
 if TYPE_CHECKING:
+    import napari
     from napari.layers import Image, Labels
     from pytestqt.qtbot import QtBot
 
@@ -223,3 +225,22 @@ def stub_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "EngineLink",
         functools.partial(EngineLink, command=[sys.executable, str(STUB), "works"]),
     )
+
+
+@pytest.fixture
+def window(
+    make_napari_viewer: Callable[..., napari.Viewer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[tuple[napari.Viewer, LabelAndTrain]]:
+    """Return a real viewer with the dock, and the engine behind it."""
+    monkeypatch.setattr(session_folder, "default_root", lambda: tmp_path / "sessions")
+    monkeypatch.setattr(settings, "restore", lambda _: None)
+    monkeypatch.setattr(settings, "keep", lambda _: None)
+    monkeypatch.setattr(settings, "follow", lambda _: None)
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1500, 950)
+    widget = LabelAndTrain(viewer)
+    viewer.window.add_dock_widget(widget, name="Label & train")
+    yield viewer, widget
+    widget.controller.close()

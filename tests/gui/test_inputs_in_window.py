@@ -8,17 +8,14 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_sparseseg.gui import label_and_train, settings
-from napari_sparseseg.gui.label_and_train import LabelAndTrain
 from napari_sparseseg.samples import tissue_phantom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
     import napari
     from napari.layers import Image, Labels
     from pytestqt.qtbot import QtBot
+
+    from napari_sparseseg.gui.label_and_train import LabelAndTrain
 
     Window = tuple[napari.Viewer, LabelAndTrain]
 
@@ -33,25 +30,6 @@ PATIENCE_MS = 200_000
 #: Share of points whose colour is that of the true class. Of the truth itself, mirrored
 #: or a quarter of the picture away, less than 0.3 would agree.
 AGREEMENT = 0.6
-
-
-@pytest.fixture
-def window(
-    make_napari_viewer: Callable[..., napari.Viewer],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Window]:
-    """Return an empty viewer with the dock in it."""
-    monkeypatch.setattr(label_and_train, "new_folder", lambda: tmp_path / "s.sparseseg")
-    monkeypatch.setattr(label_and_train, "offer_restore", lambda *_: None)
-    monkeypatch.setattr(settings, "restore", lambda _: None)
-    monkeypatch.setattr(settings, "keep", lambda _: None)
-    viewer = make_napari_viewer(show=True)
-    viewer.window.resize(1300, 850)
-    widget = LabelAndTrain(viewer)
-    viewer.window.add_dock_widget(widget, name="Label & train")
-    yield viewer, widget
-    widget.controller.close()
 
 
 def train(window: Window, qtbot: QtBot, image: Image, strokes: Labels) -> Labels:

@@ -27,9 +27,7 @@ from napari_sparseseg.engine.messages import (
     StepDone,
     Validated,
 )
-from napari_sparseseg.gui import label_and_train, settings
 from napari_sparseseg.gui.class_table_model import NAME
-from napari_sparseseg.gui.label_and_train import LabelAndTrain
 from napari_sparseseg.gui.plots import SHOWN
 from napari_sparseseg.gui.sample_data import layer_data
 from napari_sparseseg.learning.metrics import evaluate
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
     from qtpy.QtWidgets import QPushButton
 
     from napari_sparseseg.annotations.classes import ClassTable
+    from napari_sparseseg.gui.label_and_train import LabelAndTrain
 
     Point = tuple[float, float]
 
@@ -241,25 +240,6 @@ def check_what_was_shown(scored: list[Validated]) -> None:
             if "network" in fit and dice["both"] >= best - NOISE:
                 fit = fit - {"network"} | {"both"}
             assert event.shown in fit, event
-
-
-@pytest.fixture
-def window(
-    make_napari_viewer: Callable[..., napari.Viewer],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[tuple[napari.Viewer, LabelAndTrain]]:
-    """Return a viewer with the dock in it."""
-    monkeypatch.setattr(label_and_train, "new_folder", lambda: tmp_path / "s.sparseseg")
-    monkeypatch.setattr(label_and_train, "offer_restore", lambda *_: None)
-    monkeypatch.setattr(settings, "restore", lambda _: None)
-    monkeypatch.setattr(settings, "keep", lambda _: None)
-    viewer = make_napari_viewer(show=True)
-    viewer.window.resize(1500, 950)
-    widget = LabelAndTrain(viewer)
-    viewer.window.add_dock_widget(widget, name="Label & train")
-    yield viewer, widget
-    widget.controller.close()
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.painted_classes import values_in
 from napari_sparseseg.gui.pair_control import PairControl
 from napari_sparseseg.gui.pixel_watch import PixelWatch
+from napari_sparseseg.gui.place_control import PlaceControl
 from napari_sparseseg.gui.plane_files import PlaneFiles
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.prediction_target import PredictionTargets
@@ -65,8 +66,8 @@ class Controller(QObject):
 
     Attributes
     ----------
-    classes, pairs
-        What the user wishes of these.
+    classes, pairs, place
+        What the user wishes of these, and of where strokes are kept.
     is_closed
         Whether the dock is gone, and nothing is done any more.
     """
@@ -90,7 +91,7 @@ class Controller(QObject):
         self._pixels = PixelWatch(self)
         self.annotations = Annotations(viewer, mirror, self)
         self._sent = SentImages(self.annotations, self._files, link.send)
-        self._run = TrainingRun(state, link.send, mirror.folder / CHECKPOINT)
+        self._run = TrainingRun(state, link.send, mirror.first_folder / CHECKPOINT)
         self.targets = PredictionTargets(viewer, self._files, state)
         self.prediction = LivePrediction(
             state,
@@ -113,6 +114,7 @@ class Controller(QObject):
             self._pixels,
             self,
         )
+        self.place = PlaceControl(viewer, state, self.annotations, self.classes, mirror)
         self._news = EngineNews(state, self.prediction)
         self.annotations.painted.connect(self._on_painted)
         self.annotations.counted.connect(self._on_counted)

@@ -19,6 +19,7 @@ from napari_sparseseg.gui.class_table_widget import ClassTableWidget
 from napari_sparseseg.gui.model_widget import ModelWidget
 from napari_sparseseg.gui.pairs_widget import PairsWidget
 from napari_sparseseg.gui.parts import counted, listen, push_button
+from napari_sparseseg.gui.place_widget import PlaceWidget
 from napari_sparseseg.gui.plots import PlotsWidget
 from napari_sparseseg.gui.prediction_widget import PredictionWidget
 from napari_sparseseg.gui.training_widget import TrainingWidget
@@ -39,8 +40,9 @@ measured.</li>
 learns while you paint.</li>
 <li><b>Save the model</b> for other images, and <b>export the labels</b>.</li>
 </ol>
-<p>Your strokes are kept on disk as you paint. The prediction has a layer of its own and
-never changes your strokes.</p>
+<p>Your strokes are kept on disk as you paint; <b>Keep strokes in…</b> names the
+folder, and <b>Open strokes…</b> brings them back another day. The prediction has a
+layer of its own and never changes your strokes.</p>
 <p>For research use only; not a medical device.</p>
 """
 
@@ -82,7 +84,7 @@ class DockWidget(QWidget):
 
     Attributes
     ----------
-    pairs, classes, training, plots, prediction, model
+    pairs, place, classes, training, plots, prediction, model
         The parts, from top to bottom.
     """
 
@@ -90,6 +92,7 @@ class DockWidget(QWidget):
         super().__init__(parent)
         self._state = state
         self.pairs = PairsWidget(state)
+        self.place = PlaceWidget(state)
         self.classes = ClassTableWidget(state)
         self.training = TrainingWidget(state)
         self.plots = PlotsWidget(state)
@@ -121,7 +124,7 @@ class DockWidget(QWidget):
         column = QVBoxLayout(inside)
         column.setContentsMargins(6, 2, 6, 2)
         sections: dict[str, list[QWidget]] = {
-            "Images and labels": [self.pairs],
+            "Images and labels": [self.pairs, self.place],
             "Classes": [self.classes],
             "Train": [self.training, self.plots],
             "Prediction": [self.prediction],

@@ -109,6 +109,8 @@ class LabelAndTrain(QWidget):
             (dock.pairs.pair_added, self._add_pair),
             (dock.pairs.pair_removed, controller.pairs.remove),
             (dock.pairs.pair_ticked, controller.pairs.tick),
+            (dock.place.place_named, controller.place.move),
+            (dock.place.opening_wished, controller.place.open),
             (dock.classes.added, controller.classes.add),
             (dock.classes.renamed, controller.classes.rename),
             (dock.classes.recoloured, controller.classes.recolour),
@@ -158,17 +160,7 @@ class LabelAndTrain(QWidget):
 
     @telling()
     def _offer_restore(self) -> None:
-        offer_restore(self._viewer, self.dock, self._keep_restored)
-
-    def _keep_restored(self, layers: list[Labels]) -> bool:
-        """Keep layers on disk again, and use their classes."""
-        annotations = self.controller.annotations
-        for labels in layers:
-            if not any(pair.labels is labels for pair in self._pairs):
-                with telling():
-                    self.controller.classes.adopt(labels)
-        kept = [annotations.keep(labels) for labels in layers]
-        return all(kept)
+        offer_restore(self._viewer, self.dock, self.controller.place.keep)
 
     def _bind_keys(self) -> None:
         # The keys stay when the dock is closed.

@@ -9,6 +9,8 @@ error, while a store to mapped memory would end the process.
 from __future__ import annotations
 
 import itertools
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
@@ -30,15 +32,19 @@ from napari_sparseseg.gui.session_folder import (
     LayerRecord,
     has_labels,
     is_saved,
+    note_place,
     plane_path,
+    read_manifest,
     release,
     remove,
+    remove_labels,
     take,
     write_manifest,
 )
 from napari_sparseseg.io.atomic import write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from napari.layers import Labels
@@ -94,6 +100,13 @@ class Mirror:
     classes
         Their class table.
 
+    Attributes
+    ----------
+    folder
+        That has the copies now.
+    first_folder
+        The one that it began with: stays until the end, with what is not of the user.
+
     Raises
     ------
     OutputError
@@ -102,7 +115,7 @@ class Mirror:
 
     def __init__(self, folder: Path, classes: ClassTable | None = None) -> None:
         take(folder)
-        self.folder = folder
+        self.folder = self.first_folder = folder
         self._classes = classes or ClassTable()
         self._entries: WeakKeyDictionary[Labels, _Entry] = WeakKeyDictionary()
         self._records: dict[str, LayerRecord] = {}
@@ -201,6 +214,83 @@ class Mirror:
         if entry is not None:
             self._note(replace(entry.record, present=False))
 
+    @property
+    def has_place(self) -> bool:
+        """Whether the copies are where the user wanted them."""
+        return self.folder != self.first_folder
+
+    def move(self, folder: Path, *, opened: bool = False) -> None:
+        """Have the copies at another place from now on.
+
+        All are written there before any is deleted here, so whatever goes wrong they
+        are at one of the two.
+
+        Parameters
+        ----------
+        folder
+            That the user has named; made here.
+        opened
+            Whether it holds the labels of another session, which were opened as layers
+            and are here by now. They take the place of those, but for labels that were
+            deleted before, which stay.
+
+        Raises
+        ------
+        OutputError
+            If the folder cannot be made or written, is in use, or holds a session that
+            was not opened. Everything is as it was then.
+        """
+        before = self.folder
+        deleted = _records_of_deleted(folder) if opened else {}
+        old = set(folder.glob("labels-*"))
+        names = _free_names(self._records, old)
+        moved = [
+            replace(record, folder=names[record.folder])
+            for record in self._records.values()
+        ]
+        records = deleted | {record.folder: record for record in moved}
+        take(folder, opened=opened)
+        try:
+            for name, new in names.items():
+                if (before / name).exists():
+                    shutil.copytree(before / name, folder / new)
+            note_place(self.first_folder, folder)
+            write_manifest(folder, list(records.values()), self._classes)
+        except (OSError, OutputError) as error:
+            self._give_up(folder, names.values(), opened)
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise OutputError(
+                f"The strokes cannot be kept in {folder} ({reason or error}); they are "
+                f"still in {before}, so choose another place.",
+                path=str(folder),
+            ) from error
+        for entry in self._entries.values():
+            entry.record = records[names[entry.record.folder]]
+            place = folder / entry.record.folder
+            entry.changes = [
+                replace(each, path=plane_path(place, each.plane))
+                for each in entry.changes
+            ]
+        self.folder, self._records = folder, records
+        self._numbers = itertools.count(1 + max(map(_number_of, records), default=0))
+        for each in old - {folder / name for name in deleted}:
+            shutil.rmtree(each, ignore_errors=True)
+        if before == self.first_folder:
+            remove_labels(before)
+        else:
+            remove(before)
+
+    def _give_up(self, folder: Path, new: Iterable[str], opened: bool) -> None:
+        """Undo what was done in a folder that the copies do not move to."""
+        with suppress(OSError, OutputError):
+            note_place(self.first_folder, self.folder)
+        if not opened:
+            remove(folder)
+            return
+        for name in new:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        release(folder)
+
     def close(self, keep: bool = True) -> None:
         """End cleanly: the folder is not offered for restoring.
 
@@ -208,17 +298,21 @@ class Mirror:
         ----------
         keep
             Whether labels are kept. A folder is deleted anyway if it has none, or if
-            all were saved by `write_single_labels` as they are.
+            the user has not named it and all were saved by `write_single_labels` as
+            they are.
 
         Raises
         ------
         OutputError
             If the folder cannot be marked as closed.
         """
-        if keep and has_labels(self.folder) and not is_saved(self.folder):
+        is_needed = self.has_place or not is_saved(self.folder)
+        if keep and has_labels(self.folder) and is_needed:
             release(self.folder)
         else:
             remove(self.folder)
+        if self.has_place:
+            remove(self.first_folder)
 
     def _entry_of(self, layer: Labels, image: str) -> _Entry:
         """Give what is known about a layer, and note what is new."""
@@ -295,6 +389,22 @@ class Mirror:
         records = {**self._records, record.folder: record}
         write_manifest(self.folder, list(records.values()), self._classes)
         self._records = records
+
+
+def _records_of_deleted(folder: Path) -> dict[str, LayerRecord]:
+    _, records = read_manifest(folder)
+    return {record.folder: record for record in records if not record.present}
+
+
+def _free_names(records: Iterable[str], taken: Iterable[Path]) -> dict[str, str]:
+    """Give each folder of a layer a name that is not *taken* at another place."""
+    first = 1 + max((_number_of(place.name) for place in taken), default=0)
+    return {name: f"labels-{number}" for number, name in enumerate(records, first)}
+
+
+def _number_of(folder: str) -> int:
+    digits = folder.removeprefix("labels-")
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _record_of(layer: Labels, image: str, folder: str) -> LayerRecord:

@@ -8,6 +8,13 @@
       training.safetensors   the training's state; gone after a clean end
       labels-1/          of the first label layer
         plane.npy        its only plane; of more: plane-4.npy, plane-0-4.npy, ...
+
+Until the user names a place such a folder lies under the user's data directory. From
+then on the strokes are at that place; what stays behind is::
+
+      open.json
+      place.json         the folder with the strokes, to find them after a crash
+      training.safetensors
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +42,6 @@ from napari_sparseseg.io.atomic import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -45,6 +52,7 @@ SUFFIX = ".sparseseg"
 _FORMAT = "labels of napari-sparseseg"
 _OPEN = "open.json"
 _MANIFEST = "manifest.json"
+_PLACE = "place.json"
 _CHECKPOINT = "training.safetensors"
 
 # Another napari may just be making a folder that is not older.
@@ -148,8 +156,15 @@ def new_folder(root: Path | None = None) -> Path:
     return candidate
 
 
-def take(folder: Path) -> None:
+def take(folder: Path, *, opened: bool = False) -> None:
     """Make a folder and mark it as open in this process.
+
+    Parameters
+    ----------
+    folder
+        Of a new session.
+    opened
+        Whether it may hold the labels of another session, which were opened.
 
     Raises
     ------
@@ -158,10 +173,10 @@ def take(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / _MANIFEST).exists():
+        if has_session(folder) and not opened:
             raise OutputError(
-                f"{folder} holds the labels of another session; restore them, or "
-                "choose another name.",
+                f"{folder} holds the labels of another session; open them, or choose "
+                "another name.",
                 path=str(folder),
             )
         if not is_in_use(folder):
@@ -202,13 +217,45 @@ def release(folder: Path) -> None:
 
 def remove(folder: Path) -> None:
     """Delete what a session folder holds of ours, and the folder if nothing is left."""
+    remove_labels(folder)
+    with contextlib.suppress(OSError):
+        for name in (_CHECKPOINT, _PLACE, _OPEN):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def remove_labels(folder: Path) -> None:
+    """Delete the labels of a session folder; who has it open stays."""
     for place in folder.glob("labels-*"):
         shutil.rmtree(place, ignore_errors=True)
     with contextlib.suppress(OSError):
         (folder / _MANIFEST).unlink(missing_ok=True)
-        (folder / _CHECKPOINT).unlink(missing_ok=True)
-        (folder / _OPEN).unlink(missing_ok=True)
-        folder.rmdir()
+
+
+def has_session(folder: Path) -> bool:
+    """Tell whether a folder holds labels that can be opened."""
+    return (folder / _MANIFEST).exists()
+
+
+def note_place(folder: Path, place: Path) -> None:
+    """Note in a session folder that its labels are in another one.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    text = json.dumps({"folder": str(place.resolve())})
+    write_atomically(folder / _PLACE, lambda path: _write_text(path, f"{text}\n"))
+
+
+def _place_of(folder: Path) -> Path:
+    """Return the folder that has the labels of a session: mostly its own."""
+    try:
+        noted = json.loads((folder / _PLACE).read_text(encoding="utf-8"))
+        return Path(noted["folder"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return folder
 
 
 def is_in_use(folder: Path) -> bool:
@@ -254,27 +301,29 @@ def find_crashed(root: Path | None = None) -> list[Path]:
     list of Path
         The newest first.
     """
-    return sorted(
-        (folder for folder in _dead(root) if has_labels(folder)),
-        key=last_change,
-        reverse=True,
-    )
+    places = {_place_of(folder) for folder in _dead(root)}
+    return sorted(filter(_is_left_open, places), key=last_change, reverse=True)
 
 
 def remove_empty(root: Path | None = None) -> None:
     """Delete session folders without labels whose process died."""
     for folder in _dead(root):
         age = time.time() - (folder / _OPEN).stat().st_mtime
-        if age > _FRESH_S and not has_labels(folder):
+        if age > _FRESH_S and not _is_left_open(_place_of(folder)):
             remove(folder)
 
 
 def _dead(root: Path | None) -> list[Path]:
-    return [
-        folder
-        for folder in (root or default_root()).glob(f"*{SUFFIX}")
-        if (folder / _OPEN).exists() and not is_in_use(folder)
-    ]
+    folders = (root or default_root()).glob(f"*{SUFFIX}")
+    return [folder for folder in folders if _has_died(folder)]
+
+
+def _has_died(folder: Path) -> bool:
+    return (folder / _OPEN).exists() and not is_in_use(folder)
+
+
+def _is_left_open(folder: Path) -> bool:
+    return _has_died(folder) and has_labels(folder)
 
 
 def has_labels(folder: Path) -> bool:
@@ -368,6 +417,28 @@ def restore(folder: Path) -> RestoredSession:
         If the folder holds no session, or one of another version, or a plane in it
         is damaged.
     """
+    classes, records = read_manifest(folder)
+    try:
+        labels = tuple(_restored(folder, record) for record in records)
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, error) from error
+    return RestoredSession(classes, labels)
+
+
+def read_manifest(folder: Path) -> tuple[ClassTable, list[LayerRecord]]:
+    """Read what a session says it holds.
+
+    Raises
+    ------
+    OutputError
+        If the folder holds no session, or one of another version.
+    """
+    if not has_session(folder):
+        raise OutputError(
+            f"{folder} holds no strokes of this program; choose a folder whose name "
+            f"ends in {SUFFIX}.",
+            path=str(folder),
+        )
     try:
         data = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         if data["format"] != _FORMAT or data["version"] != VERSION:
@@ -382,16 +453,19 @@ def restore(folder: Path) -> RestoredSession:
             LayerRecord(**{**each, "shape": tuple(each["shape"])})
             for each in data["layers"]
         ]
-        labels = tuple(_restored(folder, record) for record in records)
     except OutputError:
         raise
     except (OSError, ValueError, LookupError, TypeError, SparseSegError) as error:
-        raise OutputError(
-            f"The labels in {folder} cannot be restored ({str(error).rstrip('.')}); "
-            "each plane is a NumPy file of its own in there and can be opened so.",
-            path=str(folder),
-        ) from error
-    return RestoredSession(classes, labels)
+        raise _damaged(folder, error) from error
+    return classes, records
+
+
+def _damaged(folder: Path, error: Exception) -> OutputError:
+    return OutputError(
+        f"The labels in {folder} cannot be restored ({str(error).rstrip('.')}); "
+        "each plane is a NumPy file of its own in there and can be opened so.",
+        path=str(folder),
+    )
 
 
 def plane_path(folder: Path, plane: PlaneKey) -> Path:

@@ -93,6 +93,8 @@ class State:
         Whether something was learned since the model was last saved.
     cannot_train
         Why Train is disabled, in one sentence; empty where it is not.
+    place
+        Folder that strokes are kept in.
     status
         What goes on, in plain words.
     """
@@ -120,4 +122,5 @@ class State:
     confidence: bool = False
     unsaved: bool = False
     cannot_train: str = ""
+    place: str = ""
     status: str = ""
