@@ -464,6 +464,18 @@ def test_failures_are_shown(table: Table, told: list[str]) -> None:
     assert told[1].startswith("No memory. Details: ")
 
 
+def test_a_model_of_other_images_is_no_failure(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: dict[str, list[str]] = {"show_info": [], "show_error": []}
+    for name, sentences in shown.items():
+        monkeypatch.setattr(engine_news, name, sentences.append)
+    for error in ("ImageError", "RuntimeError"):
+        failed = messages.Failed(request="predict", message=error, error=error)
+        table.link.tell(failed)
+    assert shown == {"show_info": ["ImageError"], "show_error": ["RuntimeError"]}
+
+
 def test_deleted_layers_are_forgotten(table: Table, qtbot: QtBot) -> None:
     _, layer = table.add_painted(1, 2)
     table.wait_for_counts(qtbot, 1, 2)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error, show_info, show_warning
 
+from napari_sparseseg.errors import ImageError
 from napari_sparseseg.gui.log import log_file, without_words
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.state import CurvePoint
@@ -138,7 +139,9 @@ class EngineNews:
             self._told.add(told)
         details = f" Details: {log_file()}" if event.details else ""
         self._say(event.message)
-        show_error(event.message + details)
+        # Nothing is broken where a model of grey images is asked of an RGB one.
+        misfits = event.request == "predict" and event.error == ImageError.__name__
+        (show_info if misfits else show_error)(event.message + details)
 
     def _say(self, sentence: str) -> None:
         self._state.status = sentence
