@@ -1,5 +1,18 @@
-"""What the user gives: classes and sparse label maps."""
+"""What the user gives: classes, sparse label maps and boxes."""
 
+from napari_sparseseg.annotations.boxes import (
+    Box,
+    FittedBoxes,
+    ShapeBoxes,
+    boxes_from_json,
+    boxes_from_shapes,
+    boxes_to_json,
+    boxes_to_shapes,
+    check_box_classes,
+    fit_boxes,
+    read_boxes,
+    write_boxes,
+)
 from napari_sparseseg.annotations.classes import (
     ClassTable,
     Color,
@@ -20,16 +33,27 @@ from napari_sparseseg.annotations.strokes import (
 
 __all__ = [
     "MAX_CLASS_VALUE",
+    "Box",
     "ClassTable",
     "Color",
+    "FittedBoxes",
     "LabelClass",
     "LabelCount",
+    "ShapeBoxes",
     "StrokeMap",
+    "boxes_from_json",
+    "boxes_from_shapes",
+    "boxes_to_json",
+    "boxes_to_shapes",
+    "check_box_classes",
     "check_label_map",
     "count_labels",
     "find_class_table",
     "find_strokes",
+    "fit_boxes",
     "label_map_from_colors",
+    "read_boxes",
     "read_class_table",
+    "write_boxes",
     "write_class_table",
 ]

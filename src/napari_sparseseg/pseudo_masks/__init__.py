@@ -1,0 +1,1 @@
+"""How boxes become pseudo-masks: label maps to learn from and to edit."""

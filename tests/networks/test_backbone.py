@@ -1,0 +1,211 @@
+"""The backbone: sizes and strides, ImageNet's standardisation, weights from files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from napari_sparseseg.errors import ImageError, ModelFileError, OptionError
+from napari_sparseseg.networks import backbone
+from napari_sparseseg.networks.backbone import (
+    PUBLISHED,
+    BackboneName,
+    ResNetPyramid,
+    build_resnet,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NAMES: tuple[BackboneName, ...] = ("resnet18", "resnet50")
+
+
+def pyramid(name: BackboneName = "resnet18", channels: int = 8) -> ResNetPyramid:
+    torch.manual_seed(0)
+    return ResNetPyramid(name, channels).eval()
+
+
+@pytest.fixture(scope="module")
+def light() -> ResNetPyramid:
+    return pyramid()
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Tensor]:
+    """Weights of a ResNet-18 that nobody has published."""
+    torch.manual_seed(1)
+    state: dict[str, Tensor] = build_resnet("resnet18").state_dict()
+    return state
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_levels_have_strides_of_4_to_32_pixels(name: BackboneName) -> None:
+    with torch.inference_mode():
+        levels = pyramid(name)(torch.rand(2, 3, 100, 70))
+    sizes = [tuple(level.shape) for level in levels]
+    assert sizes == [(2, 8, 25, 18), (2, 8, 13, 9), (2, 8, 7, 5), (2, 8, 4, 3)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_torchvisions_network_on_standardised_images(name: BackboneName) -> None:
+    from torchvision.models import get_model
+    from torchvision.models.detection.backbone_utils import BackboneWithFPN
+    from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+    from torchvision.transforms.functional import normalize
+
+    ours = pyramid(name)
+    torch.manual_seed(0)
+    resnet = get_model(name, weights=None)
+    widths = [resnet.fc.in_features // share for share in (8, 4, 2, 1)]
+    returned = {f"layer{stage}": str(stage) for stage in (1, 2, 3, 4)}
+    theirs = BackboneWithFPN(resnet, returned, widths, 8, LastLevelMaxPool()).eval()
+    images = torch.rand(1, 3, 64, 96)
+    standard = normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    with torch.inference_mode():
+        expected = list(theirs(standard).values())[:4]
+        for level, same in zip(ours(images), expected, strict=True):
+            torch.testing.assert_close(level, same)
+
+
+def test_one_channel_counts_as_three_equal_ones(light: ResNetPyramid) -> None:
+    image = torch.rand(1, 1, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(light(image), light(image.repeat(1, 3, 1, 1)))
+
+
+@pytest.mark.parametrize("n_channels", [2, 4])
+def test_other_numbers_of_channels_are_refused(
+    light: ResNetPyramid, n_channels: int
+) -> None:
+    with pytest.raises(ImageError, match=f"has {n_channels} channels, but a ResNet"):
+        light(torch.rand(1, n_channels, 64, 64))
+
+
+def test_an_unknown_backbone_is_refused() -> None:
+    with pytest.raises(
+        OptionError, match="'vgg16'; expected one of resnet18, resnet50"
+    ):
+        build_resnet("vgg16")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_hashes_are_those_that_torchvision_publishes(name: BackboneName) -> None:
+    from torchvision.models import get_model_weights
+
+    urls = [each.value.url for each in get_model_weights(name)]
+    host = "https://download.pytorch.org/models"
+    assert urls == [f"{host}/{name}-{prefix}.pth" for prefix in PUBLISHED[name]]
+
+
+def assert_loaded(resnet: Any, weights: dict[str, Tensor]) -> None:
+    for key, value in resnet.state_dict().items():
+        if not key.startswith("fc."):
+            torch.testing.assert_close(value, weights[key])
+
+
+def test_weights_come_from_a_safetensors_file(
+    tmp_path: Path, weights: dict[str, Tensor]
+) -> None:
+    path = tmp_path / "mine.safetensors"
+    # As files do that others wrote: no last layer, no count of mini-batches.
+    kept = {
+        key: value
+        for key, value in weights.items()
+        if not key.startswith("fc.") and not key.endswith("num_batches_tracked")
+    }
+    save_file(kept, path)
+    assert_loaded(build_resnet("resnet18", path), weights)
+    assert_loaded(build_resnet("resnet18", str(path)), weights)
+
+
+def test_a_published_file_is_known_by_its_hash_whatever_its_name(
+    tmp_path: Path, weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "renamed.pt"
+    torch.save(OrderedDict(weights), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(ModelFileError, match="no file of weights that torchvision"):
+        build_resnet("resnet18", path)
+    monkeypatch.setitem(backbone.PUBLISHED, "resnet18", (digest[:8],))
+    assert_loaded(build_resnet("resnet18", path), weights)
+
+
+def test_a_file_of_another_hash_is_not_unpickled(tmp_path: Path) -> None:
+    path = tmp_path / "resnet18-f37072fd.pth"
+    path.write_bytes(b"\x80\x04cos\nsystem\n")
+    with pytest.raises(
+        ModelFileError, match=r"begins with [0-9a-f]{8} and not with f37"
+    ):
+        build_resnet("resnet18", path)
+
+
+def test_weights_of_another_network_are_refused_in_one_sentence(
+    tmp_path: Path, weights: dict[str, Tensor]
+) -> None:
+    path = tmp_path / "small.safetensors"
+    save_file(weights, path)
+    with pytest.raises(ModelFileError, match="another network than resnet50") as error:
+        build_resnet("resnet50", path)
+    assert "layer1.0.bn3.bias and 1" in str(error.value)
+    assert str(error.value).count(". ") == 0
+    head = {"head.weight": torch.zeros(3, 3)}
+    save_file(weights | head, path)
+    with pytest.raises(ModelFileError, match=r"as head\.weight are missing, not known"):
+        build_resnet("resnet18", path)
+    save_file(weights | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, path)
+    with pytest.raises(ModelFileError, match=r"conv1\.weight are .* of another shape"):
+        build_resnet("resnet18", path)
+
+
+def test_a_damaged_or_missing_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "broken.safetensors"
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        build_resnet("resnet18", path)
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        build_resnet("resnet18", path)
+
+
+def test_imagenet_weights_are_downloaded_once_and_checked(
+    tmp_path: Path, weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = tmp_path / "published.pth"
+    torch.save(OrderedDict(weights), published)
+    content = published.read_bytes()
+    prefix = hashlib.sha256(content).hexdigest()[:8]
+    monkeypatch.setitem(backbone.PUBLISHED, "resnet18", (prefix,))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    asked = []
+
+    def download(url: str, target: str, hash_prefix: str, progress: bool) -> None:
+        asked.append((url, hash_prefix))
+        Path(target).write_bytes(content)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    assert_loaded(build_resnet("resnet18", "imagenet"), weights)
+    assert_loaded(build_resnet("resnet18", "imagenet"), weights)
+    url = f"https://download.pytorch.org/models/resnet18-{prefix}.pth"
+    assert asked == [(url, prefix)]
+    (cached,) = (tmp_path / "hub" / "checkpoints").iterdir()
+    cached.write_bytes(content + b"!")
+    with pytest.raises(ModelFileError, match="no file of weights that torchvision"):
+        build_resnet("resnet18", "imagenet")
+
+
+def test_without_a_network_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "urlopen", unreachable)
+    with pytest.raises(ModelFileError, match=r"no route to host.*; give a file"):
+        build_resnet("resnet18", "imagenet")
