@@ -32,7 +32,7 @@ def random_model(preset: Preset, scale: float, device: str) -> SegmentationModel
         normalisation=Normalisation("range", 0.0, 255.0),
         scales={"network": scale},
         shown="network",
-        network=PRESETS[preset],
+        network=PRESETS["unet"][preset],
     )
     model = SegmentationModel(info, {"network": build_part("network", info)})
     return model.to(device)

@@ -91,7 +91,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     add("--devices", nargs="+", choices=["cpu", "cuda"], default=devices)
-    add("--presets", nargs="+", choices=list(PRESETS), default=list(PRESETS))
+    add("--presets", nargs="+", choices=PRESETS["unet"], default=[*PRESETS["unet"]])
     add("--scales", nargs="+", type=float, default=SCALES)
     add("--size", type=int, default=2048, help="side of the image in pixels")
     add("--tile", type=int, default=512, help="side of a tile in working pixels")

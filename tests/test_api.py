@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from napari_sparseseg import api
 from napari_sparseseg.annotations.classes import ClassTable
@@ -23,7 +24,10 @@ from napari_sparseseg.errors import (
 from napari_sparseseg.io.model_file import load_checkpoint, save_checkpoint
 from napari_sparseseg.learning.events import HeadFitted, PartDone, StepDone
 from napari_sparseseg.learning.head_fitting import HeadOptions
+from napari_sparseseg.learning.network_training import first_network
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
+from napari_sparseseg.networks.backbone import build_resnet
+from napari_sparseseg.networks.registry import PRESETS
 from napari_sparseseg.samples import Sample, tissue_phantom
 
 if TYPE_CHECKING:
@@ -438,6 +442,67 @@ class TestPatches:
             api.make_trainer(sample.image, sample.labels, micro_batch=0)
 
 
+class TestNetworks:
+    def test_are_built_and_trained_as_asked(self, sample: Sample) -> None:
+        wishes: dict[str, Any] = {"net": "deeplabv3", "loss": "dice"}
+        trained = api.train(
+            grey(sample), sample.labels, steps=1, patch_px=16, **QUICK | wishes
+        )
+        assert trained.info.network == PRESETS["deeplabv3"]["light"]
+        assert trained.info.training["loss"] == "dice"
+        assert trained.info.training["encoder_weights"] == "none"
+        assert set(np.unique(labels_of(trained, grey(sample)))) <= {1, 2, 3, 4}
+
+    def test_begin_with_the_weights_of_a_file(
+        self, sample: Sample, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "weights.safetensors"
+        weights = build_resnet("resnet18").state_dict()
+        save_file(weights, path)
+        trainer = api.make_trainer(
+            sample.image,
+            sample.labels,
+            net="deeplabv3",
+            encoder_weights=path,
+            **QUICK,
+        )
+        network = first_network(trainer.options, 3, 4)
+        first = network.state_dict()["network.backbone.conv1.weight"]
+        assert torch.equal(first, weights["conv1.weight"])
+        assert api.state_of(trainer)[1]["encoder_weights"] == "file"
+
+    @pytest.mark.parametrize(
+        ("wishes", "words"),
+        [
+            ({"net": "vit"}, "the network is 'vit'; expected one of unet, deeplabv3"),
+            ({"loss": "l1"}, "the loss is 'l1'; expected one of ce, dice"),
+            ({"recipe": "mine"}, "expected one of live, paper, deeplab"),
+            ({"encoder_weights": "imagenet"}, "no encoder that others have trained"),
+        ],
+    )
+    def test_that_are_not_known_are_refused(
+        self, sample: Sample, wishes: dict[str, Any], words: str
+    ) -> None:
+        with pytest.raises(OptionError, match=words):
+            api.make_trainer(sample.image, sample.labels, **wishes)
+
+    def test_that_cannot_be_built_are_refused_before_anything_is_learned(
+        self, sample: Sample
+    ) -> None:
+        two = sample.image[..., :2]
+        with pytest.raises(ImageError, match="2 channels, but a ResNet takes 1 or 3"):
+            api.make_trainer(two, sample.labels, net="deeplabv3")
+        with pytest.raises(
+            ModelFileError, match=r"missing\.safetensors cannot be read"
+        ):
+            api.make_trainer(
+                sample.image,
+                sample.labels,
+                net="deeplabv3",
+                encoder_weights="missing.safetensors",
+            )
+
+
 class TestResume:
     @pytest.mark.parametrize(
         ("wishes", "dense"),
@@ -445,8 +510,22 @@ class TestResume:
             ({"scale": "auto", "head_start": False}, False),
             ({"scale": 0.25, "head_start": True}, False),
             ({"scale": 0.25, "head_start": False, "recipe": "paper"}, True),
+            (
+                {
+                    "scale": 0.25,
+                    "head_start": False,
+                    "recipe": "deeplab",
+                    "loss": "dice",
+                },
+                False,
+            ),
         ],
-        ids=["scale on trial", "head", "paper recipe with dense images"],
+        ids=[
+            "scale on trial",
+            "head",
+            "paper recipe with dense images",
+            "deeplab recipe with dice",
+        ],
     )
     @pytest.mark.parametrize("first", [2, 4])
     def test_is_like_never_having_stopped(
@@ -525,7 +604,9 @@ class TestResume:
             ({"classes": "renamed"}, "had the classes 1 background, .*1 glass"),
             ({"classes": "added"}, "had the classes .* now .*5 necrosis is given"),
             ({"preset": "paper"}, "had the network .*16.* now .*32"),
+            ({"net": "deeplabv3"}, "had the network .*unet.* now .*deeplabv3"),
             ({"recipe": "paper"}, "had the recipe live, but now paper"),
+            ({"loss": "dice"}, "had the loss ce, but now dice"),
             ({"window": (100, 90)}, "had the normalisation .*range.* now .*window"),
             ({"scale": 0.5}, r"had the scales \[0.25\], but now \[0.5\]"),
         ],

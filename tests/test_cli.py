@@ -234,6 +234,30 @@ class TestFromStrokesToScores:
             assert kind == ("window" if window else "percentiles")
 
 
+class TestDeepLab:
+    def test_from_strokes_to_labels(
+        self, run: Run, place: Path, tmp_path: Path
+    ) -> None:
+        images, labels, model = (
+            tmp_path / name for name in ("i", "l", "m.safetensors")
+        )
+        for source, target in (("images", images), ("strokes", labels)):
+            target.mkdir()
+            for path in (place / source).glob(f"{STEMS[0]}*"):
+                (target / path.name).write_bytes(path.read_bytes())
+        done = run(
+            *("train", images, labels, "--model", model, "--steps", 1, *QUICK),
+            *("--net", "deeplabv3", "--loss", "dice", "--recipe", "deeplab"),
+        )
+        assert done.code == 0, done.err
+        known = run("info", model, "--json", "-").json
+        assert known["network"] == {"name": "deeplabv3", "backbone": "resnet18"}
+        assert (known["loss"], known["recipe"]) == ("dice", "deeplab")
+        assert known["encoder_weights"] == "none"
+        assert run("predict", model, images, "--out", tmp_path / "out").code == 0
+        assert imread(tmp_path / "out" / f"{STEMS[0]}.png").shape == (128, 128)
+
+
 class TestJson:
     def test_on_standard_output_has_it_alone(
         self, run: Run, place: Path, model: Path, tmp_path: Path

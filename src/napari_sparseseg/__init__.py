@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from napari_sparseseg.annotations.boxes import Box
     from napari_sparseseg.api import (
         evaluate,
         iter_train,
@@ -19,25 +20,30 @@ if TYPE_CHECKING:
         train,
     )
     from napari_sparseseg.errors import SparseSegError
+    from napari_sparseseg.pseudo_masks.api import make_pseudo_masks
 
     __version__: str
 
 __all__ = [
+    "Box",
     "SparseSegError",
     "__version__",
     "evaluate",
     "iter_train",
     "load_model",
+    "make_pseudo_masks",
     "predict",
     "save_model",
     "train",
 ]
 
 _HOMES = {
+    "Box": "napari_sparseseg.annotations.boxes",
     "SparseSegError": "napari_sparseseg.errors",
     "evaluate": "napari_sparseseg.api",
     "iter_train": "napari_sparseseg.api",
     "load_model": "napari_sparseseg.api",
+    "make_pseudo_masks": "napari_sparseseg.pseudo_masks.api",
     "predict": "napari_sparseseg.api",
     "save_model": "napari_sparseseg.api",
     "train": "napari_sparseseg.api",

@@ -28,7 +28,9 @@ from napari_sparseseg.io.model_file import (
     save_model,
 )
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
+from napari_sparseseg.learning.losses import LOSSES, Loss
 from napari_sparseseg.learning.metrics import evaluate
+from napari_sparseseg.learning.network_training import first_network
 from napari_sparseseg.learning.options import (
     RECIPES,
     Recipe,
@@ -38,7 +40,7 @@ from napari_sparseseg.learning.options import (
 from napari_sparseseg.learning.trainer import Trainer
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
 from napari_sparseseg.networks.memory import is_out_of_memory
-from napari_sparseseg.networks.registry import PRESETS, Preset
+from napari_sparseseg.networks.registry import PRESETS, NetworkName, Preset
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.prediction.uncertainty import entropy
 
@@ -88,11 +90,22 @@ class TrainingWishes(TypedDict, total=False):
     balance
         ``"none"``, ``"instance"`` or ``"mini-batch"`` (Bokhorst 2018, section 3).
         Default: mini-batch; instance as soon as there are dense images.
+    net
+        Network: ``"unet"`` (Bokhorst 2018), the default, or ``"deeplabv3"`` (Fan 2022),
+        which takes images of one or three channels.
     preset
-        Network: ``"light"`` for a CPU, ``"paper"`` (Bokhorst 2018), or ``"auto"``:
-        ``paper`` on a GPU, else ``light``.
+        Size of the network: ``"light"`` for a CPU (``deeplabv3`` on ResNet-18),
+        ``"paper"`` (on ResNet-50), or ``"auto"``: ``paper`` on a GPU, else ``light``.
+    encoder_weights
+        First weights of the ResNet of ``deeplabv3``: ``"none"``, the default,
+        ``"imagenet"``, or a file, see
+        :func:`~napari_sparseseg.networks.backbone.load_resnet_weights`.
+    loss
+        ``"ce"``, balanced cross-entropy and the default, or ``"dice"`` (Fan 2022), for
+        which the class with the smallest value is the background.
     recipe
-        ``"live"``, quick and endless, or ``"paper"``, the numbers of Bokhorst 2018.
+        ``"live"``, quick and endless; ``"paper"``, the numbers of Bokhorst 2018; or
+        ``"deeplab"``, those of Fan 2022, section 3.3.
     scale
         Working pixels per image pixel, or ``"auto"``: found out on held-out strokes.
     um_per_px
@@ -125,7 +138,10 @@ class TrainingWishes(TypedDict, total=False):
 
     classes: ClassTable | None
     balance: Balancing | None
+    net: NetworkName
     preset: Preset | Literal["auto"]
+    encoder_weights: str | Path
+    loss: Loss
     recipe: RecipeName
     scale: float | Literal["auto"]
     um_per_px: float | None
@@ -247,6 +263,8 @@ def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, values = trainer.state()
     setting = {
         "recipe": trainer.options.recipe_name,
+        "loss": trainer.options.loss,
+        "encoder_weights": trainer.options.encoder_origin,
         "normalisation": dataclasses.asdict(trainer.data.normalisation),
     }
     return tensors, values | setting
@@ -394,6 +412,8 @@ def _check_same_training(
         ("network", network, values["network"]),
         ("channels", data.n_channels, values["channels"]),
         ("recipe", options.recipe_name, values["recipe"]),
+        ("loss", options.loss, values["loss"]),
+        ("encoder weights", options.encoder_origin, values["encoder_weights"]),
         (
             "normalisation",
             dataclasses.asdict(data.normalisation),
@@ -518,10 +538,13 @@ def _options(
     preset = wishes.get("preset", "auto")
     if preset == "auto":
         preset = "light" if device == "cpu" else "paper"
-    recipe = wishes.get("recipe", "live")
+    recipe, loss = wishes.get("recipe", "live"), wishes.get("loss", "ce")
+    net = wishes.get("net", "unet")
     for what, given, known in (
-        ("preset", preset, PRESETS),
+        ("network", net, PRESETS),
+        ("preset", preset, PRESETS["unet"]),
         ("recipe", recipe, RECIPES),
+        ("loss", loss, LOSSES),
     ):
         if given not in known:
             raise OptionError(
@@ -534,17 +557,23 @@ def _options(
             f"balance is {balance!r}; expected one of {', '.join(BALANCINGS)}.",
             given=balance,
         )
-    return TrainingOptions(
+    options = TrainingOptions(
         balancing=balance,
-        network=PRESETS[preset],
+        network=PRESETS[net][preset],
         recipe=_recipe(recipe, wishes.get("patch_px")),
         recipe_name=recipe,
+        loss=loss,
+        encoder_weights=str(wishes.get("encoder_weights", "none")),
         scale=_scale(wishes, images),
         head_start=wishes.get("head_start", True),
         seed=seed,
         device=device,
         micro_batch=wishes.get("micro_batch"),
     )
+    if net != "unet" or options.encoder_weights != "none":
+        # What cannot be built is told now, not when the first image is seen.
+        first_network(options, images[0].n_channels, n_classes=2)
+    return options
 
 
 def _recipe(name: RecipeName, patch_px: int | None) -> Recipe:

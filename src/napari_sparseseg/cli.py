@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -30,6 +30,7 @@ from napari_sparseseg.errors import (
 
 if TYPE_CHECKING:
     from napari_sparseseg.learning.trainer import Trainer
+    from napari_sparseseg.pseudo_masks.api import PseudoMasks
 
 #: Exit codes: some inputs failed, the others done; bad input or usage; interrupted.
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -236,11 +237,24 @@ def train(
             help="Default: mini-batch; instance when there are dense images.",
         ),
     ] = None,
+    net: Annotated[
+        str, typer.Option(metavar="unet|deeplabv3", help="Kind of the network.")
+    ] = "unet",
     preset: Annotated[
         str, typer.Option(metavar="auto|light|paper", help="Size of the network.")
     ] = "auto",
+    encoder_weights: Annotated[
+        str,
+        typer.Option(
+            metavar="none|imagenet|FILE", help="First weights of deeplabv3's ResNet."
+        ),
+    ] = "none",
+    loss: Annotated[
+        str, typer.Option(metavar="ce|dice", help="What is made small.")
+    ] = "ce",
     recipe: Annotated[
-        str, typer.Option(metavar="live|paper", help="Numbers of the training.")
+        str,
+        typer.Option(metavar="live|paper|deeplab", help="Numbers of the training."),
     ] = "live",
     scale: Annotated[
         str,
@@ -297,7 +311,10 @@ def train(
     # The words of the user go in as they are: what they may be is checked there.
     wishes: Any = {
         "balance": balance,
+        "net": net,
         "preset": preset,
+        "encoder_weights": encoder_weights,
+        "loss": loss,
         "recipe": recipe,
         "scale": number_or_auto(scale),
         "um_per_px": um_per_px,
@@ -385,6 +402,103 @@ def predict(
     )
     if failures:
         raise typer.Exit(BAD_INPUT if len(failures) == len(done) else SOME_FAILED)
+
+
+@app.command("pseudo-masks")
+def pseudo_masks(
+    images: Annotated[Path, typer.Argument(help="Image or folder of images.")],
+    boxes: Annotated[Path, typer.Argument(help="JSON of boxes or folder of them.")],
+    out: Annotated[Path, typer.Option(help="Folder of the label maps.")],
+    classes: Annotated[
+        Path | None, typer.Option(help="Class table (JSON); default: beside BOXES.")
+    ] = None,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS|0",
+            help="Class of all outside of boxes; 0 = ignored. Default: the first.",
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(metavar="box|ellipse|grabcut|sdi-box|crf-box|cam|acol")
+    ] = "acol",
+    crf: Annotated[
+        bool | None,
+        typer.Option(
+            "--crf/--no-crf",
+            help="Refine by a dense CRF; default: as the method has it.",
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="resnet50|resnet18", help="Default: resnet18 on a CPU, else 50."
+        ),
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(metavar="none|imagenet|FILE", help="The backbone's at the start."),
+    ] = "none",
+    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    window: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="CENTRE WIDTH", help="Intensity window, as for CT in HU."),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Longest time to learn; cannot give the same masks twice."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the images, of each round.")
+    ] = None,
+    device: Device = "auto",
+    json_path: Json = None,
+) -> None:
+    """Make label maps from boxes drawn around objects."""
+    from napari_sparseseg.pseudo_mask_folders import (
+        iter_pseudo_mask_folder,
+        read_box_pairs,
+    )
+    from napari_sparseseg.pseudo_masks.api import prepare
+
+    talk = Talk(json_path)
+    # The words of the user go in as they are: what they may be is checked there.
+    wishes: Any = {
+        "background": background,
+        "method": method,
+        "crf": crf,
+        "backbone": backbone,
+        "weights": weights,
+        "seed": seed,
+        "window": window,
+        "seconds": seconds,
+        "epochs": epochs,
+        "device": device,
+    }
+    inputs = read_box_pairs(images, boxes, classes)
+    for sentence in (*inputs.notes, *inputs.failures):
+        talk.say(sentence)
+    wishes["classes"] = inputs.classes
+    preparation = prepare(inputs.images, inputs.boxes, **wishes)
+    for sentence in preparation.notes:
+        talk.say(sentence)
+    clock = MaskClock(len(preparation.images), seconds)
+    with talk.progress(1) as show:
+        events = iter_pseudo_mask_folder(inputs, preparation, out)
+        result = clock.follow(events, show)
+    for sentence in result.notes[len(preparation.notes) :]:
+        talk.say(sentence)
+    talk.say(f"{len(result.masks)} pseudo-mask(s) by {method} are in {out}")
+    talk.result(
+        result.record
+        | {
+            "made": [*result.masks],
+            "notes": [*inputs.notes, *result.notes],
+            "failures": inputs.failures,
+        }
+    )
+    if inputs.failures:
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command()
@@ -534,6 +648,62 @@ class Clock:
                 f"step {event.step}: not enough memory, {event.micro_batch} patches at "
                 "a time"
             )
+
+
+class MaskClock:
+    """Follows the making of pseudo-masks: how much is done, and what, in one line.
+
+    The bar fills once while a network learns, and once while masks are written.
+    """
+
+    def __init__(self, n_images: int, seconds: float | None) -> None:
+        self._n_images, self._seconds = n_images, seconds
+        self._started = time.perf_counter()
+        self._steps = self._rounds = 1
+        self._written = 0
+        self.done = 0.0
+        self.state = "starting"
+
+    def follow(
+        self,
+        events: Generator[object, None, PseudoMasks],
+        show: Callable[[float, str], None],
+    ) -> PseudoMasks:
+        """Show what happens; return the result."""
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as stop:
+                result: PseudoMasks = stop.value
+                return result
+            self.take(event)
+            show(self.done, self.state)
+
+    def take(self, event: object) -> None:
+        """Learn from an event."""
+        from napari_sparseseg.pseudo_masks import methods, mining, recursive
+
+        if isinstance(event, mining.MiningStarted):
+            self._steps = event.steps
+        elif isinstance(event, mining.MiningStepDone):
+            self._learned(event.step / self._steps)
+            self.state = f"learning, epoch {event.epoch}"
+        elif isinstance(event, recursive.RoundStarted):
+            self._steps = event.steps
+            self._rounds = event.rounds
+            self.state = f"learning, round {event.number} of {event.rounds}"
+        elif isinstance(event, recursive.RoundStepDone):
+            rounds = event.number - 1 + event.step / self._steps
+            self._learned(rounds / self._rounds)
+        elif isinstance(event, methods.ImageDone):
+            self._written += 1
+            self.done = self._written / self._n_images
+            self.state = f"{self._written}/{self._n_images} {event.name}"
+
+    def _learned(self, share: float) -> None:
+        """Note the share of training that is over, by steps or by time."""
+        passed = time.perf_counter() - self._started
+        self.done = max(share, passed / self._seconds if self._seconds else 0)
 
 
 def describe(model: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Sample images with strokes, all at hand without a download."""
+"""Sample images with strokes or boxes, all at hand without a download."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from napari_sparseseg.annotations.boxes import Box
 from napari_sparseseg.annotations.classes import ClassTable, LabelClass
 from napari_sparseseg.annotations.strokes import check_label_map
 from napari_sparseseg.errors import LabelError, OptionError
@@ -55,6 +56,40 @@ class Sample:
     classes: ClassTable
     truth: NDArray[np.uint8] | None
     um_per_px: float | None
+    description: str
+
+
+@dataclass(frozen=True, eq=False)
+class BoxSample:
+    """A CT slice with boxes.
+
+    Parameters
+    ----------
+    name
+        Short name, fit for a file.
+    image
+        (y, x) int16, Hounsfield units.
+    boxes
+        Around the objects, tight: a box starts with the first pixel of its object.
+    classes
+        The classes of `boxes` and `truth`; the first is what lies around the objects.
+    truth
+        (y, x) uint8 with a class for every pixel.
+    um_per_px
+        Size of a pixel in µm.
+    window
+        (centre, width) of the intensities to show, in Hounsfield units.
+    description
+        What the image shows, in a sentence or two.
+    """
+
+    name: str
+    image: NDArray[np.int16]
+    boxes: tuple[Box, ...]
+    classes: ClassTable
+    truth: NDArray[np.uint8]
+    um_per_px: float
+    window: tuple[float, float]
     description: str
 
 
@@ -114,6 +149,76 @@ def tissue_phantom(seed: int = 0, shape: tuple[int, int] = (512, 512)) -> Sample
             "and glass beyond the edge. Every pixel's class is known."
         ),
     )
+
+
+def abdomen_phantom(seed: int = 0, shape: tuple[int, int] = (320, 320)) -> BoxSample:
+    """Generate an axial CT slice of an abdomen with boxes and its exact truth.
+
+    Contrast medium in the portal venous phase: in the liver lie two to four darker
+    tumours. Spleen, kidneys, stomach, bowel, spine and vessels are there, too, and are
+    background like fat and air. Another seed gives another patient.
+
+    Parameters
+    ----------
+    seed
+        0 or more. The same seed gives the same sample.
+    shape
+        (y, x), at least 128 each; the body fills the slice at any size.
+
+    Returns
+    -------
+    BoxSample
+        Classes background, liver and liver tumour; one box around the liver with its
+        tumours, and one around each tumour, those of the largest first.
+
+    Raises
+    ------
+    OptionError
+        If `shape` is too small or `seed` is negative.
+    """
+    from napari_sparseseg import abdomen
+
+    if len(shape) != 2 or min(shape) < abdomen.MIN_SIDE_PX:
+        raise OptionError(
+            f"An abdomen phantom of shape {tuple(shape)} was asked for, but it needs "
+            f"(y, x) with at least {abdomen.MIN_SIDE_PX} pixels each; "
+            "ask for a larger one and crop it.",
+            shape=tuple(shape),
+        )
+    image, organs = abdomen.render(shape, _generator(seed))
+    classes = ClassTable(
+        (
+            LabelClass(1, "background", (120, 120, 120)),
+            LabelClass(2, "liver", (0, 200, 255)),
+            LabelClass(3, "liver tumour", (255, 200, 0)),
+        )
+    )
+    tumours = organs == abdomen.TUMOUR
+    liver = tumours | (organs == abdomen.LIVER)
+    truth = np.where(tumours, 3, np.where(liver, 2, 1)).astype(np.uint8)
+    boxes = [*_boxes_around(liver, 2), *_boxes_around(tumours, 3)]
+    return BoxSample(
+        name=f"abdomen_phantom_{seed}",
+        image=image,
+        boxes=tuple(sorted(boxes, key=lambda box: -box.area)),
+        classes=classes,
+        truth=truth,
+        um_per_px=1000 * abdomen.mm_per_px(shape),
+        window=(40.0, 400.0),
+        description=(
+            "A generated CT slice of an abdomen in the portal venous phase, with "
+            "tumours of the liver. Every pixel's class is known."
+        ),
+    )
+
+
+def _boxes_around(mask: Mask, class_value: int) -> Iterator[Box]:
+    """Put a box around each piece; pixels that touch at a corner are of one piece."""
+    from scipy.ndimage import find_objects, label
+
+    pieces, _ = label(mask, np.ones((3, 3)))
+    for rows, columns in find_objects(pieces):
+        yield Box(rows.start, columns.start, rows.stop, columns.stop, class_value)
 
 
 def immunohistochemistry() -> Sample:

@@ -15,13 +15,20 @@ from napari_sparseseg.engine.messages import (
     PROTOCOL,
     REQUESTS,
     Alive,
+    BoxedImage,
+    CrfSettings,
+    DrawnBox,
     Event,
     Failed,
     HeadFitted,
+    MakeMasks,
+    MaskSettings,
+    MasksProgress,
     ModelLoaded,
     Predict,
     PutImage,
     Ready,
+    RefineBox,
     Request,
     Score,
     Shutdown,
@@ -34,6 +41,7 @@ from napari_sparseseg.engine.messages import (
 )
 from napari_sparseseg.errors import EngineError
 
+DRAWN = DrawnBox(id=3, box={"class": 2, "box_yx": [4, 5, 6, 7]})
 SCORE = Score(overall=0.5, dice={1: 0.25, 300: 0.75}, strokes={1: 2, 300: 1})
 
 #: Values for entries without a default that are the same in all messages.
@@ -66,7 +74,21 @@ VALUES: dict[str, Any] = {
     "um_per_px": 0.5,
     "request": "training",
     "message": "what happened",
+    "id": 3,
+    "box": (4, 5, 6, 7),
+    "boxes": 2,
+    "mask": "/tmp/mask.npy",
+    "localization": "/tmp/localization.npy",
+    "notes": ["1 box skipped."],
+    "what": "learning",
+    "done": 1,
+    "total": 50,
+    "images": [BoxedImage(name="a µm", pixels="p", boxes=[DRAWN])],
+    "folder": "/tmp",
 }
+
+#: Their settings are others.
+SETTINGS = {MakeMasks: MaskSettings(window=(40.0, 400.0), crf=False)}
 
 
 def kinds_of(union: Any) -> tuple[type, ...]:
@@ -87,7 +109,8 @@ def example(kind: Any) -> Any:
         if each.default is dataclasses.MISSING
         and each.default_factory is dataclasses.MISSING
     ]
-    return kind(**{name: VALUES[name] for name in needed})
+    values = VALUES | ({"settings": SETTINGS[kind]} if kind in SETTINGS else {})
+    return kind(**{name: values[name] for name in needed})
 
 
 def through(message: Any, kinds: TypeAdapter[Any]) -> Any:
@@ -134,6 +157,21 @@ def test_a_message_comes_through_as_it_was(kind: Any, kinds: TypeAdapter[Any]) -
                 view=(1, 1, 2, 2),
             ),
             REQUESTS,
+        ),
+        (
+            RefineBox(
+                generation=1,
+                name="a",
+                id=3,
+                crf=True,
+                crf_options=CrfSettings(theta_alpha=20.0, iterations=3),
+                mask="m.npy",
+            ),
+            REQUESTS,
+        ),
+        (
+            MasksProgress(what="learning", done=1, total=2, loss_a=0.5, loss_b=0.25),
+            EVENTS,
         ),
         (HeadFitted(scale=0.5, score=None), EVENTS),
         (

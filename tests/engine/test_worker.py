@@ -90,7 +90,7 @@ def small_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = replace(RECIPES["live"], batch=4, epoch=EPOCH)
     monkeypatch.setitem(RECIPES, "live", recipe)
     options = {"filters": 8, "levels": 2, "norm": "group"}
-    monkeypatch.setitem(PRESETS, "light", NetworkSpec("unet", options))
+    monkeypatch.setitem(PRESETS["unet"], "light", NetworkSpec("unet", options))
 
     def brief(features: Any, labels: Any, n: int, options: Any, random: Any) -> Any:
         return fit_in_parts(features, labels, n, replace(options, steps=60), random)

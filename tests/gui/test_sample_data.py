@@ -10,9 +10,14 @@ from napari.layers import Layer
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.gui import sample_data
+from napari_sparseseg.gui.boxes_layer import read_boxes
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.planes import check_pair, um_per_px
-from napari_sparseseg.samples import immunohistochemistry, tissue_phantom
+from napari_sparseseg.samples import (
+    abdomen_phantom,
+    immunohistochemistry,
+    tissue_phantom,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,3 +66,20 @@ def test_painting_on_a_sample_leaves_the_sample_alone() -> None:
     _, (labels, _, _), _ = sample_data.layer_data(sample, "phantom")
     labels[:] = 1
     np.testing.assert_array_equal(sample.labels, before)
+
+
+def test_a_ct_slice_opens_with_its_boxes() -> None:
+    image, boxes = [Layer.create(*each) for each in sample_data.open_abdomen_phantom()]
+    expected = abdomen_phantom()
+    assert [image.name, boxes.name] == ["CT slice", "CT slice boxes"]
+    np.testing.assert_array_equal(image.data, expected.image)
+    # Soft tissue: 40 -+ 400 / 2 HU.
+    assert image.contrast_limits == [-160, 240]
+    assert um_per_px(image) == expected.um_per_px
+    classes = ClassTable.from_json(boxes.metadata[CLASSES_KEY])
+    assert classes == expected.classes
+    drawn = read_boxes(boxes, image, classes)
+    assert [each.box for each in drawn] == list(expected.boxes)
+    assert not any(each.encloses for each in drawn)
+    colors = [classes.by_value(box.class_value).color for box in expected.boxes]
+    np.testing.assert_allclose(boxes.edge_color[:, :3], np.array(colors) / 255)

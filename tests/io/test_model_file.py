@@ -64,6 +64,8 @@ CLASSES = ClassTable(
 )
 TRAINING: dict[str, Any] = {
     "recipe": "live",
+    "loss": "dice",
+    "encoder_weights": "file",
     "balancing": "instance",
     "seed": 11,
     "steps": 250,
@@ -168,6 +170,24 @@ class TestModel:
         assert (before[1].std(axis=(1, 2)) > 0).all()
         np.testing.assert_array_equal(before[0], after[0])
         np.testing.assert_array_equal(before[1], after[1])
+
+    def test_of_deeplab_predicts_the_same_after_a_round_trip(
+        self, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "model.safetensors"
+        deeplab = make_model(
+            network=NetworkSpec("deeplabv3", {"backbone": "resnet18"}),
+            in_channels=1,
+            scales={"network": 1.0},
+        )
+        save_model(deeplab, path)
+        image = np.random.default_rng(0).normal(1500, 900, (20, 28))
+        options = PredictOptions(probabilities=True)
+        before = predict_image(deeplab, image, options)[1]
+        after = predict_image(load_model(path), image, options)[1]
+        assert before is not None and after is not None
+        assert before.std() > 0
+        np.testing.assert_array_equal(before, after)
 
     def test_knows_the_same_after_a_round_trip(
         self, model: SegmentationModel, model_path: Path

@@ -1,4 +1,4 @@
-"""The loss of sparse labels: numbers by hand, gradients, and parts of a batch."""
+"""The losses of sparse labels: numbers by hand, gradients, and parts of a batch."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing, weight_map
-from napari_sparseseg.learning.losses import weighted_cross_entropy
+from napari_sparseseg.learning.losses import dice_loss, weighted_cross_entropy
 from napari_sparseseg.networks.unet import UNet
 
 N_CLASSES = 3
@@ -124,3 +124,70 @@ def test_gradients_of_the_parts_of_a_batch_add_up_to_that_of_the_whole(
     for parameter, expected in zip(network.parameters(), whole, strict=True):
         assert parameter.grad is not None
         torch.testing.assert_close(parameter.grad, expected)
+
+
+# Dice.
+
+
+def scores_of(probabilities: list[list[float]]) -> Tensor:
+    """Give scores (1, C, 1, n) of n lists of C probabilities."""
+    return torch.tensor(probabilities).log().T[None, :, None]
+
+
+def test_dice_worked_by_hand() -> None:
+    # Overlap 3/4; sizes 9/16 + 1/4 and 1; the third pixel is not annotated.
+    scores = scores_of([[0.25, 0.75], [0.5, 0.5], [0.1, 0.9]])
+    labels = torch.tensor([[[2, 1, 0]]])
+    expected = 1 - (2 * 3 / 4 + 1) / (9 / 16 + 1 / 4 + 1 + 1)
+    assert dice_loss(scores, labels).item() == pytest.approx(expected)
+
+
+def test_dice_is_the_mean_over_the_foreground_classes_of_the_whole_batch() -> None:
+    # The classes 2 and 3 in two patches; nothing is of class 3.
+    scores = torch.cat(
+        [scores_of([[0.2, 0.3, 0.5]] * 2), scores_of([[0.1, 0.6, 0.3]] * 2)]
+    )
+    labels = torch.tensor([[[1, 2]], [[2, 0]]])
+    second = (2 * (0.3 + 0.6) + 1) / (2 * 0.3**2 + 0.6**2 + 2 + 1)
+    third = 1 / (2 * 0.5**2 + 0.3**2 + 1)
+    expected = 1 - (second + third) / 2
+    assert dice_loss(scores, labels).item() == pytest.approx(expected)
+
+
+def test_dice_is_monais_on_the_annotated_pixels() -> None:
+    from monai.losses.dice import DiceLoss
+
+    theirs = DiceLoss(
+        include_background=False,
+        to_onehot_y=True,
+        softmax=True,
+        squared_pred=True,
+        batch=True,
+        smooth_nr=1,
+        smooth_dr=1,
+    )
+    scores, labels = random_batch()
+    annotated = labels != 0
+    picked = scores.movedim(1, -1)[annotated].T[None]  # (1, C, n)
+    expected = theirs(picked, labels[annotated][None, None] - 1)
+    loss = dice_loss(scores, labels)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, scores), torch.autograd.grad(expected, scores)
+    )
+
+
+def test_dice_moves_annotated_pixels_alone() -> None:
+    scores, labels = random_batch()
+    dice_loss(scores, labels).backward()
+    assert scores.grad is not None
+    assert torch.equal((scores.grad != 0).any(dim=1), labels != 0)
+
+
+def test_dice_without_a_label_is_0_and_moves_nothing() -> None:
+    scores, labels = random_batch(share=0.0)
+    loss = dice_loss(scores, labels)
+    loss.backward()
+    assert loss.item() == 0
+    assert scores.grad is not None
+    assert not scores.grad.any()

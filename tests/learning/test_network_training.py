@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,13 @@ from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.inputs.normalisation import Normalisation
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
 from napari_sparseseg.learning.events import PartScore
-from napari_sparseseg.learning.losses import weighted_cross_entropy
+from napari_sparseseg.learning.losses import Loss, weighted_cross_entropy
 from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
 from napari_sparseseg.networks.model import Shown
-from napari_sparseseg.networks.registry import NetworkSpec
+from napari_sparseseg.networks.registry import NETWORKS, PRESETS, NetworkSpec
+from napari_sparseseg.networks.scoring import ScoringNetwork
 
 RECIPE = dataclasses.replace(RECIPES["live"], batch=4, patch_px=16, warm_up=4, epoch=2)
 
@@ -50,11 +51,14 @@ def training(
     norm: str = "batch",
     seed: int = 0,
     balancing: Balancing = "none",
+    loss: Loss = "ce",
     micro_batch: int | None = None,
+    network: NetworkSpec | None = None,
     **recipe: Any,
 ) -> NetworkTraining:
     options = TrainingOptions(
-        network=spec(norm),
+        network=network or spec(norm),
+        loss=loss,
         recipe=dataclasses.replace(RECIPE, **recipe),
         seed=seed,
         balancing=balancing,
@@ -86,13 +90,15 @@ def images() -> Tensor:
 # Steps.
 
 
-@pytest.mark.parametrize("balancing", BALANCINGS)
+@pytest.mark.parametrize(
+    ("loss", "balancing"), [*(("ce", each) for each in BALANCINGS), ("dice", "none")]
+)
 @pytest.mark.parametrize("micro_batch", [1, 3])
 def test_a_batch_in_parts_moves_the_weights_as_the_whole_does(
-    balancing: Balancing, micro_batch: int
+    loss: Loss, balancing: Balancing, micro_batch: int
 ) -> None:
-    whole = training(norm="none", balancing=balancing)
-    parts = training(norm="none", balancing=balancing)
+    whole = training(norm="none", loss=loss, balancing=balancing)
+    parts = training(norm="none", loss=loss, balancing=balancing)
     parts.micro_batch = micro_batch
     losses = [whole.step(), parts.step()]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -102,6 +108,80 @@ def test_a_batch_in_parts_moves_the_weights_as_the_whole_does(
         assert one.grad is not None
         assert two.grad is not None
         torch.testing.assert_close(one.grad, two.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_a_batch_in_parts_is_remembered_once_by_batch_normalisation() -> None:
+    plain, twice = training(loss="ce"), training(loss="dice")
+    for each in (plain, twice):
+        each.micro_batch = 2
+        each.step()
+    counts = [
+        [v for k, v in weights(each.network).items() if k.endswith("_tracked")]
+        for each in (plain, twice)
+    ]
+    assert counts[0]
+    assert counts[0] == counts[1] == [torch.tensor(2)] * len(counts[0])
+    first = "network.encoder.0.convolutions.0.1.running_mean"
+    means = [weights(each.network)[first] for each in (plain, twice)]
+    torch.testing.assert_close(*means)
+
+
+def test_stopped_between_any_parts_a_step_moves_nothing() -> None:
+    trained = training(loss="dice", micro_batch=2)
+    before = {k: v.detach().clone() for k, v in trained.network.named_parameters()}
+    for n_parts in (1, 2, 3):
+        gathering = trained.gather()
+        for _ in range(n_parts):
+            next(gathering)
+        gathering.close()
+    assert same(before, {k: v.data for k, v in trained.network.named_parameters()})
+
+
+class Dropping(ScoringNetwork):
+    """A 1x1 convolution behind a dropout."""
+
+    stride = 1
+    halo = 0
+
+    def __init__(self, in_channels: int, n_classes: int) -> None:
+        super().__init__()
+        self.dropout = torch.nn.Dropout(0.5)
+        self.classifier = torch.nn.Conv2d(in_channels, n_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.classifier(self.dropout(x))
+        return scores
+
+
+@pytest.fixture
+def dropping(monkeypatch: pytest.MonkeyPatch) -> NetworkSpec:
+    monkeypatch.setitem(NETWORKS, "dropping", Dropping)
+    return NetworkSpec("dropping")
+
+
+@pytest.mark.parametrize("loss", ["ce", "dice"])
+def test_what_dropout_draws_follows_from_seed_and_step(
+    dropping: NetworkSpec, loss: Loss
+) -> None:
+    trained, again, other = (
+        training(network=dropping, loss=loss, micro_batch=2) for _ in range(3)
+    )
+    state = torch.get_rng_state()
+    losses = [trained.step(), trained.step()]
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(99)
+    assert [again.step(), again.step()] == losses
+    other.steps = 5
+    assert other.step() != losses[0]
+
+
+def test_what_dropout_draws_differs_from_part_to_part(dropping: NetworkSpec) -> None:
+    trained = training(network=dropping)
+    trained.network.train()
+    x = images()
+    first, second, again = (trained._score(x, part) for part in (0, 1, 0))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
 
 
 def test_the_seed_decides_and_torchs_own_random_state_is_left_alone() -> None:
@@ -188,6 +268,80 @@ def test_when_judged_anew_a_lower_score_is_the_best() -> None:
     trained.step()
     trained.end_epoch(score(0.2))
     assert same(weights(trained.best), weights(trained.average))
+
+
+# Optimisers and schedules.
+
+
+def test_deeplabs_recipe_is_that_of_fan_2022() -> None:
+    recipe = RECIPES["deeplab"]
+    assert (recipe.batch, recipe.max_epochs, recipe.patch_px) == (6, 50, 512)
+    trained = training(
+        **dataclasses.asdict(recipe) | {"augmentation": RECIPE.augmentation}
+    )
+    assert isinstance(trained.optimiser, torch.optim.SGD)
+    (group,) = trained.optimiser.param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (5e-3, 0.9, 1e-4)
+
+
+def test_sgd_moves_by_gradient_momentum_and_decay() -> None:
+    wishes: dict[str, Any] = {"optimiser": "sgd", "momentum": 0.5, "weight_decay": 0.1}
+    trained = training(learning_rate=0.2, warm_up=0, **wishes)
+    name, parameter = next(iter(trained.network.named_parameters()))
+    velocity = torch.zeros_like(parameter)
+    for _ in range(2):
+        before = parameter.detach().clone()
+        trained.step()
+        assert parameter.grad is not None
+        velocity = 0.5 * velocity + parameter.grad + 0.1 * before
+        torch.testing.assert_close(parameter.data, before - 0.2 * velocity, msg=name)
+
+
+def test_the_polynomial_schedule_falls_step_by_step_to_0() -> None:
+    trained = training(
+        schedule="polynomial", learning_rate=0.1, warm_up=0, epoch=2, max_epochs=3
+    )
+    rates = []
+    for step in range(6):
+        rates.append(trained.learning_rate)
+        trained.step()
+        if step % 2:
+            trained.end_epoch({})
+    assert rates == pytest.approx([0.1 * (1 - step / 6) ** 0.9 for step in range(6)])
+    assert trained.learning_rate == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "factor"),
+    [
+        (lambda trained: trained.recover(), 0.5),
+        (lambda trained: trained.use_classes(4, {0: 0, 1: 1, 2: 2}), 1.0),
+    ],
+    ids=["recovery", "other classes"],
+)
+def test_schedules_go_on_after(
+    change: Callable[[NetworkTraining], None], factor: float
+) -> None:
+    formulas: dict[str, Callable[[int], float]] = {
+        "polynomial": lambda steps: (1 - steps / 12) ** 0.9,
+        "exponential": lambda steps: 0.96 ** (steps // 2),
+    }
+    for schedule, formula in formulas.items():
+        trained = training(
+            schedule=schedule, learning_rate=0.1, warm_up=0, epoch=2, max_epochs=6
+        )
+        rates = []
+        for step in range(1, 13):
+            trained.step()
+            if step % 2 == 0:
+                trained.end_epoch({})
+            if step == 5:
+                change(trained)
+            rates.append(trained.learning_rate)
+        expected = [
+            0.1 * formula(step) * (factor if step >= 5 else 1) for step in range(1, 13)
+        ]
+        assert rates == pytest.approx(expected)
 
 
 # Losses that are no numbers.
@@ -297,9 +451,22 @@ def through_a_file(
     return load(save(plain)), json.loads(json.dumps(values, allow_nan=False))
 
 
-@pytest.mark.parametrize("schedule", ["constant", "plateau", "exponential"])
-def test_it_goes_on_to_the_bit(schedule: str) -> None:
-    trained = training(schedule=schedule, warm_up=6)
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {"schedule": "constant"},
+        {"schedule": "plateau"},
+        {"schedule": "exponential"},
+        {"schedule": "polynomial", "max_epochs": 4, "optimiser": "sgd"},
+        {"loss": "dice", "micro_batch": 2},
+        pytest.param(
+            {"loss": "dice", "network": PRESETS["deeplabv3"]["light"]},
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_it_goes_on_to_the_bit(wishes: dict[str, Any]) -> None:
+    trained = training(warm_up=6, **wishes)
     trained.step()
     trained.step()
     trained.micro_batch = 2
@@ -307,7 +474,7 @@ def test_it_goes_on_to_the_bit(schedule: str) -> None:
     state = copy.deepcopy(trained.state())
     draws = trained._generator.get_state()
 
-    other = training(schedule=schedule, warm_up=6)
+    other = training(warm_up=6, **wishes)
     other.load_state(*through_a_file(state))
     other._generator.set_state(draws)
     for each in (trained, other):

@@ -1,4 +1,4 @@
-"""Learning rates over the epochs, against the formulas of the papers."""
+"""Learning rates over steps and epochs, against the formulas of the papers."""
 
 from collections.abc import Sequence
 
@@ -7,21 +7,27 @@ import torch
 from torch.optim import SGD
 
 from napari_sparseseg.errors import OptionError
-from napari_sparseseg.learning.schedules import Schedule, build_schedule, step_schedule
+from napari_sparseseg.learning.schedules import (
+    Schedule,
+    build_schedule,
+    end_epoch,
+    end_step,
+)
 
 RATE = 0.08
 
 
 def rates(
-    schedule: Schedule, scores: Sequence[float | None], max_epochs: int | None = None
+    schedule: Schedule, scores: Sequence[float | None], total_steps: int | None = None
 ) -> list[float]:
-    """Give the learning rate after each epoch of these validation scores."""
+    """Give the rate after each epoch, of one step, with these validation scores."""
     optimiser = SGD([torch.zeros(1, requires_grad=True)], RATE)
-    scheduler = build_schedule(optimiser, schedule, max_epochs)
+    scheduler = build_schedule(optimiser, schedule, total_steps)
     found = []
     for score in scores:
         optimiser.step()
-        step_schedule(scheduler, score)
+        end_step(scheduler)
+        end_epoch(scheduler, score)
         found.append(optimiser.param_groups[0]["lr"])
     return found
 
@@ -48,7 +54,7 @@ def test_plateau_without_a_score_stays() -> None:
 
 
 def test_polynomial_is_that_of_fan_2022() -> None:
-    expected = [RATE * (1 - epoch / 8) ** 0.9 for epoch in range(1, 9)]
+    expected = [RATE * (1 - step / 8) ** 0.9 for step in range(1, 9)]
     assert rates("polynomial", [None] * 8, 8) == pytest.approx(expected)
 
 

@@ -234,6 +234,7 @@ def test_the_model_reports_how_it_came_about(sample: Sample) -> None:
     assert report["steps"] == EPOCH
     assert report["seed"] == 3
     assert report["balancing"] == "mini-batch"
+    assert (report["loss"], report["encoder_weights"]) == ("ce", "none")
     assert report["strokes"] == {"1": 5, "2": 5, "3": 5, "4": 5}
     assert report["pixels"]["1"] == (sample.labels == 1).sum()
     assert set(report["held_out_dice"]) == {"head", "network", "both"}

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms.functional import normalize
 
-from napari_sparseseg.errors import OptionError
+from napari_sparseseg.errors import ImageError, OptionError
+from napari_sparseseg.networks.backbone import IMAGENET_DEVIATION, IMAGENET_MEAN
 from napari_sparseseg.networks.registry import (
     NETWORKS,
     PRESETS,
+    NetworkName,
     NetworkSpec,
     Preset,
     build_network,
@@ -37,15 +40,17 @@ class Echo(ScoringNetwork):
 
 
 def test_presets_are_that_of_the_paper_and_a_smaller_one() -> None:
-    paper, light = PRESETS["paper"], PRESETS["light"]
+    paper, light = PRESETS["unet"]["paper"], PRESETS["unet"]["light"]
     assert paper == NetworkSpec("unet", {"filters": 32, "levels": 5, "norm": "none"})
     assert light.name == "unet"
     assert (light.options["filters"], light.options["levels"]) == (16, 4)
 
 
-@pytest.mark.parametrize("name", ["paper", "light"])
-def test_presets_survive_json(name: Preset) -> None:
-    spec = PRESETS[name]
+@pytest.mark.parametrize("preset", ["paper", "light"])
+@pytest.mark.parametrize("net", ["unet", "deeplabv3"])
+def test_presets_survive_json(net: NetworkName, preset: Preset) -> None:
+    spec = PRESETS[net][preset]
+    assert spec.name == net
     assert json.loads(json.dumps(dict(spec.options))) == dict(spec.options)
 
 
@@ -71,6 +76,23 @@ def test_networks_see_intensities_standardised(monkeypatch: pytest.MonkeyPatch) 
     assert network(x)[0, 0, 0].tolist() == [-2, -1, 0, 2]
 
 
+def test_deeplab_sees_intensities_as_imagenet_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Three(Echo):
+        input_mean = IMAGENET_MEAN
+        input_deviation = IMAGENET_DEVIATION
+
+    monkeypatch.setitem(NETWORKS, "echo", Three)
+    grey = torch.rand(1, 1, 4, 4)
+    seen = build_network(NetworkSpec("echo"), 1, 2)(grey)
+    expected = normalize(grey.repeat(1, 3, 1, 1), IMAGENET_MEAN, IMAGENET_DEVIATION)
+    torch.testing.assert_close(seen, expected)
+    deeplab = build_network(NetworkSpec("deeplabv3", {"backbone": "resnet18"}), 1, 2)
+    assert deeplab.mean.flatten().tolist() == pytest.approx(IMAGENET_MEAN)
+    assert deeplab.deviation.flatten().tolist() == pytest.approx(IMAGENET_DEVIATION)
+
+
 def test_the_standardisation_is_kept_with_the_weights() -> None:
     network = build_network(SMALL, 3, 2)
     network.mean.fill_(0.1)
@@ -82,7 +104,7 @@ def test_the_standardisation_is_kept_with_the_weights() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(OptionError, match=r"'resnet'.*unet") as error:
+    with pytest.raises(OptionError, match=r"'resnet'.*unet, deeplabv3") as error:
         build_network(NetworkSpec("resnet"), 3, 2)
     assert error.value.values == {"name": "resnet"}
 
@@ -105,6 +127,18 @@ def test_options_that_make_no_network_are_refused_with_them(
     with pytest.raises(OptionError, match=str(next(iter(options)))) as error:
         build_network(NetworkSpec("unet", options), 3, 2)
     assert error.value.values
+
+
+def test_channels_and_backbones_that_deeplab_cannot_take_are_refused() -> None:
+    with pytest.raises(ImageError, match="2 channels, but a ResNet takes 1 or 3"):
+        build_network(NetworkSpec("deeplabv3"), 2, 2)
+    with pytest.raises(OptionError, match=r"'vgg16'.*resnet18, resnet50"):
+        build_network(NetworkSpec("deeplabv3", {"backbone": "vgg16"}), 3, 2)
+
+
+def test_a_network_without_encoder_takes_no_weights_of_one() -> None:
+    with pytest.raises(OptionError, match="no encoder that others have trained"):
+        build_network(SMALL, 3, 2).load_encoder("imagenet")
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:

@@ -25,7 +25,7 @@ ODD_SIZES = ((1, 1), (7, 13), (33, 50), (2, 40))
 
 def preset(name: Preset, in_channels: int = 3, n_classes: int = 4) -> UNet:
     torch.manual_seed(0)
-    return UNet(in_channels, n_classes, **PRESETS[name].options).eval()
+    return UNet(in_channels, n_classes, **PRESETS["unet"][name].options).eval()
 
 
 def convolutions_of(module: nn.Module) -> list[nn.Conv2d]:

@@ -253,7 +253,7 @@ class TestTilesDoNotMatter:
     def test_on_a_real_image(self, glands: NDArray[np.uint8], scale: float) -> None:
         head = random_head(glands, scale)
         assert_tiles_do_not_matter(head, glands, (128, 256))
-        network = random_network(glands, scale, PRESETS["light"])
+        network = random_network(glands, scale, PRESETS["unet"]["light"])
         assert_tiles_do_not_matter(network, glands, (128, 256))
 
     @pytest.mark.parametrize("scale", [1.0, 1 / 2, 0.3, 1.5])

@@ -15,7 +15,7 @@ from napari_sparseseg.pseudo_masks import localization
 from napari_sparseseg.pseudo_masks.localization import fit_to_box, fuse, localise
 from napari_sparseseg.pseudo_masks.mining import (
     MINING_PRESETS,
-    BoxedImage,
+    MiningImage,
     RegionMining,
     build_region_network,
 )
@@ -29,11 +29,11 @@ def network(method: str = "acol", n_classes: int = 2) -> RegionNetwork:
     return build_region_network(n_classes, options)
 
 
-def image(n_boxes: int = 3) -> BoxedImage:
+def image(n_boxes: int = 3) -> MiningImage:
     generator = Generator().manual_seed(0)
     corners = torch.rand(n_boxes, 2, generator=generator) * 60
     sides = torch.rand(n_boxes, 2, generator=generator) * 60 + 4
-    return BoxedImage(
+    return MiningImage(
         torch.rand(1, 128, 128, generator=generator),
         torch.cat([corners, corners + sides], dim=1),
         torch.arange(n_boxes) % 2,
@@ -83,7 +83,7 @@ def test_an_image_gets_one_map_a_box(method: str) -> None:
         whole = mining(given.pixels[None], [given.boxes], given.channels)
     torch.testing.assert_close(maps, fuse(whole, given.channels))
     for place in range(3):
-        alone = BoxedImage(
+        alone = MiningImage(
             given.pixels,
             given.boxes[place : place + 1],
             given.channels[place : place + 1],
@@ -117,7 +117,7 @@ def test_the_map_lies_where_the_object_is() -> None:
     """Discs in boxes twice as large, that no label but the boxes tells of."""
     yy, xx = torch.meshgrid(torch.arange(128), torch.arange(128), indexing="ij")
 
-    def draw(seed: int) -> tuple[BoxedImage, Tensor]:
+    def draw(seed: int) -> tuple[MiningImage, Tensor]:
         generator = Generator().manual_seed(seed)
         pixels = 0.4 + 0.1 * torch.rand(1, 128, 128, generator=generator)
         x0, y0 = torch.randint(8, 56, (2,), generator=generator).tolist()
@@ -125,7 +125,7 @@ def test_the_map_lies_where_the_object_is() -> None:
         disc = (xx - x0 - shift_x) ** 2 + (yy - y0 - shift_y) ** 2 < 14**2
         pixels[0, disc] += 0.4
         boxes = torch.tensor([[x0, y0, x0 + 64, y0 + 64]], dtype=torch.float32)
-        given = BoxedImage(pixels, boxes, torch.tensor([0]))
+        given = MiningImage(pixels, boxes, torch.tensor([0]))
         return given, disc[y0 : y0 + 64, x0 : x0 + 64]
 
     drawn = [draw(seed) for seed in range(8)]

@@ -16,8 +16,8 @@ from napari_sparseseg.errors import ImageError, LabelError, OptionError, Trainin
 from napari_sparseseg.networks.region_classifier import RegionNetwork, pool_scores
 from napari_sparseseg.pseudo_masks.mining import (
     MINING_PRESETS,
-    BoxedImage,
     MiningEvent,
+    MiningImage,
     MiningOptions,
     MiningPartDone,
     MiningStarted,
@@ -41,14 +41,14 @@ def boxed(
     channels: list[int] | None = None,
     shape: tuple[int, int, int] = (1, 96, 96),
     seed: int = 0,
-) -> BoxedImage:
+) -> MiningImage:
     """Give noise with a brighter object in each box."""
     boxes = [[8.0, 8, 40, 40]] if boxes is None else boxes
     channels = [0] * len(boxes) if channels is None else channels
     pixels = torch.rand(shape, generator=Generator().manual_seed(seed)) / 2
     for x0, y0, x1, y1 in boxes:
         pixels[:, int(y0) : int(y1), int(x0) : int(x1)] += 0.4
-    return BoxedImage(
+    return MiningImage(
         pixels,
         torch.tensor(boxes).reshape(-1, 4),
         torch.tensor(channels, dtype=torch.int64),
@@ -212,14 +212,14 @@ def test_the_seed_decides_and_torchs_own_random_state_is_left_alone() -> None:
 def test_it_learns_two_classes_and_background(method: Any) -> None:
     """Bright and striped squares on noise, in images that were not learned."""
 
-    def draw(seed: int) -> BoxedImage:
+    def draw(seed: int) -> MiningImage:
         generator = Generator().manual_seed(seed)
         pixels = 0.4 + 0.1 * torch.rand(1, 128, 128, generator=generator)
         x, y = torch.randint(2, 30, (2,), generator=generator).tolist()
         pixels[:, y : y + 32, x : x + 32] += 0.4
         pixels[:, y + 60 : y + 92 : 4, x + 60 : x + 92] -= 0.3
         boxes = [[x, y, x + 32, y + 32], [x + 60, y + 60, x + 92, y + 92]]
-        return BoxedImage(
+        return MiningImage(
             pixels, torch.tensor(boxes, dtype=torch.float32), torch.tensor([0, 1])
         )
 
@@ -321,9 +321,9 @@ def test_empty_boxes_and_those_that_leave_the_image_are_refused(
 def test_tensors_of_other_shapes_are_refused() -> None:
     pixels, one = torch.zeros(1, 64, 64), torch.zeros(1, dtype=torch.int64)
     with pytest.raises(LabelError, match=r"\(1, 5\) and their classes \(1,\)"):
-        BoxedImage(pixels, torch.zeros(1, 5), one)
+        MiningImage(pixels, torch.zeros(1, 5), one)
     with pytest.raises(LabelError, match=r"\(2, 4\) and their classes \(1,\)"):
-        BoxedImage(pixels, torch.zeros(2, 4), one)
+        MiningImage(pixels, torch.zeros(2, 4), one)
     with pytest.raises(ImageError, match="at least 64 pixels a side"):
         boxed([], shape=(1, 63, 96))
     with pytest.raises(ImageError, match="has 2 channels"):
@@ -346,13 +346,13 @@ def test_options_out_of_range_are_refused(change: dict[str, Any], message: str) 
 
 def test_boxes_of_the_image_as_it_was_become_those_of_the_resampled_one() -> None:
     boxes = [Box(10, 20, 30, 60, class_value=7), Box(0, 0, 200, 400, class_value=3)]
-    image = BoxedImage.from_boxes(torch.zeros(1, 100, 100), boxes, [3, 7], (200, 400))
+    image = MiningImage.from_boxes(torch.zeros(1, 100, 100), boxes, [3, 7], (200, 400))
     assert image.boxes.tolist() == [[5, 5, 15, 15], [0, 0, 100, 100]]
     assert image.boxes.dtype == torch.float32
     assert image.channels.tolist() == [1, 0]
     with pytest.raises(LabelError, match=r"class values \[7\]; expected some of \[3\]"):
-        BoxedImage.from_boxes(torch.zeros(1, 100, 100), boxes, [3], (200, 400))
-    none = BoxedImage.from_boxes(torch.zeros(1, 100, 100), [], [3], (200, 400))
+        MiningImage.from_boxes(torch.zeros(1, 100, 100), boxes, [3], (200, 400))
+    none = MiningImage.from_boxes(torch.zeros(1, 100, 100), [], [3], (200, 400))
     assert none.boxes.shape == (0, 4)
 
 
@@ -360,7 +360,7 @@ def test_boxes_of_the_image_as_it_was_become_those_of_the_resampled_one() -> Non
 def test_a_box_as_large_as_its_image_stays_inside_after_resampling(side: int) -> None:
     whole = Box(0, 0, side, side + 1, class_value=1)
     for new in (64, 100, 256, 511):
-        BoxedImage.from_boxes(torch.zeros(1, new, new), [whole], [1], (side, side + 1))
+        MiningImage.from_boxes(torch.zeros(1, new, new), [whole], [1], (side, side + 1))
 
 
 @pytest.mark.gpu

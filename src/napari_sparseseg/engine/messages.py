@@ -1,7 +1,7 @@
 """What window and engine say to each other: frozen records, sent as JSON.
 
 A message travels as its length in bytes (4 bytes, most significant first) and a JSON
-object ``{"protocol": 1, "message": {"kind": ..., ...}}``. Nothing is unpickled;
+object ``{"protocol": 2, "message": {"kind": ..., ...}}``. Nothing is unpickled;
 whatever is not known is refused. Arrays do not travel: messages name ``.npy`` files
 that both sides map into memory. Regions are (y0, x0, y1, x1) in image pixels.
 """
@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from napari_sparseseg.errors import EngineError
 
 #: Raised whenever messages change; window and engine must agree on it.
-PROTOCOL = 1
+PROTOCOL = 2
 
 #: Longer messages are not ours.
 LONGEST = 64 * 2**20
@@ -26,6 +26,8 @@ LONGEST = 64 * 2**20
 Region = tuple[int, int, int, int]
 Phase = Literal["idle", "preparing", "running", "paused"]
 Shown = Literal["head", "network", "both"]
+MaskMethod = Literal["box", "ellipse", "grabcut", "sdi-box", "crf-box", "cam", "acol"]
+Backbone = Literal["resnet18", "resnet50"]
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -71,6 +73,96 @@ class Score:
     overall: float
     dice: dict[int, float]
     strokes: dict[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CrfSettings:
+    """The parameters of the dense CRF, those of ``pseudo_masks.crf.CrfOptions``."""
+
+    theta_alpha: float | None = None
+    theta_beta: float = 3.0
+    theta_gamma: float = 1.0
+    w1: float = 4.0
+    w2: float = 3.0
+    iterations: int = 5
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MaskSettings:
+    """How boxes become masks; the words of ``pseudo_masks.api.PseudoMaskWishes``.
+
+    Attributes
+    ----------
+    method
+        See ``pseudo_masks.methods.Method``.
+    crf
+        Whether a dense CRF refines the maps; None = as the method has it.
+    crf_options
+        Its parameters.
+    background
+        Class value of what lies outside of all boxes; 0 = ignored.
+    window
+        (centre, width) of grey intensities; None: percentiles.
+    backbone
+        Of ``cam`` and ``acol``; None: that of the device.
+    weights
+        Of the backbone: ``"none"``, ``"imagenet"`` or a file.
+    epochs
+        None: as the method has it.
+    seconds
+        Longest time of training; None: until all epochs are over.
+    seed
+        Of every random draw.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    """
+
+    method: MaskMethod = "acol"
+    crf: bool | None = None
+    crf_options: CrfSettings = field(default_factory=CrfSettings)
+    background: int = 0
+    window: tuple[float, float] | None = None
+    backbone: Backbone | None = None
+    weights: str = "none"
+    epochs: int | None = None
+    seconds: float | None = None
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DrawnBox:
+    """A box of the window.
+
+    Attributes
+    ----------
+    id
+        By which the window knows it, unique in its image.
+    box
+        As ``annotations.boxes.boxes_to_json`` has it, without a plane.
+    """
+
+    id: int
+    box: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BoxedImage:
+    """An image of one plane and boxes on it.
+
+    Attributes
+    ----------
+    name
+        By which it is known; another one for each plane of a volume.
+    pixels
+        File of (y, x) or (y, x, c); its content never changes.
+    boxes
+        Those whose masks are to be made.
+    """
+
+    name: str
+    pixels: str
+    boxes: list[DrawnBox]
 
 
 # Requests: what the window asks.
@@ -196,6 +288,65 @@ class CancelPrediction:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MakeMasks:
+    """Make the masks of boxes; takes the place of an earlier one, which is cancelled.
+
+    Attributes
+    ----------
+    images
+        With their boxes.
+    settings
+        Method and parameters.
+    folder
+        Exists; for the results of this request alone.
+    reuse
+        Use the network that was mined last, or the localisation maps where those of
+        all boxes are there, if they were made with the same settings but for CRF and
+        background; if not, learn from these boxes alone.
+    """
+
+    kind: Literal["make-masks"] = "make-masks"
+    images: list[BoxedImage]
+    settings: MaskSettings
+    folder: str
+    reuse: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CancelMasks:
+    """Give the masks up; those that were told of stay."""
+
+    kind: Literal["cancel-masks"] = "cancel-masks"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class RefineBox:
+    """Make the mask of one box anew from its localisation map; nothing is kept of it.
+
+    It takes the place of an earlier one that is not answered yet.
+
+    Attributes
+    ----------
+    generation
+        Number of the request, given back with the answer.
+    name, id
+        Of the image and the box, whose mask was told of by a `BoxMasked`.
+    crf, crf_options
+        As of `MaskSettings`; its other settings are those the mask was made with.
+    mask
+        File to be written, its name ending in ``.npy``.
+    """
+
+    kind: Literal["refine-box"] = "refine-box"
+    generation: int
+    name: str
+    id: int
+    crf: bool | None = None
+    crf_options: CrfSettings = field(default_factory=CrfSettings)
+    mask: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SaveModel:
     """Write the best model so far."""
 
@@ -228,6 +379,9 @@ Request = Annotated[
     | Stop
     | Predict
     | CancelPrediction
+    | MakeMasks
+    | CancelMasks
+    | RefineBox
     | SaveModel
     | LoadModel
     | Shutdown,
@@ -380,6 +534,109 @@ class Predicted:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MasksStarted:
+    """Masks will be made of so many boxes.
+
+    Attributes
+    ----------
+    boxes
+        Without those that no mask can be made of.
+    notes
+        Sentences on images and boxes that are not taken as they were given.
+    """
+
+    kind: Literal["masks-started"] = "masks-started"
+    boxes: int
+    notes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MasksProgress:
+    """So much is done; not each step is told.
+
+    Attributes
+    ----------
+    what
+        Learning comes before masks, where there is something to learn.
+    done, total
+        Mini-batches or boxes. A limit of time may end learning before all are done.
+    loss_a, loss_b
+        Of learning: those of the classifiers A and B, or of the network alone.
+    """
+
+    kind: Literal["masks-progress"] = "masks-progress"
+    what: Literal["learning", "masks"]
+    done: int
+    total: int
+    loss_a: float | None = None
+    loss_b: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BoxMasked:
+    """The mask of a box is in its files.
+
+    Attributes
+    ----------
+    name, id
+        Of the image and the box.
+    box
+        (y0, x0, y1, x1): the box as it was given, clipped to the image.
+    mask
+        File of (h, w) uint8, the size of *box*: 1 foreground, 0 background, 2 neither.
+        ``merge_masks(..., background_inside=True)`` puts them together as the method
+        has it.
+    localization
+        File of (h, w) float32 in [0, 1].
+    """
+
+    kind: Literal["box-masked"] = "box-masked"
+    name: str
+    id: int
+    box: Region
+    mask: str
+    localization: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BoxRefined:
+    """The answer to `RefineBox` is in its file, which is that of a `BoxMasked`."""
+
+    kind: Literal["box-refined"] = "box-refined"
+    generation: int
+    name: str
+    id: int
+    mask: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MasksDone:
+    """All masks are made.
+
+    Attributes
+    ----------
+    boxes
+        How many.
+    seconds
+        Since the request.
+    notes
+        As of `MasksStarted`: those that came up since.
+    """
+
+    kind: Literal["masks-done"] = "masks-done"
+    boxes: int
+    seconds: float
+    notes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MasksCancelled:
+    """No more masks come of the last request."""
+
+    kind: Literal["masks-cancelled"] = "masks-cancelled"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ModelSaved:
     """The model is in its file."""
 
@@ -407,7 +664,8 @@ class Failed:
     Attributes
     ----------
     request
-        Kind of the request; ``"training"`` while learning on.
+        Kind of the request; ``"training"`` while learning on. After ``"make-masks"``
+        no more masks come.
     message
         One sentence for the user.
     error
@@ -438,6 +696,12 @@ Event = Annotated[
     | CheckpointWritten
     | TileDone
     | Predicted
+    | MasksStarted
+    | MasksProgress
+    | BoxMasked
+    | BoxRefined
+    | MasksDone
+    | MasksCancelled
     | ModelSaved
     | ModelLoaded
     | Failed,

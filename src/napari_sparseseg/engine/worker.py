@@ -1,7 +1,7 @@
-"""What the engine does: learns and predicts in turn, a fraction of a second each.
+"""What the engine does: learns, predicts and makes masks in turns.
 
-One thread does everything, so training and prediction never fight for the processor,
-and nothing changes under a prediction that goes on over several turns.
+One thread does everything, a fraction of a second each, so that nothing fights for the
+processor, and nothing changes under a prediction that goes on over several turns.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import queue
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from napari_sparseseg import api
 from napari_sparseseg.annotations.classes import ClassTable
@@ -21,6 +21,7 @@ from napari_sparseseg.engine import messages
 from napari_sparseseg.engine.live_prediction import Prediction, budget_for
 from napari_sparseseg.engine.log import Harmless, trace_of
 from napari_sparseseg.engine.mapped_files import read_copy, read_mapped
+from napari_sparseseg.engine.mask_making import MaskMaker
 from napari_sparseseg.errors import EngineError, LabelError, OutputError, SparseSegError
 from napari_sparseseg.io.images import check_pixels
 from napari_sparseseg.learning import events
@@ -50,9 +51,11 @@ CHECKPOINT_S = 20.0
 #: Steps are told this often at most, in seconds.
 STEP_S = 0.2
 
-#: Parts of learning that are shorter are put together to turns of so many seconds, so
-#: that learning and a prediction outside the view get about as much time.
+#: Parts of learning or of making masks that are shorter are put together to turns of so
+#: many seconds, so that these and a prediction outside the view get about as much time.
 TURN_S = 0.05
+
+Activity = Literal["predicting", "making-masks", "learning"]
 
 #: After so many seconds without an event the engine says that it is there.
 ALIVE_S = 1.0
@@ -90,7 +93,8 @@ class Worker:
         self._send = send
         self._told_at = time.monotonic()
         self._ended = False
-        self._learns_next = False
+        # What waited for longest is first.
+        self._turns: list[Activity] = ["predicting", "making-masks", "learning"]
         self._pixels: dict[str, NDArray[Any]] = {}
         # The training.
         self._images: dict[str, TrainingImage] = {}
@@ -108,25 +112,48 @@ class Worker:
         self._before: SegmentationModel | None = None
         self._prediction: Prediction | None = None
         self._budgets: dict[tuple[str, str], Budget] = {}
+        # Masks of boxes.
+        self._masks = MaskMaker()
+        self._refinement: messages.RefineBox | None = None
 
     def run(self) -> None:
         """Work until ``Shutdown``."""
         while not self._ended:
-            busy = self._prediction is not None or self._is_learning
-            request = self._next_request(wait=not busy)
+            activity = self._next_activity()
+            idle = activity is None and self._refinement is None
+            request = self._next_request(wait=idle)
             if request is not None:
                 self._handle(request)
-            elif self._prediction is not None and (
-                self._prediction.is_seen
-                or not (self._learns_next and self._is_learning)
-            ):
-                self._learns_next = True
-                self._predict_on(self._prediction)
-            elif self._is_learning:
-                self._learns_next = False
-                self._learn_on()
+            elif self._refinement is not None:
+                self._refine_box(self._refinement)
+            elif activity is not None:
+                self._take_turn(activity)
             if time.monotonic() - self._told_at >= ALIVE_S:
                 self._tell(messages.Alive())
+
+    def _next_activity(self) -> Activity | None:
+        """Return whose turn it is: of what is seen, else of who waited for longest."""
+        if self._prediction is not None and self._prediction.is_seen:
+            return "predicting"
+        has_work: dict[Activity, bool] = {
+            "predicting": self._prediction is not None,
+            "making-masks": self._masks.is_busy,
+            "learning": self._is_learning,
+        }
+        return next((each for each in self._turns if has_work[each]), None)
+
+    def _take_turn(self, activity: Activity) -> None:
+        self._turns.remove(activity)
+        self._turns.append(activity)
+        match activity:
+            case "predicting":
+                self._predict_on()
+            case "making-masks":
+                self._make_masks_on()
+            case "learning":
+                self._learn_on()
+            case _:
+                assert_never(activity)
 
     @property
     def _is_learning(self) -> bool:
@@ -186,6 +213,12 @@ class Worker:
                 self._predict(request)
             case messages.CancelPrediction():
                 self._prediction = None
+            case messages.MakeMasks():
+                self._make_masks(request)
+            case messages.CancelMasks():
+                self._cancel_masks()
+            case messages.RefineBox():
+                self._refinement = request
             case messages.SaveModel():
                 api.save_model(self._model().to("cpu"), request.path)
                 self._tell(messages.ModelSaved(path=request.path))
@@ -408,7 +441,7 @@ class Worker:
 
     def _predict(self, request: messages.Predict) -> None:
         self._prediction = None
-        self._learns_next = False
+        self._turns.sort(key=lambda activity: activity != "predicting")
         model = self._model()
         device = str(model.device)
         shown = model.info.shown
@@ -420,7 +453,10 @@ class Worker:
             0 if self._trainer is None else self._trainer.steps,
         )
 
-    def _predict_on(self, prediction: Prediction) -> None:
+    def _predict_on(self) -> None:
+        prediction = self._prediction
+        assert prediction is not None
+
         def work() -> None:
             self._tell(prediction.advance())
             if prediction.is_complete:
@@ -461,6 +497,33 @@ class Worker:
                 training=dict(info.training),
             )
         )
+
+    # Masks of boxes.
+
+    def _make_masks(self, request: messages.MakeMasks) -> None:
+        self._cancel_masks()
+        self._tell(self._masks.start(request))
+
+    def _make_masks_on(self) -> None:
+        self._try("make-masks", self._make_parts)
+
+    def _make_parts(self) -> None:
+        """Make masks until there is something to tell, or a turn is over."""
+        end = time.monotonic() + TURN_S
+        event = self._masks.advance()
+        while event is None and time.monotonic() < end and self._requests.empty():
+            event = self._masks.advance()
+        if event is not None:
+            self._tell(event)
+
+    def _cancel_masks(self) -> None:
+        if self._masks.is_busy:
+            self._masks.cancel()
+            self._tell(messages.MasksCancelled())
+
+    def _refine_box(self, request: messages.RefineBox) -> None:
+        self._refinement = None
+        self._try("refine-box", lambda: self._tell(self._masks.refine(request)))
 
 
 def micro_batch(settings: messages.TrainingSettings) -> int | None:

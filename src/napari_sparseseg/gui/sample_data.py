@@ -1,12 +1,23 @@
-"""File > Open Sample: images with strokes, ready to train on."""
+"""File > Open Sample: images with strokes or boxes, ready to train on."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from napari_sparseseg.annotations.boxes import boxes_to_shapes
+from napari_sparseseg.gui.boxes_layer import CLASS_FEATURE, EDGE_WIDTH
 from napari_sparseseg.gui.class_colors import class_colormap
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
-from napari_sparseseg.samples import Sample, immunohistochemistry, tissue_phantom
+from napari_sparseseg.inputs.normalisation import window
+from napari_sparseseg.samples import (
+    BoxSample,
+    Sample,
+    abdomen_phantom,
+    immunohistochemistry,
+    tissue_phantom,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,11 +35,14 @@ def open_tissue_phantom() -> list[LayerData]:
     return layer_data(tissue_phantom(), "phantom")
 
 
+def open_abdomen_phantom() -> list[LayerData]:
+    """Return a generated CT slice, with boxes around liver and tumours."""
+    return box_layer_data(abdomen_phantom(), "CT slice")
+
+
 def layer_data(sample: Sample, name: str) -> list[LayerData]:
     """Return a sample as napari layers: image, strokes and, where known, truth."""
-    placed: dict[str, Any] = {}
-    if sample.um_per_px is not None:
-        placed = {"scale": (sample.um_per_px,) * 2, "units": ("um", "um")}
+    placed = _placed(sample.um_per_px)
     classes = {
         "colormap": class_colormap(sample.classes),
         "metadata": {CLASSES_KEY: sample.classes.to_json()},
@@ -43,3 +57,32 @@ def layer_data(sample: Sample, name: str) -> list[LayerData]:
         hidden = {"name": f"{name} truth", "visible": False, **classes, **placed}
         layers.append((sample.truth, hidden, "labels"))
     return layers
+
+
+def box_layer_data(sample: BoxSample, name: str) -> list[LayerData]:
+    """Return a sample as napari layers: image and boxes, no truth to train on."""
+    placed = _placed(sample.um_per_px)
+    shown = window(*sample.window)
+    of_boxes = [sample.classes.by_value(box.class_value) for box in sample.boxes]
+    boxes = {
+        "name": f"{name} boxes",
+        "shape_type": "rectangle",
+        "features": {CLASS_FEATURE: np.array([each.name for each in of_boxes], object)},
+        "edge_color": np.array([each.color for each in of_boxes]) / 255,
+        "edge_width": max(1.0, max(sample.image.shape) * EDGE_WIDTH),
+        "face_color": "transparent",
+        "metadata": {CLASSES_KEY: sample.classes.to_json()},
+        **placed,
+    }
+    limits = (shown.low, shown.high)
+    return [
+        (sample.image, {"name": name, "contrast_limits": limits, **placed}, "image"),
+        (boxes_to_shapes(sample.boxes), boxes, "shapes"),
+    ]
+
+
+def _placed(um_per_px: float | None) -> dict[str, Any]:
+    """Give the arguments that tell a layer the size of its pixels, where known."""
+    if um_per_px is None:
+        return {}
+    return {"scale": (um_per_px,) * 2, "units": ("um", "um")}

@@ -48,6 +48,8 @@ _PARTS: tuple[Part, ...] = ("head", "network")
 _NORMALISATIONS = ("range", "percentiles", "window")
 _TRAINING_TYPES = {
     "recipe": str,
+    "loss": str,
+    "encoder_weights": str,
     "balancing": str,
     "seed": int,
     "steps": int,

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,24 +15,31 @@ from torch.optim.lr_scheduler import LinearLR
 
 from napari_sparseseg.learning.balancing import weight_map
 from napari_sparseseg.learning.events import score_from_json
-from napari_sparseseg.learning.losses import weighted_cross_entropy
+from napari_sparseseg.learning.losses import dice_loss, weighted_cross_entropy
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.patches import PatchSampler
-from napari_sparseseg.learning.schedules import build_schedule, step_schedule
+from napari_sparseseg.learning.schedules import (
+    build_schedule,
+    end_epoch,
+    end_step,
+)
 from napari_sparseseg.learning.training_set import WorkingImage
 from napari_sparseseg.learning.validation import NOISE
 from napari_sparseseg.networks.registry import Standardised, build_network
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Parts
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from napari_sparseseg.learning.judge import Scores
-    from napari_sparseseg.learning.options import TrainingOptions
+    from napari_sparseseg.learning.options import Recipe, TrainingOptions
     from napari_sparseseg.learning.training_set import TrainingSet
 
 #: After a loss that is no number the learning rate is multiplied by this.
 RECOVERY = 0.5
+
+#: Parts of a mini-batch that draw apart from each other, and torch's number of seeds.
+MOST_PARTS, MOST_SEEDS = 1000, 2**63
 
 
 class NetworkTraining:
@@ -73,12 +81,7 @@ class NetworkTraining:
         self._wished_batch = options.micro_batch or options.recipe.batch
         self.micro_batch = self._wished_batch
         self._generator = generator
-        # Weights are drawn by torch's global generator, which is the user's.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(options.seed)
-            self.network = build_network(
-                options.network, data.n_channels, len(data.classes)
-            ).to(options.device)
+        self.network = first_network(options, data.n_channels, len(data.classes))
         self._start_optimiser(options.recipe.learning_rate)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.best = copy.deepcopy(self.average)
@@ -149,26 +152,75 @@ class NetworkTraining:
             The loss, which may be no number.
         """
         batch, labels = self._sampler.draw(self.options.recipe.batch, self._generator)
-        weights = weight_map(labels, self.options.balancing)
         self.network.train()
         self.optimiser.zero_grad()
+        if self.options.loss == "dice":
+            return (yield from self._gather_dice(batch, labels))
+        return (yield from self._gather_cross_entropy(batch, labels))
+
+    def _gather_cross_entropy(
+        self, batch: Tensor, labels: Tensor
+    ) -> Parts[None, None, float]:
+        weights = weight_map(labels, self.options.balancing)
         total, loss = weights.sum(), 0.0
-        parts = torch.arange(len(batch)).split(self.micro_batch)
-        for number, part in enumerate(parts):
+        for number, part in enumerate(self._parts(batch)):
             if number:
                 yield
-            images = batch[part].contiguous(memory_format=torch.channels_last)
-            scores = self.network(images)
+            scores = self._score(batch[part], number)
             share = weighted_cross_entropy(scores, labels[part], weights[part], total)
             share.backward()
             loss += float(share.detach())
         return loss
+
+    def _gather_dice(self, batch: Tensor, labels: Tensor) -> Parts[None, None, float]:
+        """Do the same for a loss that is no sum over patches.
+
+        Of several parts the scores are found first, then the gradient by all scores
+        goes through the network part by part.
+        """
+        parts = self._parts(batch)
+        if len(parts) == 1:
+            loss = dice_loss(self._score(batch, 0), labels)
+            loss.backward()
+            return float(loss.detach())
+        found = []
+        for number, part in enumerate(parts):
+            with torch.no_grad(), statistics_unchanged(self.network):
+                found.append(self._score(batch[part], number))
+            yield
+        scores = torch.cat(found).requires_grad_()
+        loss = dice_loss(scores, labels)
+        (gradient,) = torch.autograd.grad(loss, scores)
+        for number, part in enumerate(parts):
+            if number:
+                yield
+            self._score(batch[part], number).backward(gradient[part])
+        return float(loss.detach())
+
+    def _parts(self, batch: Tensor) -> Sequence[Tensor]:
+        return torch.arange(len(batch)).split(self.micro_batch)
+
+    def _score(self, patches: Tensor, part: int) -> Tensor:
+        """Return the scores of a part of a mini-batch, given its number.
+
+        What dropout draws follows from seed, step and part alone. It does so by torch's
+        global generator, which is the user's.
+        """
+        device = torch.device(self.options.device)
+        seed = (self.options.seed + self.steps * MOST_PARTS + part) % MOST_SEEDS
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            scores: Tensor = self.network(
+                patches.contiguous(memory_format=torch.channels_last)
+            )
+        return scores
 
     def apply(self) -> None:
         """Move the weights by the gradients of :meth:`gather`."""
         self.optimiser.step()
         if self.steps < self.options.recipe.warm_up:
             self._warm_up.step()
+        end_step(self._schedule)
         self.steps += 1
         self.recoveries = 0
         self._update_average()
@@ -179,18 +231,26 @@ class NetworkTraining:
         self.network.load_state_dict(self._good)
         # The average may have followed the weights to where they went wrong.
         self.average.load_state_dict(self._good)
-        self._start_optimiser(self._full_rate * RECOVERY, warm_up=False)
+        self._restart_optimiser(self._full_rate * RECOVERY)
 
     def _start_optimiser(self, learning_rate: float, warm_up: bool = True) -> None:
         recipe = self.options.recipe
-        self.optimiser = torch.optim.Adam(self.network.parameters(), learning_rate)
+        self.optimiser = build_optimiser(self.network, recipe, learning_rate)
         self._schedule = build_schedule(
-            self.optimiser, recipe.schedule, recipe.max_epochs
+            self.optimiser,
+            recipe.schedule,
+            None if recipe.max_epochs is None else recipe.max_epochs * recipe.epoch,
         )
         length = recipe.warm_up if warm_up else 0
         self._warm_up = LinearLR(
             self.optimiser, 1 / max(1, length), total_iters=max(1, length)
         )
+
+    def _restart_optimiser(self, learning_rate: float) -> None:
+        """Forget the moments; the schedule goes on from where it is."""
+        passed = self._schedule.last_epoch
+        self._start_optimiser(learning_rate, warm_up=False)
+        self._schedule.last_epoch = passed
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -224,7 +284,7 @@ class NetworkTraining:
         with warnings.catch_warnings():
             # torch warns where the optimiser is newer than the epoch that has ended.
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-            step_schedule(self._schedule, None if score is None else score.overall)
+            end_epoch(self._schedule, None if score is None else score.overall)
 
     def is_best(self, scores: Scores) -> bool:
         """Tell whether the average is the best so far, within the noise of *scores*."""
@@ -249,7 +309,7 @@ class NetworkTraining:
         for network in (self.network, self.average, self.best):
             change_classes(network, n_classes, places)
         self._good = copy.deepcopy(self.network.state_dict())
-        self._start_optimiser(self._full_rate, warm_up=False)
+        self._restart_optimiser(self._full_rate)
         self.judge_anew()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -266,7 +326,9 @@ class NetworkTraining:
         }
         optimiser = self.optimiser.state_dict()
         for index, moments in optimiser["state"].items():
-            tensors |= {f"adam.{index}.{k}": v for k, v in moments.items()}
+            tensors |= {
+                f"moments.{index}.{k}": v for k, v in moments.items() if v is not None
+            }
         values = {
             "scale": self.scale,
             "steps": self.steps,
@@ -295,7 +357,7 @@ class NetworkTraining:
             network.load_state_dict(_under(tensors, kind))
         self._good = {k: v.clone() for k, v in _under(tensors, "good").items()}
         moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _under(tensors, "adam").items():
+        for key, value in _under(tensors, "moments").items():
             index, name = key.split(".")
             moments.setdefault(int(index), {})[name] = value
         self.optimiser.load_state_dict(
@@ -318,6 +380,50 @@ class NetworkTraining:
         if self.micro_batch == self._wished_batch:
             return None
         return {"device": self.options.device, "micro_batch": self.micro_batch}
+
+
+def first_network(
+    options: TrainingOptions, in_channels: int, n_classes: int
+) -> Standardised:
+    """Return the network of a training with its first weights, which the seed decides.
+
+    Raises
+    ------
+    ImageError, OptionError, ModelFileError
+        If it cannot be built, or not with these weights of its encoder.
+    """
+    # Weights are drawn by torch's global generator, which is the user's.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        network = build_network(options.network, in_channels, n_classes)
+    if options.encoder_weights != "none":
+        network.load_encoder(options.encoder_weights)
+    return network.to(options.device)
+
+
+def build_optimiser(
+    network: nn.Module, recipe: Recipe, learning_rate: float
+) -> torch.optim.Optimizer:
+    """Return the optimiser of a recipe, without moments."""
+    parameters, decay = network.parameters(), recipe.weight_decay
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(
+            parameters, learning_rate, recipe.momentum, weight_decay=decay
+        )
+    return torch.optim.Adam(parameters, learning_rate, weight_decay=decay)
+
+
+@contextmanager
+def statistics_unchanged(network: nn.Module) -> Iterator[None]:
+    """Let batch normalisation learn as ever, but leave its running statistics alone."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
 
 
 def change_classes(

@@ -11,6 +11,7 @@ from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 
 if TYPE_CHECKING:
     from napari_sparseseg.learning.balancing import Balancing
+    from napari_sparseseg.learning.losses import Loss
     from napari_sparseseg.learning.schedules import Schedule
 
 
@@ -24,12 +25,18 @@ class Recipe:
         Patches in a mini-batch.
     patch_px
         Side of a patch in working pixels; images that are smaller get smaller patches.
+    optimiser
+        ``"adam"`` or ``"sgd"``.
     learning_rate
-        Of Adam.
+        At first, but for the warm-up.
+    momentum
+        Of SGD.
+    weight_decay
+        Of either; L2.
     warm_up
         Steps over which the learning rate rises to its value.
     schedule
-        How it falls afterwards; an epoch has ``epoch`` steps.
+        How it falls afterwards; see :func:`~.schedules.build_schedule`.
     epoch
         Steps between two validations.
     max_epochs
@@ -46,7 +53,10 @@ class Recipe:
 
     batch: int = 8
     patch_px: int = 128
+    optimiser: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
     warm_up: int = 20
     schedule: Schedule = "constant"
     epoch: int = 25
@@ -56,7 +66,7 @@ class Recipe:
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
 
 
-RecipeName = Literal["live", "paper"]
+RecipeName = Literal["live", "paper", "deeplab"]
 
 RECIPES: dict[RecipeName, Recipe] = {
     "live": Recipe(),
@@ -68,6 +78,20 @@ RECIPES: dict[RecipeName, Recipe] = {
         schedule="plateau",
         epoch=750,
         max_epochs=300,
+        draw="image",
+        averaging=0.0,
+    ),
+    # Fan 2022, section 3.3: 3762 images of 512 x 512 pixels, in mini-batches of 6.
+    "deeplab": Recipe(
+        batch=6,
+        patch_px=512,
+        optimiser="sgd",
+        learning_rate=5e-3,
+        weight_decay=1e-4,
+        warm_up=0,
+        schedule="polynomial",
+        epoch=627,
+        max_epochs=50,
         draw="image",
         averaging=0.0,
     ),
@@ -88,6 +112,11 @@ class TrainingOptions:
         The numbers.
     recipe_name
         Kept with the model.
+    loss
+        ``"ce"`` or ``"dice"``, which no balancing weighs.
+    encoder_weights
+        First weights of the network's encoder: ``"none"`` draws them, else see
+        :meth:`~napari_sparseseg.networks.scoring.ScoringNetwork.load_encoder`.
     scale
         Working pixels per image pixel for head and network; None = found out on
         held-out strokes.
@@ -110,9 +139,11 @@ class TrainingOptions:
     """
 
     balancing: Balancing = "mini-batch"
-    network: NetworkSpec = PRESETS["light"]
+    network: NetworkSpec = PRESETS["unet"]["light"]
     recipe: Recipe = RECIPES["live"]
     recipe_name: RecipeName = "live"
+    loss: Loss = "ce"
+    encoder_weights: str = "none"
     scale: float | None = None
     head_start: bool = True
     dense_share: float = 0.2
@@ -120,3 +151,9 @@ class TrainingOptions:
     seed: int = 0
     device: str = "cpu"
     micro_batch: int | None = None
+
+    @property
+    def encoder_origin(self) -> str:
+        """Where the encoder's weights come from, without the name of a file."""
+        known = self.encoder_weights in ("none", "imagenet")
+        return self.encoder_weights if known else "file"

@@ -23,7 +23,7 @@ Schedule = Literal["constant", "plateau", "polynomial", "exponential"]
 #: (Bokhorst 2018, section 3 "Training").
 PATIENCE, HALVED = 10, 0.5
 
-#: Fan 2022: ``(1 - epoch / max_epochs) ** 0.9``.
+#: Fan 2022, section 3.3: ``(1 - iter / max_iter) ** 0.9``.
 POLYNOMIAL_POWER = 0.9
 
 #: Abdulhamid: factor an epoch.
@@ -31,9 +31,9 @@ EXPONENTIAL_DECAY = 0.96
 
 
 def build_schedule(
-    optimiser: Optimizer, schedule: Schedule, max_epochs: int | None
+    optimiser: Optimizer, schedule: Schedule, total_steps: int | None
 ) -> LRScheduler:
-    """Return the scheduler of an optimiser, to be stepped once an epoch.
+    """Return the scheduler of an optimiser, for `end_step` and `end_epoch`.
 
     Parameters
     ----------
@@ -41,9 +41,10 @@ def build_schedule(
         Whose learning rate is changed.
     schedule
         ``"constant"``; ``"plateau"``, halved after 10 epochs without a better score;
-        ``"polynomial"``, to 0 at *max_epochs*; ``"exponential"``, times 0.96 an epoch.
-    max_epochs
-        Length of the training, needed for ``"polynomial"``.
+        ``"exponential"``, times 0.96 an epoch; ``"polynomial"``, step by step to 0 at
+        *total_steps*.
+    total_steps
+        Mini-batches of the whole training, needed for ``"polynomial"``.
 
     Raises
     ------
@@ -64,17 +65,24 @@ def build_schedule(
             f"the schedule is {schedule!r}; expected one of "
             f"{', '.join(get_args(Schedule))}."
         )
-    if max_epochs is None:
+    if total_steps is None:
         raise OptionError(
-            "the polynomial schedule falls to 0 at the last epoch, but the training "
+            "the polynomial schedule falls to 0 at the last step, but the training "
             "has no end; give a number of epochs."
         )
-    return PolynomialLR(optimiser, max_epochs, POLYNOMIAL_POWER)
+    return PolynomialLR(optimiser, total_steps, POLYNOMIAL_POWER)
 
 
-def step_schedule(scheduler: LRScheduler, score: float | None) -> None:
-    """Tell *scheduler* that an epoch with this validation *score* is over."""
-    if not isinstance(scheduler, ReduceLROnPlateau):
+def end_step(scheduler: LRScheduler) -> None:
+    """Tell *scheduler* that the weights were moved by a mini-batch."""
+    if isinstance(scheduler, PolynomialLR):
         scheduler.step()
-    elif score is not None:
-        scheduler.step(score)
+
+
+def end_epoch(scheduler: LRScheduler, score: float | None) -> None:
+    """Tell *scheduler* that an epoch with this validation *score* is over."""
+    if isinstance(scheduler, ReduceLROnPlateau):
+        if score is not None:
+            scheduler.step(score)
+    elif not isinstance(scheduler, PolynomialLR):
+        scheduler.step()

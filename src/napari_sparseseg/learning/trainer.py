@@ -468,6 +468,8 @@ class Trainer:
         counts = self.data.counts()
         return {
             "recipe": self.options.recipe_name,
+            "loss": self.options.loss,
+            "encoder_weights": self.options.encoder_origin,
             "balancing": self.options.balancing,
             "seed": self.options.seed,
             "steps": self.steps,

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from napari_sparseseg.errors import OptionError
+from napari_sparseseg.networks.deeplab import DeepLabV3
 from napari_sparseseg.networks.scoring import ScoringNetwork
 from napari_sparseseg.networks.unet import UNet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
+NetworkName = Literal["unet", "deeplabv3"]
 Preset = Literal["light", "paper"]
-
-#: Mean and deviation that bring intensities in [0, 1] to about zero and one.
-CENTRE, SPREAD = 0.5, 0.25
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,22 @@ class NetworkSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-NETWORKS: dict[str, Callable[..., ScoringNetwork]] = {"unet": UNet}
+NETWORKS: dict[str, Callable[..., ScoringNetwork]] = {
+    "unet": UNet,
+    "deeplabv3": DeepLabV3,
+}
 
-#: ``paper`` is the U-Net of Bokhorst 2018; ``light`` is one for a CPU.
-PRESETS: dict[Preset, NetworkSpec] = {
-    "paper": NetworkSpec("unet", {"filters": 32, "levels": 5, "norm": "none"}),
-    "light": NetworkSpec("unet", {"filters": 16, "levels": 4, "norm": "group"}),
+#: ``paper`` is the U-Net of Bokhorst 2018, and the DeepLabV3 of Fan 2022; ``light`` is
+#: one for a CPU.
+PRESETS: dict[NetworkName, dict[Preset, NetworkSpec]] = {
+    "unet": {
+        "paper": NetworkSpec("unet", {"filters": 32, "levels": 5, "norm": "none"}),
+        "light": NetworkSpec("unet", {"filters": 16, "levels": 4, "norm": "group"}),
+    },
+    "deeplabv3": {
+        "paper": NetworkSpec("deeplabv3", {"backbone": "resnet50"}),
+        "light": NetworkSpec("deeplabv3", {"backbone": "resnet18"}),
+    },
 }
 
 
@@ -50,7 +60,8 @@ class Standardised(ScoringNetwork):
     """A network that is given intensities in [0, 1] and sees them standardised.
 
     (B, C, H, W) -> (B, n_classes, H, W). ``stride`` and ``halo`` are those of the
-    network inside.
+    network inside. Where that has a mean for each of three channels, one channel is
+    repeated.
     """
 
     mean: Tensor
@@ -59,8 +70,10 @@ class Standardised(ScoringNetwork):
     def __init__(self, network: ScoringNetwork, in_channels: int) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.full((in_channels, 1, 1), CENTRE))
-        self.register_buffer("deviation", torch.full((in_channels, 1, 1), SPREAD))
+        self.register_buffer("mean", _of_channels(network.input_mean, in_channels))
+        self.register_buffer(
+            "deviation", _of_channels(network.input_deviation, in_channels)
+        )
 
     @property
     def stride(self) -> int:
@@ -72,9 +85,19 @@ class Standardised(ScoringNetwork):
         """Radius in pixels beyond which an input pixel cannot change an output."""
         return self.network.halo
 
+    def load_encoder(self, weights: str | Path) -> None:
+        """Take published weights, see the base class."""
+        self.network.load_encoder(weights)
+
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.network((x - self.mean) / self.deviation)
         return scores
+
+
+def _of_channels(value: float | tuple[float, ...], in_channels: int) -> Tensor:
+    """Return (C, 1, 1): a number for each channel."""
+    numbers = value if isinstance(value, tuple) else (value,) * in_channels
+    return torch.tensor(numbers)[:, None, None]
 
 
 def build_network(spec: NetworkSpec, in_channels: int, n_classes: int) -> Standardised:
@@ -91,6 +114,8 @@ def build_network(spec: NetworkSpec, in_channels: int, n_classes: int) -> Standa
     ------
     OptionError
         If the name or an option is not known.
+    ImageError
+        If the network cannot take so many channels.
     """
     if spec.name not in NETWORKS:
         raise OptionError(

@@ -159,8 +159,15 @@ def grabcut_in_parts(
             yield
         votes += _cut_out(resized, resized_edges, options, generator)
     share = np.zeros(pixels.shape[:2], np.float32)
-    share[region] = cv2.resize(votes / options.runs, size)
-    share = share[box.slices].copy()
+    # Rounded, since interpolation carries a share a little beyond its neighbours.
+    share[region] = cv2.resize(votes / options.runs, size).round(4)
+    return mask_of_votes(box, share[box.slices].copy(), options)
+
+
+def mask_of_votes(
+    box: Box, share: NDArray[np.float32], options: GrabCutOptions
+) -> BoxMask:
+    """Make a mask of the share (h, w) of runs that call each pixel foreground."""
     foreground = share >= options.foreground
     undecided = ~foreground & (share >= options.background)
     return BoxMask(box, foreground, share, undecided)
@@ -181,18 +188,20 @@ def _cut_out(
     jittered = edges + jitter * _sides(edges)
     inside = _pixels(jittered, image)
     crop = _pixels(_grown(jittered, margin), image)
+    seen = image[crop].copy()
+    covers_all = _pixels(edges, image) == _pixels(_grown(edges, margin), image)
+    if covers_all or inside == crop or (seen == seen[0, 0]).all():
+        return np.ones(image.shape[:2], np.bool_)
 
     mask = np.full(image.shape[:2], cv2.GC_BGD, np.uint8)
     mask[inside] = cv2.GC_PR_FGD
-    seen = image[crop].copy()
-    if inside != crop and (seen != seen[0, 0]).any():
-        cut = mask[crop].copy()
-        cv2.setRNGSeed(seed)
-        # OpenCV keeps its colour models in the two arrays.
-        models = np.zeros((2, 1, 65))
-        mode = cv2.GC_INIT_WITH_MASK
-        cv2.grabCut(seen, cut, None, *models, options.iterations, mode)  # type: ignore[call-overload]
-        mask[crop] = cut
+    cut = mask[crop].copy()
+    cv2.setRNGSeed(seed)
+    # OpenCV keeps its colour models in the two arrays.
+    models = np.zeros((2, 1, 65))
+    mode = cv2.GC_INIT_WITH_MASK
+    cv2.grabCut(seen, cut, None, *models, options.iterations, mode)  # type: ignore[call-overload]
+    mask[crop] = cut
     foreground: NDArray[np.bool_] = mask == cv2.GC_PR_FGD
     return foreground
 

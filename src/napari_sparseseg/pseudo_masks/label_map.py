@@ -94,7 +94,8 @@ def merge_masks(
 
     A pixel takes the class of the smallest box that calls it foreground (of boxes of
     the same area, the first). Where no box does but some cover it, it is ignored (Fan
-    et al. 2022; the rule of the smallest box is ours). Outside all boxes it is background.
+    et al. 2022; the rule of the smallest box is ours). Outside of all boxes it is
+    background.
 
     Parameters
     ----------

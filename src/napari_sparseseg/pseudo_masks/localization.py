@@ -21,13 +21,13 @@ if TYPE_CHECKING:
         ActivationMaps,
         RegionNetwork,
     )
-    from napari_sparseseg.pseudo_masks.mining import BoxedImage
+    from napari_sparseseg.pseudo_masks.mining import MiningImage
 
 #: Boxes that are classified at once, which bounds the memory needed.
 BOXES_AT_ONCE = 256
 
 
-def localise(network: RegionNetwork, image: BoxedImage) -> Tensor:
+def localise(network: RegionNetwork, image: MiningImage) -> Tensor:
     """Give the localisation map of each box of an image.
 
     Parameters
@@ -90,4 +90,4 @@ def fit_to_box(localisation: Tensor, height: int, width: int) -> Tensor:
     fitted = F.interpolate(
         localisation[None, None], (height, width), mode="bilinear", align_corners=False
     )
-    return fitted[0, 0]
+    return fitted[0, 0].clamp(0, 1)  # rounding goes beyond

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.annotations.boxes import Box
     from napari_sparseseg.networks.backbone import BackboneName
     from napari_sparseseg.networks.registry import Preset
+    from napari_sparseseg.pseudo_masks.box_image import BoxImage
 
 #: ``"cam"``: classifier A alone; ``"acol"``: A and B.
 MiningMethod = Literal["cam", "acol"]
@@ -54,6 +55,8 @@ class MiningOptions:
         Share of each level's anchors they are drawn from.
     erase_threshold
         In [0, 1]: what of A's normalised map is hidden from B.
+    side
+        Longest side, in pixels, to which images are shrunk.
     learning_rate, momentum, weight_decay
         Of SGD.
     batch
@@ -83,6 +86,7 @@ class MiningOptions:
     negatives: int = 256
     nearest: float = 0.1
     erase_threshold: float = 0.6
+    side: int = 512
     learning_rate: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -100,7 +104,14 @@ class MiningOptions:
                 f"{', '.join(get_args(MiningMethod))}.",
                 method=self.method,
             )
-        for name in ("pyramid_channels", "roi_size", "negatives", "batch", "epochs"):
+        for name in (
+            "pyramid_channels",
+            "roi_size",
+            "negatives",
+            "side",
+            "batch",
+            "epochs",
+        ):
             self._check(name, 1, math.inf)
         if self.micro_batch is not None:
             self._check("micro_batch", 1, math.inf)
@@ -125,6 +136,7 @@ MINING_PRESETS: dict[Preset, MiningOptions] = {
         backbone="resnet18",
         pyramid_channels=64,
         roi_size=7,
+        side=256,
         negatives=32,
         micro_batch=2,
     ),
@@ -132,7 +144,7 @@ MINING_PRESETS: dict[Preset, MiningOptions] = {
 
 
 @dataclass(frozen=True, eq=False)
-class BoxedImage:
+class MiningImage:
     """An image and the boxes drawn on it, at the size it is trained at.
 
     Attributes
@@ -192,7 +204,7 @@ class BoxedImage:
         boxes: Sequence[Box],
         class_values: Sequence[int],
         image_shape: Sequence[int],
-    ) -> BoxedImage:
+    ) -> MiningImage:
         """Take boxes in pixels of the image as it was before it was resampled.
 
         Parameters
@@ -229,6 +241,39 @@ class BoxedImage:
         return cls(
             pixels, (edges * scales).float(), torch.tensor(places, dtype=torch.int64)
         )
+
+
+def mining_image(
+    image: BoxImage, class_values: Sequence[int], side: int
+) -> MiningImage:
+    """Bring an image and its boxes to the size at which they are learned.
+
+    Parameters
+    ----------
+    image
+        Of one or three channels.
+    class_values
+        Those that have channels, see :meth:`MiningImage.from_boxes`.
+    side
+        Longest side to which it is shrunk; a smaller image stays as it is, but for
+        sides of less than ``SMALLEST_SIDE``, which are enlarged to it.
+
+    Raises
+    ------
+    ImageError
+        If the image has another number of channels.
+    LabelError
+        If a box has another class than these.
+    """
+    scale = min(1.0, side / max(image.shape))
+    shape = [max(SMALLEST_SIDE, round(scale * length)) for length in image.shape]
+    # A copy, since torch warns of arrays that cannot be written.
+    pixels = torch.from_numpy(image.pixels.copy())[None]
+    if shape != [*image.shape]:
+        pixels = F.interpolate(
+            pixels, shape, mode="bilinear", align_corners=False, antialias=True
+        )
+    return MiningImage.from_boxes(pixels[0], image.boxes, class_values, image.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +360,7 @@ class RegionMining:
 
     def __init__(
         self,
-        images: Sequence[BoxedImage],
+        images: Sequence[MiningImage],
         n_classes: int,
         options: MiningOptions | None = None,
     ) -> None:

@@ -1,0 +1,145 @@
+"""Networks that learn pseudo-masks, or the truth, scored on the test slices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks._boxes_data import SCALES, WINDOW, read_test, read_train
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_sparseseg.learning.losses import Loss
+    from napari_sparseseg.learning.options import RecipeName
+    from napari_sparseseg.networks.registry import NetworkName, Preset
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network and how it learns.
+
+    Attributes
+    ----------
+    title
+        What it is called in the tables.
+    name
+        As ``net`` of :class:`~napari_sparseseg.api.TrainingWishes`.
+    loss
+        Likewise.
+    patch_px
+        Side of a patch in working pixels; None = that of the recipe.
+    """
+
+    title: str
+    name: NetworkName
+    loss: Loss
+    patch_px: int | None = None
+
+
+NETWORKS = {
+    "unet": Network("U-Net", "unet", "ce"),
+    "deeplabv3": Network("DeepLabV3", "deeplabv3", "dice", 256),
+}
+
+#: The row of networks that learn the truth.
+FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainWishes:
+    """What all trainings are asked for.
+
+    Attributes
+    ----------
+    seconds
+        Of learning.
+    preset
+        Size of the networks: ``"light"`` at about 256 x 256 pixels, ``"paper"`` at the
+        full size of the slices.
+    recipe
+        See :class:`~napari_sparseseg.api.TrainingWishes`.
+    device
+        ``"cpu"`` or ``"cuda"``.
+    """
+
+    seconds: float
+    preset: Preset
+    recipe: RecipeName
+    device: str
+
+
+def train_network(
+    folder: Path,
+    labels: Path | None,
+    slices: int | None,
+    network: str,
+    seed: int,
+    wishes: TrainWishes,
+) -> dict[str, Any]:
+    """Learn label maps and score the network on the test slices.
+
+    Parameters
+    ----------
+    folder
+        Of the set.
+    labels
+        File of pseudo-masks by image; None = the truth is learned.
+    slices
+        How many slices are learned; None = all.
+    network, seed, wishes
+        How.
+
+    Returns
+    -------
+    dict
+        JSON values: ``steps``, and ``dice`` by class, over the pixels of all slices.
+    """
+    from napari_sparseseg.api import iter_train
+    from napari_sparseseg.learning.events import StepDone
+    from napari_sparseseg.learning.metrics import evaluate
+    from napari_sparseseg.prediction.predictor import predict_image
+
+    data, test = read_train(folder, slices), read_test(folder)
+    chosen = NETWORKS[network]
+    events = iter_train(
+        data.images,
+        data.truth if labels is None else read_masks(labels),
+        seconds=wishes.seconds,
+        classes=data.classes,
+        balance="none",
+        net=chosen.name,
+        preset=wishes.preset,
+        loss=chosen.loss,
+        recipe=wishes.recipe,
+        scale=SCALES[folder.name] if wishes.preset == "light" else 1.0,
+        window=WINDOW,
+        patch_px=chosen.patch_px,
+        head_start=False,
+        seed=seed,
+        device=wishes.device,
+    )
+    steps = 0
+    while True:
+        try:
+            steps += isinstance(next(events), StepDone)
+        except StopIteration as stop:
+            model = stop.value.to(wishes.device)
+            break
+    predictions = {
+        name: predict_image(model, image)[0] for name, image in test.images.items()
+    }
+    return {
+        "steps": steps,
+        "dice": evaluate(predictions, test.truth, test.classes).dice,
+    }
+
+
+def read_masks(path: Path) -> dict[str, NDArray[Any]]:
+    """Read label maps by name."""
+    with np.load(path) as stored:
+        return dict(stored)

@@ -1,0 +1,186 @@
+"""The plugin's widget "Boxes": boxes around objects become masks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Labels, Layer, Shapes
+from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtWidgets import QApplication, QSizePolicy, QVBoxLayout, QWidget
+
+from napari_sparseseg.gui import boxes_settings
+from napari_sparseseg.gui.boxes_classes import find_training
+from napari_sparseseg.gui.boxes_controller import BoxesController
+from napari_sparseseg.gui.boxes_dock import BoxesDockWidget
+from napari_sparseseg.gui.boxes_state import BoxesState
+from napari_sparseseg.gui.engine_link import EngineLink
+from napari_sparseseg.gui.launch import open_dock
+from napari_sparseseg.gui.log import log_folder, start_log
+from napari_sparseseg.gui.notify import telling
+from napari_sparseseg.gui.prediction_layer import is_prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari
+
+# What closes the docks that are open. Were it garbage together with a dock, Python
+# could take it apart before Qt deletes the dock and calls it.
+_OPEN: set[Callable[[], None]] = set()
+
+
+class Boxes(QWidget):
+    """Turn boxes into masks, in one napari window.
+
+    It has an engine of its own, so that masks are made at full speed while a network
+    of "Label & train" learns.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer that the dock is opened in.
+
+    Attributes
+    ----------
+    state, controller, dock, link
+        What is true, what is done, what is seen, and the engine behind it.
+    """
+
+    def __init__(self, napari_viewer: napari.Viewer) -> None:
+        super().__init__()
+        start_log()
+        self._viewer = napari_viewer
+        self.state = BoxesState()
+        boxes_settings.restore(self.state)
+        self.dock = BoxesDockWidget(self.state)
+        self.link = EngineLink(log_folder() / "engine.log")
+        self.controller = BoxesController(napari_viewer, self.state, self.link)
+        # Else napari adds an empty stretch that takes half of the height.
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.dock)
+        self._connect()
+        _close_with(self, self.controller)
+        self._follow_layers()
+        # A child, so that nothing is done once the dock is gone.
+        self._taken_out = QTimer(self)
+        self._taken_out.setSingleShot(True)
+        self._taken_out.timeout.connect(self._on_taken_out)
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Notice that the dock is closed: napari takes its widget out and forgets it.
+
+        Qt would delete it much later, if at all, and the engine would go on.
+        """
+        super().changeEvent(event)
+        is_taken_out = event is not None and event.type() == QEvent.Type.ParentChange
+        if is_taken_out and self.parent() is None:
+            self._taken_out.start(0)
+
+    def _on_taken_out(self) -> None:
+        if self.parent() is None:
+            self.controller.close()
+            self.deleteLater()
+
+    def _connect(self) -> None:
+        dock, controller = self.dock, self.controller
+        wishes: list[tuple[Any, Callable[..., object]]] = [
+            (dock.layers.chosen, self._choose),
+            (dock.layers.new_boxes_pressed, controller.new_boxes),
+            (dock.layers.new_labels_pressed, controller.new_labels),
+            (dock.layers.class_chosen, controller.draw),
+            (dock.layers.class_added, controller.add_class),
+            (dock.method.changed, controller.use_settings),
+            (dock.method.preview_wished, controller.set_preview),
+            (dock.run.generate_pressed, lambda: controller.generate()),
+            (dock.run.picked_pressed, controller.generate),
+            (dock.run.cancel_pressed, controller.cancel),
+            (dock.run.map_wished, controller.show_map),
+            (dock.table.picked, controller.pick),
+            (dock.table.accept_wished, controller.accept),
+            (dock.table.redo_wished, controller.generate),
+            (dock.table.delete_wished, controller.delete),
+            (dock.table.class_wished, controller.give_class),
+            (dock.table.undo_pressed, controller.undo),
+            (dock.train_pressed, controller.train_on_these),
+            (controller.shapes_added, self._on_shapes_added),
+            (controller.labels_added, self._on_labels_added),
+            (controller.training_wished, self._train),
+        ]
+        for signal, slot in wishes:
+            signal.connect(slot)
+        events = self._viewer.layers.events
+        events.inserted.connect(self._follow_layers)
+        events.removed.connect(self._on_removed)
+        events.renamed.connect(self._follow_layers)
+
+    @telling()
+    def _follow_layers(self, _event: Any = None) -> None:
+        if self.controller.is_closed:
+            return
+        own = [layer for layer in self._viewer.layers if not is_prediction(layer)]
+        self.dock.layers.set_layers(
+            *(
+                [layer.name for layer in own if isinstance(layer, kind)]
+                for kind in (Image, Shapes, Labels)
+            )
+        )
+        self._choose()
+
+    @telling()
+    def _on_removed(self, event: Any) -> None:
+        self.controller.forget(event.value)
+        self._follow_layers()
+
+    def _on_shapes_added(self, shapes: Shapes) -> None:
+        self.dock.layers.boxes.choose(shapes.name)
+        self._choose()
+
+    def _on_labels_added(self, labels: Labels) -> None:
+        self.dock.layers.labels.choose(labels.name)
+        self._choose()
+
+    @telling()
+    def _choose(self) -> None:
+        layers, controller = self.dock.layers, self.controller
+        chosen = (
+            self._layer(layers.images.currentText(), Image),
+            self._layer(layers.boxes.currentText(), Shapes),
+            self._layer(layers.labels.currentText(), Labels),
+        )
+        if chosen != (controller.image, controller.shapes, controller.labels):
+            controller.choose(*chosen)
+
+    @telling()
+    def _train(self, image: Image, labels: Labels) -> None:
+        """Open "Label & train" with a ticked pair of layers."""
+        training = find_training(self._viewer) or open_dock(self._viewer)
+        pairs = training.controller.pairs
+        training.dock.pairs.choose(image.name, labels.name)
+        pairs.choose(image, labels)
+        pairs.add(image, labels)
+        for place, pair in enumerate(training.controller.annotations.pairs):
+            if (pair.image, pair.labels) == (image, labels) and not pair.ticked:
+                pairs.tick(place, True)
+        self.state.status = "Press Train in Label & train."
+
+    def _layer(self, name: str, kind: type[Layer]) -> Any:
+        for layer in self._viewer.layers:
+            if layer.name == name and isinstance(layer, kind):
+                return layer
+        return None
+
+
+def _close_with(dock: QWidget, controller: BoxesController) -> None:
+    """Close a controller when its dock is closed, or napari ends before."""
+
+    def close() -> None:
+        _OPEN.discard(close)
+        controller.close()
+
+    _OPEN.add(close)
+    dock.destroyed.connect(close)
+    application = QApplication.instance()
+    assert application is not None
+    application.aboutToQuit.connect(controller.close)

@@ -1,0 +1,687 @@
+"""Brings viewer, boxes and engine together; changes the state of the dock "Boxes"."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet, ref
+
+import numpy as np
+from napari.layers import Image, Labels, Shapes
+from napari.utils.notifications import show_error, show_info, show_warning
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.engine import messages
+from napari_sparseseg.errors import LabelError, LayerError
+from napari_sparseseg.gui import boxes_settings
+from napari_sparseseg.gui.boxes_classes import BoxClasses
+from napari_sparseseg.gui.boxes_layer import (
+    centre_in_world,
+    class_names,
+    color_classes,
+    draw_class,
+    label_boxes,
+    name_classes,
+    new_boxes_for,
+    rename_classes,
+)
+from napari_sparseseg.gui.boxes_making import MaskMaking
+from napari_sparseseg.gui.boxes_sheet import BoxSheet
+from napari_sparseseg.gui.boxes_state import FIXED_CRF
+from napari_sparseseg.gui.class_colors import class_colormap
+from napari_sparseseg.gui.controller import DEVICE_LOST
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui.log import log_file, without_words
+from napari_sparseseg.gui.notify import telling
+from napari_sparseseg.gui.parts import counted
+from napari_sparseseg.gui.plane_files import PlaneFiles
+from napari_sparseseg.gui.planes import check_pair, new_labels_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.components import ViewerModel
+
+    from napari_sparseseg.annotations.boxes import Box
+    from napari_sparseseg.engine.messages import MaskSettings
+    from napari_sparseseg.gui.boxes_state import BoxesState
+    from napari_sparseseg.gui.engine_link import EngineLink
+
+logger = logging.getLogger(__name__)
+
+#: Shapes that change are read after so long, changed labels are looked at then, and a
+#: moving parameter is waited for.
+READ_MS, PREVIEW_MS = 40, 120
+
+
+class BoxesController(QObject):
+    """Does what the user wishes with boxes, and shows what the engine makes of them.
+
+    Parameters
+    ----------
+    viewer
+        The napari viewer.
+    state
+        What the dock shows.
+    link
+        To the engine, which is started here.
+
+    Attributes
+    ----------
+    classes
+        The class table.
+    image, shapes, labels
+        The layers that are worked on.
+    is_closed
+        Whether the dock is gone, and nothing is done any more.
+
+    Signals
+    -------
+    shapes_added(layer), labels_added(layer)
+        A new layer is to be worked on.
+    training_wished(image, labels)
+        The masks are in these labels, and are to be trained on.
+    """
+
+    shapes_added = Signal(object)
+    labels_added = Signal(object)
+    training_wished = Signal(object, object)
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        state: BoxesState,
+        link: EngineLink,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.image: Image | None = None
+        self.shapes: Shapes | None = None
+        self.labels: Labels | None = None
+        self.is_closed = False
+        self._viewer = viewer
+        self._state = state
+        self._link = link
+        self._files = PlaneFiles()
+        self._sheets: list[BoxSheet] = []
+        self._enclosing: WeakSet[Shapes] = WeakSet()
+        self._stale: set[tuple[int, ...]] = set()
+        self.classes = BoxClasses(viewer, self)
+        self._making = MaskMaking(state, link.send, self._files, self)
+        self._reading = self._timer(READ_MS, self.read)
+        self._looking = self._timer(READ_MS, self._look_at_labels)
+        self._showing = self._timer(READ_MS, self._show_masks)
+        self._previewing = self._timer(PREVIEW_MS, self._preview)
+        self.classes.changed.connect(self._on_classes)
+        self._making.made.connect(self._on_made)
+        self._making.ended.connect(self._show_state)
+        link.told.connect(self._on_told)
+        link.died.connect(self._on_died)
+        self._on_classes({})
+        link.start()
+
+    @property
+    def sheet(self) -> BoxSheet | None:
+        """The boxes on the chosen image, None where something is not chosen."""
+        for sheet in self._sheets:
+            if sheet.image is self.image and sheet.shapes is self.shapes:
+                return sheet
+        return None
+
+    # Layers.
+
+    @telling()
+    def choose(
+        self, image: Image | None, shapes: Shapes | None, labels: Labels | None
+    ) -> None:
+        """Work on these layers."""
+        if shapes is not self.shapes:
+            self._follow(shapes)
+        if labels is not self.labels:
+            self._look_to(labels)
+        if image is not self.image:
+            self._watch(image)
+        self.image, self.shapes, self.labels = image, shapes, labels
+        self._open_sheet()
+        self._adopt_classes()
+        self.read()
+
+    @telling()
+    def new_boxes(self) -> None:
+        """Add an empty layer on the image, to draw boxes in."""
+        if self.image is None:
+            return
+        name = f"{self.image.name} boxes"
+        shapes = Shapes(**new_boxes_for(self.image, name, self.classes.table))
+        self._viewer.add_layer(shapes)
+        self._viewer.layers.selection.active = shapes
+        self.shapes_added.emit(shapes)
+        shapes.mode = "add_rectangle"
+        self._state.status = "Draw a box around each object, with the mouse."
+
+    @telling()
+    def new_labels(self) -> Labels | None:
+        """Add an empty label layer on the image, for the masks that are accepted."""
+        if self.image is None:
+            return None
+        highest = max(self.classes.table.values, default=1)
+        name = f"{self.image.name} labels"
+        labels = Labels(**new_labels_for(self.image, name, highest))
+        self._give_classes(labels)
+        active = self._viewer.layers.selection.active
+        self._viewer.add_layer(labels)
+        # Boxes shall stay on top, and to be drawn.
+        if self.shapes is not None and self.shapes in self._viewer.layers:
+            layers = self._viewer.layers
+            layers.move(layers.index(labels), layers.index(self.shapes))
+        if active is not None:
+            self._viewer.layers.selection.active = active
+        self.labels_added.emit(labels)
+        return labels
+
+    @telling()
+    def forget(self, layer: Any) -> None:
+        """Forget a layer that the user has deleted."""
+        if self.is_closed:
+            return
+        self._close_sheets(layer)
+        if isinstance(layer, Image):
+            self._files.forget(layer)
+        self._looking.start()
+
+    def _open_sheet(self) -> None:
+        if self.image is not None and self.shapes is not None and self.sheet is None:
+            self._sheets.append(
+                BoxSheet(
+                    self._viewer.layers, self.image, self.shapes, self.classes.table
+                )
+            )
+
+    def _close_sheets(self, layer: Any) -> None:
+        for sheet in [s for s in self._sheets if layer in (s.image, s.shapes)]:
+            self._making.forget(sheet)
+            sheet.layers.remove()
+            self._sheets.remove(sheet)
+
+    def _watch(self, image: Image | None) -> None:
+        """Notice when the pixels of another image are replaced."""
+        if self.image is not None:
+            self.image.events.data.disconnect(self._on_pixels)
+        if image is not None:
+            image.events.data.connect(self._on_pixels)
+
+    @telling()
+    def _on_pixels(self, _event: Any = None) -> None:
+        if self.image is not None:
+            self._files.forget(self.image)
+            self._close_sheets(self.image)
+            self._open_sheet()
+            self.read()
+
+    # Boxes and their classes.
+
+    @telling()
+    def draw(self, value: int) -> None:
+        """Give new boxes this class."""
+        self._state.drawn_class = value
+        if self.shapes is not None:
+            draw_class(self.shapes, self.classes.table, value)
+
+    @telling()
+    def add_class(self, name: str) -> None:
+        """Add a class; new boxes have it."""
+        self.classes.look_for_training(self._names())
+        self.classes.add(name)
+        if name in self.classes.table.names:
+            self.draw(self.classes.table.by_name(name).value)
+
+    @telling()
+    def give_class(self, places: Sequence[int], value: int) -> None:
+        """Give boxes that are drawn another class."""
+        if self.shapes is None:
+            return
+        names = class_names(self.shapes)
+        for place in places:
+            names[place] = self.classes.table.by_value(value).name
+        name_classes(self.shapes, names)
+        self.read()
+
+    @telling()
+    def pick(self, places: Sequence[int]) -> None:
+        """Pick boxes, and go to the plane of the first."""
+        sheet = self.sheet
+        if sheet is None or tuple(places) == self._state.picked:
+            return
+        self._state.picked = tuple(places)
+        sheet.shapes.selected_data = set(places)
+        boxes = sheet.boxes(places)
+        if boxes:
+            world = centre_in_world(sheet.image, boxes[0])
+            first = self._viewer.dims.ndim - len(world)
+            for axis in range(len(boxes[0].plane)):
+                self._viewer.dims.set_point(first + axis, world[axis])
+        self._show_state()
+
+    @telling()
+    def delete(self, places: Sequence[int]) -> None:
+        """Delete boxes and their proposed masks; what is accepted stays."""
+        if self.shapes is not None and places:
+            self.shapes.selected_data = set(places)
+            self.shapes.remove_selected()
+            self.read()
+
+    # Masks.
+
+    @telling()
+    def use_settings(self, wished: MaskSettings) -> None:
+        """Make masks in this way from now on."""
+        before, self._state.settings = self._state.settings, wished
+        boxes_settings.keep(self._state)
+        crf = wished.crf, wished.crf_options
+        if crf != (before.crf, before.crf_options):
+            self._preview_soon()
+        self._show_state()
+
+    @telling()
+    def generate(self, places: Sequence[int] | None = None) -> None:
+        """Make the masks of all boxes, or of those at *places*."""
+        self.read()
+        sheet = self.sheet
+        cannot = (
+            self._state.cannot_generate if places is None else self._why_not(places)
+        )
+        if sheet is None or cannot:
+            show_warning(cannot)
+            return
+        self._tell_of_skipped(sheet, places)
+        self._making.make(sheet, sheet.boxes(places))
+        self._show_state()
+
+    @telling()
+    def cancel(self) -> None:
+        """Make no more masks; those that are there stay."""
+        self._making.cancel()
+
+    @telling()
+    def set_preview(self, wanted: bool) -> None:
+        """Draw the picked box anew when a parameter moves, or do not."""
+        self._state.preview = wanted
+        self._preview_soon()
+
+    @telling()
+    def show_map(self, wanted: bool) -> None:
+        """Show the localisation maps, or remove them."""
+        self._state.map_visible = wanted
+        for sheet in self._sheets:
+            if wanted:
+                sheet.show(sheet.results.planes, self.labels, with_map=True)
+            else:
+                sheet.layers.hide_map()
+
+    # What is kept of them.
+
+    @telling()
+    def accept(self, places: Sequence[int]) -> None:
+        """Write proposed masks into the labels, in one step that can be undone."""
+        proposed = set(self._state.places("proposed")) & set(places)
+        if proposed and self.sheet is not None:
+            self._accept(self.sheet.boxes(sorted(proposed)))
+            self._state.status = f"Accepted: {counted(len(proposed), 'mask')}."
+
+    @telling()
+    def undo(self) -> None:
+        """Take back the last change of the labels."""
+        if self.labels is not None:
+            self.labels.undo()
+            self._look_at_labels()
+
+    @telling()
+    def train_on_these(self) -> None:
+        """Accept what is left, with the background, and have a network trained."""
+        self.read()
+        sheet = self.sheet
+        if sheet is None or self._state.cannot_train:
+            show_warning(self._state.cannot_train)
+            return
+        left = sheet.boxes(self._state.places("proposed"))
+        labels = self._accept(left, outside=True)
+        self.training_wished.emit(sheet.image, labels)
+        self.classes.look_for_training(self._names())
+
+    def close(self) -> None:
+        """End the engine; accepted masks stay in their layers."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        for timer in (self._reading, self._looking, self._showing, self._previewing):
+            timer.stop()
+        with telling():
+            self._follow(None)
+            self._look_to(None)
+            self._watch(None)
+            self._link.stop()
+        with telling():
+            self._making.close()
+            self._files.close()
+
+    # What the user draws.
+
+    @telling()
+    def read(self) -> None:
+        """Read boxes and classes of now."""
+        self._reading.stop()
+        if self.is_closed:
+            return
+        self.classes.look_for_training(self._names())
+        sheet = self.sheet
+        if sheet is not None:
+            self._name_all(sheet.shapes)
+            self._stale |= sheet.read(self.classes.table)
+            color_classes(sheet.shapes, self.classes.table)
+            self._tell_of_enclosing(sheet)
+            self._showing.start()
+        self._show_state()
+
+    def _name_all(self, shapes: Shapes) -> None:
+        """See that each shape has a class, and each class is in the table."""
+        names = class_names(shapes)
+        drawn = self.classes.table.by_value(self._state.drawn_class).name
+        named = [name or drawn for name in names]
+        if named != names:
+            name_classes(shapes, named)
+            self.draw(self._state.drawn_class)
+        if named:
+            label_boxes(shapes)
+        for name in dict.fromkeys(named):
+            if name not in self.classes.table.names:
+                self.classes.add(name)
+
+    def _names(self) -> list[str]:
+        return sorted({n for sheet in self._sheets for n in class_names(sheet.shapes)})
+
+    def _follow(self, shapes: Shapes | None) -> None:
+        """Notice what happens in another layer from now on."""
+        if self.shapes is not None:
+            for event in _events(self.shapes):
+                event.disconnect(self._on_shapes)
+            self.shapes.events.highlight.disconnect(self._on_highlight)
+        if shapes is not None:
+            for event in _events(shapes):
+                event.connect(self._on_shapes)
+            shapes.events.highlight.connect(self._on_highlight)
+
+    def _on_shapes(self, _event: Any = None) -> None:
+        self._reading.start()
+
+    @telling()
+    def _on_highlight(self, _event: Any = None) -> None:
+        """Pick what is selected on the canvas."""
+        sheet = self.sheet
+        if sheet is None:
+            return
+        n_rows = len(self._state.rows)
+        selected = tuple(sorted(n for n in sheet.shapes.selected_data if n < n_rows))
+        if selected != self._state.picked:
+            self._state.picked = selected
+            self._show_state()
+
+    def _tell_of_enclosing(self, sheet: BoxSheet) -> None:
+        count = sum(drawn.encloses for drawn in sheet.drawn)
+        if count and sheet.shapes not in self._enclosing:
+            self._enclosing.add(sheet.shapes)
+            show_info(
+                f"{counted(count, 'shape')} in '{sheet.shapes.name}' "
+                f"{'is' if count == 1 else 'are'} no upright rectangle"
+                f"{'' if count == 1 else 's'}; the box around each is taken."
+            )
+
+    def _tell_of_skipped(self, sheet: BoxSheet, places: Sequence[int] | None) -> None:
+        chosen = range(len(sheet.drawn)) if places is None else places
+        skipped = [
+            f"box {place + 1}: {sheet.drawn[place].problem}"
+            for place in chosen
+            if sheet.drawn[place].box is None
+        ]
+        if skipped:
+            show_warning(f"Skipped: {'; '.join(skipped)}.")
+
+    # Classes.
+
+    def _adopt_classes(self) -> None:
+        """Take the table that the boxes bring, or else the labels."""
+        brought = [
+            layer.metadata[CLASSES_KEY]
+            for layer in (self.shapes, self.labels)
+            if layer is not None and CLASSES_KEY in layer.metadata
+        ]
+        if brought:
+            self.classes.use(ClassTable.from_json(brought[0]))
+
+    @telling()
+    def _on_classes(self, renamed: dict[str, str]) -> None:
+        table, state = self.classes.table, self._state
+        state.classes = table
+        for sheet in self._sheets:
+            rename_classes(sheet.shapes, renamed)
+            sheet.layers.use_classes(table)
+        used = {table.by_name(n).value for n in self._names() if n in table.names}
+        settings = state.settings
+        if settings.background not in table.values:
+            free = [value for value in table.values[:1] if value not in used]
+            state.settings = replace(settings, background=free[0] if free else 0)
+        if state.drawn_class not in table.values:
+            last = [v for v in table.values if v != state.settings.background]
+            state.drawn_class = last[0] if last else table.values[0]
+        self.draw(state.drawn_class)
+        self._reading.start()
+
+    def _give_classes(self, labels: Labels) -> None:
+        labels.colormap = class_colormap(self.classes.table)
+        labels.metadata[CLASSES_KEY] = self.classes.table.to_json()
+
+    # Labels.
+
+    def _accept(self, boxes: Sequence[Box], outside: bool = False) -> Labels:
+        sheet = self.sheet
+        assert sheet is not None
+        labels = self.labels if self.labels is not None else self.new_labels()
+        assert labels is not None
+        self._check_labels(sheet, labels)
+        self._give_classes(labels)
+        background = self._state.settings.background
+        sheet.results.accept(boxes, labels, background, ref(labels), outside)
+        self._stale |= sheet.results.planes
+        self._show_masks()
+        return labels
+
+    def _check_labels(self, sheet: BoxSheet, labels: Labels) -> None:
+        """Refuse labels that masks cannot be written into, or mean something else.
+
+        Raises
+        ------
+        LayerError, LabelError
+            With the reason.
+        """
+        table = self.classes.table
+        if check_pair(sheet.image, labels) != sheet.level:
+            raise LayerError(
+                f"The label layer '{labels.name}' lies on another resolution of "
+                f"'{sheet.image.name}' than the boxes; press New labels."
+            )
+        if max(table.values) > np.iinfo(labels.dtype).max:
+            raise LayerError(
+                f"The label layer '{labels.name}' holds values up to "
+                f"{np.iinfo(labels.dtype).max}, but a class has {max(table.values)}; "
+                "press New labels."
+            )
+        brought = labels.metadata.get(CLASSES_KEY)
+        theirs = {} if brought is None else ClassTable.from_json(brought).named_values
+        here = dict(table.named_values)
+        for value, name in theirs:
+            if (
+                here.get(value, name) != name
+                and (np.asarray(labels.data) == value).any()
+            ):
+                raise LabelError(
+                    f"In '{labels.name}' the value {value} is '{name}', but here it is "
+                    f"'{here[value]}'; choose other labels, or press New labels.",
+                    value=value,
+                )
+
+    def _look_to(self, labels: Labels | None) -> None:
+        """Notice when other labels are painted or undone."""
+        for layer, act in ((self.labels, "disconnect"), (labels, "connect")):
+            for event in _painted(layer) if layer is not None else ():
+                getattr(event, act)(self._on_painted)
+
+    def _on_painted(self, _event: Any = None) -> None:
+        self._looking.start()
+
+    @telling()
+    def _look_at_labels(self) -> None:
+        """Propose again what is gone from the labels."""
+        sheet = self.sheet
+        if sheet is not None and not self.is_closed:
+            changed = sheet.results.refresh_accepted()
+            if changed:
+                self._stale |= changed
+                self._show_masks()
+
+    # Masks.
+
+    @telling()
+    def _on_made(self, sheet: BoxSheet, box: Box) -> None:
+        if sheet is self.sheet:
+            self._stale.add(box.plane)
+            self._showing.start()
+        else:
+            sheet.show([box.plane], None, self._state.map_visible)
+
+    @telling()
+    def _show_masks(self) -> None:
+        """Show the masks of planes that have changed."""
+        self._showing.stop()
+        sheet, stale = self.sheet, self._stale
+        self._stale = set()
+        if sheet is not None and stale:
+            sheet.show(sorted(stale), self.labels, self._state.map_visible)
+        self._show_state()
+
+    def _preview_soon(self) -> None:
+        if self._state.preview and self._state.settings.method not in FIXED_CRF:
+            self._previewing.start()
+
+    @telling()
+    def _preview(self) -> None:
+        """Draw the first of the picked boxes anew."""
+        sheet = self.sheet
+        boxes = [] if sheet is None else sheet.boxes(self._state.picked)
+        if sheet is not None and boxes and self._state.engine == "ready":
+            self._making.refine(sheet, boxes[0])
+
+    # What the engine tells.
+
+    @telling()
+    def _on_told(self, event: Any) -> None:
+        if self.is_closed:
+            return
+        if isinstance(event, messages.Ready):
+            self._state.engine = "ready"
+            devices = zip(event.devices, event.device_names, strict=True)
+            self._state.devices = tuple(devices)
+        if isinstance(event, messages.Failed):
+            if event.details:
+                trace = without_words(event.details)
+                logger.error("%s failed\n%s", event.request, trace)
+            if DEVICE_LOST.search(event.message):
+                self._link.restart(
+                    f"The device that computes does not work any more ({event.message})"
+                )
+                return
+        self._making.take(event)
+        if isinstance(event, messages.Ready | messages.Failed):
+            self._show_state()
+
+    @telling()
+    def _on_died(self, sentence: str, restarting: bool) -> None:
+        logger.error(sentence)
+        self._state.engine = "starting" if restarting else "broken"
+        self._making.lose_engine()
+        self._state.status = sentence
+        show_error(sentence)
+        self._show_state()
+
+    # What the dock shows.
+
+    @telling()
+    def _show_state(self) -> None:
+        """Bring rows, and what can be done, into the state."""
+        sheet, state = self.sheet, self._state
+        rows = () if sheet is None else sheet.rows(self.classes.table)
+        picked = tuple(place for place in state.picked if place < len(rows))
+        if state.picked != picked:
+            state.picked = picked
+        if state.rows != rows:
+            state.rows = rows
+        state.cannot_generate = self._why_not(None)
+        state.cannot_redo = self._why_not(state.picked)
+        state.cannot_train = self._why_not_train()
+
+    def _why_not(self, places: Sequence[int] | None) -> str:
+        """Say why no masks can be made of all boxes, or of those at *places*."""
+        state, sheet = self._state, self.sheet
+        if state.engine == "broken":
+            return f"The part that computes has stopped; see {log_file()}."
+        if state.engine == "starting":
+            return "Starting, a few seconds …"
+        if self.image is None:
+            return "Open an image first."
+        if sheet is None:
+            return "Press New boxes, then draw a box around each object."
+        if sheet.problem:
+            return sheet.problem
+        if places is not None and not places:
+            return "Pick a box first, in the list or on the image."
+        boxes = sheet.boxes(places)
+        if not boxes:
+            return "Draw a box around each object."
+        background = state.settings.background
+        if background in {box.class_value for box in boxes}:
+            name = self.classes.table.by_value(background).name
+            return (
+                f"'{name}' has boxes, so it cannot be what lies outside of them; "
+                "choose something else under Outside of boxes."
+            )
+        return "" if places is None else self._making.why_not_some(sheet, boxes)
+
+    def _why_not_train(self) -> str:
+        state, sheet = self._state, self.sheet
+        made = state.places("proposed", "accepted")
+        if sheet is None or not made:
+            return "Generate masks first."
+        values = {row.class_value for row in (state.rows[place] for place in made)}
+        if len(values - {0}) < 2 and not state.settings.background:
+            return (
+                "A network needs two classes to tell apart; choose what lies outside "
+                "of the boxes."
+            )
+        return ""
+
+    def _timer(self, wait_ms: int, slot: Any) -> QTimer:
+        timer = QTimer(self)
+        timer.setSingleShot(True)
+        timer.setInterval(wait_ms)
+        timer.timeout.connect(slot)
+        return timer
+
+
+def _events(shapes: Shapes) -> list[Any]:
+    """Return the events that come when shapes or their classes change."""
+    return [shapes.events.data, shapes.events.properties]
+
+
+def _painted(labels: Labels) -> list[Any]:
+    """Return the events that come when labels are painted or undone."""
+    return [labels.events.paint, labels.events.set_data, labels.events.data]

@@ -1,0 +1,247 @@
+"""How boxes become masks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtGui import QIcon
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from napari_sparseseg.engine.messages import MaskMethod
+from napari_sparseseg.gui.boxes_advanced_form import AdvancedForm
+from napari_sparseseg.gui.boxes_state import FIXED_CRF, MINING
+from napari_sparseseg.gui.parts import (
+    WheelGuard,
+    allow,
+    listen,
+    note,
+    say,
+    swatch_icon,
+)
+from napari_sparseseg.gui.settings_form import AUTOMATIC
+from napari_sparseseg.gui.training_widget import CLOSED, FLAT, OPEN
+
+if TYPE_CHECKING:
+    from napari_sparseseg.gui.boxes_state import BoxesState
+
+#: What each method is called, and what the choice does.
+METHODS: dict[MaskMethod, tuple[str, str]] = {
+    "acol": (
+        "Learned, whole object (acol)",
+        "A network learns from all boxes what each class looks like, then looks a "
+        "second time for the parts that it missed at first. Takes minutes.",
+    ),
+    "cam": (
+        "Learned, most telling part (cam)",
+        "A network learns from all boxes what each class looks like, and marks what "
+        "tells it best, often less than the whole object. Takes minutes.",
+    ),
+    "grabcut": (
+        "By brightness or colour (grabcut)",
+        "Tells the object from its surroundings by brightness or colour, in each box "
+        "by itself. Takes about a second a box.",
+    ),
+    "ellipse": (
+        "Ellipse in the box (ellipse)",
+        "The largest ellipse in the box. Immediate; for round lesions.",
+    ),
+    "box": (
+        "The whole box (box)",
+        "All of the box counts as the object. Immediate; to compare with.",
+    ),
+    "sdi-box": (
+        "Boxes, corrected by a network (sdi-box)",
+        "A network is trained on the boxes as they are, and corrects them in three "
+        "rounds. Takes minutes.",
+    ),
+    "crf-box": (
+        "Image edges, then a network (crf-box)",
+        "The middle of each box is grown to the edges in the image, and a network is "
+        "trained on that, in two rounds. Takes minutes.",
+    ),
+}
+BACKBONES = {
+    None: AUTOMATIC,
+    "resnet18": "light, for a CPU (ResNet-18)",
+    "resnet50": "large, for a GPU (ResNet-50)",
+}
+WEIGHTS = {"none": "random, nothing known before", "imagenet": "ImageNet photographs"}
+FILE = "file"
+_METHOD = "How the mask in each box is found"
+_CRF = "Let masks follow the edges in the image (a dense conditional random field)"
+_BACKGROUND = (
+    "What everything outside of your boxes is. It is written when you press Train on "
+    "these; then draw a box around every object on the slices that have boxes"
+)
+_BACKBONE = "Network that looks at the image; automatic takes the large one on a GPU"
+_WEIGHTS = (
+    "What that network knows to begin with. ImageNet helps with few boxes, and is "
+    "downloaded once where it is not on this computer"
+)
+BUSY = "Masks are being made; cancel to change this."
+IGNORED = "left out"
+
+
+class MethodWidget(QWidget):
+    """Shows ``state.settings``.
+
+    Signals
+    -------
+    changed
+        The MaskSettings wished for.
+    preview_wished
+        Whether the picked box is drawn anew when a parameter moves.
+    """
+
+    changed = Signal(object)
+    preview_wished = Signal(bool)
+
+    def __init__(self, state: BoxesState, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._state = state
+        self.method = QComboBox()
+        self.method.setToolTip(_METHOD)
+        for method, (name, _) in METHODS.items():
+            self.method.addItem(name, method)
+        assert set(METHODS) == set(get_args(MaskMethod))
+        self.method_note = note()
+        self.crf = QCheckBox("Refine edges (CRF)")
+        self.background = QComboBox()
+        self.backbone = QComboBox()
+        self.backbone.setToolTip(_BACKBONE)
+        for backbone, words in BACKBONES.items():
+            self.backbone.addItem(words, backbone)
+        self.weights = QComboBox()
+        self.weights.setToolTip(_WEIGHTS)
+        self.network = QWidget()
+        self.form = AdvancedForm(state)
+        # Its own icons are painted in the colours of before napari's theme.
+        self.advanced = QCollapsible(
+            CLOSED, expandedIcon=QIcon(), collapsedIcon=QIcon()
+        )
+        self.advanced.toggleButton().setStyleSheet(FLAT)
+        self.advanced.setDuration(0)
+        self.advanced.addWidget(self.form)
+        self._lay_out()
+
+        self.method.activated.connect(self._on_method)
+        self.crf.clicked.connect(self._on_crf)
+        self.background.activated.connect(self._on_background)
+        self.backbone.activated.connect(self._on_backbone)
+        self.weights.activated.connect(self._on_weights)
+        self.advanced.toggled.connect(self._on_advanced)
+        self.form.changed.connect(self.changed)
+        self.form.preview_wished.connect(self.preview_wished)
+        for name in ("settings", "classes", "progress"):
+            listen(self, getattr(state.events, name), self._show)
+        self._show()
+
+    def _lay_out(self) -> None:
+        guard = WheelGuard(self)
+        guard.watch(self.method, self.background, self.backbone, self.weights)
+        for combo in (self.method, self.background, self.backbone, self.weights):
+            # Long words shall not widen the dock.
+            combo.setSizeAdjustPolicy(
+                QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+            )
+            combo.setMinimumContentsLength(12)
+        method = QFormLayout()
+        network = QFormLayout(self.network)
+        outside = QFormLayout()
+        for form in (method, network, outside):
+            form.setContentsMargins(0, 0, 0, 0)
+            form.setFieldGrowthPolicy(
+                QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow
+            )
+        method.addRow("Method", self.method)
+        network.addRow("Network", self.backbone)
+        network.addRow("Knows before", self.weights)
+        outside.addRow("Outside of boxes", self.background)
+        inside = self.advanced.layout()
+        if inside is not None:
+            inside.setContentsMargins(0, 0, 0, 0)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(method)
+        layout.addWidget(self.method_note)
+        layout.addWidget(self.network)
+        layout.addWidget(self.crf)
+        layout.addLayout(outside)
+        layout.addWidget(self.advanced)
+
+    def _show(self) -> None:
+        settings = self._state.settings
+        method = settings.method
+        with QSignalBlocker(self.method), QSignalBlocker(self.backbone):
+            self.method.setCurrentIndex(self.method.findData(method))
+            places = list(BACKBONES)
+            self.backbone.setCurrentIndex(places.index(settings.backbone))
+        say(self.method_note, METHODS[method][1])
+        self.network.setVisible(method in MINING)
+        self._show_weights(settings.weights)
+        self._show_background(settings.background)
+        with QSignalBlocker(self.crf):
+            self.crf.setChecked(self._state.uses_crf)
+        busy = "" if self._state.progress is None else BUSY
+        allow(self.method, _METHOD, busy)
+        allow(self.crf, _CRF, busy or FIXED_CRF.get(method, ""))
+        allow(self.background, _BACKGROUND, busy)
+        allow(self.backbone, _BACKBONE, busy)
+        allow(self.weights, _WEIGHTS, busy)
+
+    def _show_weights(self, weights: str) -> None:
+        with QSignalBlocker(self.weights):
+            self.weights.clear()
+            for known, words in WEIGHTS.items():
+                self.weights.addItem(words, known)
+            if weights not in WEIGHTS:
+                self.weights.addItem(Path(weights).name, weights)
+            self.weights.addItem("from a file…", FILE)
+            self.weights.setCurrentIndex(self.weights.findData(weights))
+
+    def _show_background(self, background: int) -> None:
+        with QSignalBlocker(self.background):
+            self.background.clear()
+            self.background.addItem(IGNORED, 0)
+            for each in self._state.classes:
+                self.background.addItem(swatch_icon(each.color), each.name, each.value)
+            self.background.setCurrentIndex(self.background.findData(background))
+
+    def _wish(self, **changed: Any) -> None:
+        """Ask for other settings; the views show what the state has then."""
+        self.changed.emit(replace(self._state.settings, **changed))
+        self._show()
+
+    def _on_method(self) -> None:
+        # Each method has its own opinion about the CRF.
+        self._wish(method=self.method.currentData(), crf=None)
+
+    def _on_crf(self, wanted: bool) -> None:
+        self._wish(crf=wanted)
+
+    def _on_background(self) -> None:
+        self._wish(background=self.background.currentData())
+
+    def _on_backbone(self, place: int) -> None:
+        self._wish(backbone=list(BACKBONES)[place])
+
+    def _on_weights(self) -> None:
+        weights = self.weights.currentData()
+        if weights == FILE:
+            kinds = "Weights of a ResNet (*.pth *.pt *.safetensors)"
+            weights, _ = QFileDialog.getOpenFileName(self, "Weights", "", kinds)
+        self._wish(weights=weights or self._state.settings.weights)
+
+    def _on_advanced(self, opened: bool) -> None:
+        self.advanced.setText(OPEN if opened else CLOSED)

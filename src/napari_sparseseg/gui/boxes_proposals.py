@@ -1,0 +1,167 @@
+"""The layers that show masks before they are accepted, and the localisation maps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Labels
+
+from napari_sparseseg.gui.class_colors import class_colormap
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui.planes import (
+    PlaneKey,
+    labels_level,
+    level_shape,
+    new_labels_for,
+    placement,
+)
+from napari_sparseseg.gui.prediction_layer import _MADE
+
+if TYPE_CHECKING:
+    from napari.components import LayerList
+    from napari.layers import Layer
+    from numpy.typing import NDArray
+
+    from napari_sparseseg.annotations.classes import ClassTable
+
+_PLACED_BY = ("scale", "translate", "rotate", "shear", "affine", "units")
+
+
+class ProposalLayers:
+    """Keeps one Labels layer of masks on an image, and one Image layer of their maps.
+
+    Both are made when they are first needed, and again where the user has deleted
+    them. Nobody paints in them, nor are they kept as strokes.
+
+    Parameters
+    ----------
+    layers
+        Of the viewer.
+    image
+        The image layer.
+    classes
+        Colours and names.
+    """
+
+    def __init__(self, layers: LayerList, image: Image, classes: ClassTable) -> None:
+        self._layers = layers
+        self._image = image
+        self._classes = classes
+        self._level = labels_level(image)
+        self._masks: Labels | None = None
+        self._map: Image | None = None
+        for name in _PLACED_BY:
+            getattr(image.events, name).connect(self._on_image_moved)
+
+    @property
+    def masks(self) -> Labels | None:
+        """The layer of masks, None where there is none."""
+        return self._masks if self._masks in self._layers else None
+
+    @property
+    def map(self) -> Image | None:
+        """The layer of localisation maps, None where there is none."""
+        return self._map if self._map in self._layers else None
+
+    def show(
+        self,
+        plane: PlaneKey,
+        proposed: NDArray[np.integer[Any]],
+        above: Labels | None,
+    ) -> None:
+        """Show the masks of a plane.
+
+        Parameters
+        ----------
+        plane
+            Which one.
+        proposed
+            (y, x) class values.
+        above
+            The labels that are painted, which the layer is put under.
+        """
+        if self.masks is None:
+            self._make_masks(proposed, above)
+        masks = self._masks
+        assert masks is not None
+        if proposed.dtype.itemsize > np.dtype(masks.dtype).itemsize:
+            masks.data = masks.data.astype(proposed.dtype)
+            masks.editable = False
+        masks.data[plane.index] = proposed
+        masks.refresh()
+
+    def show_map(self, plane: PlaneKey, localization: NDArray[np.float32]) -> None:
+        """Show the localisation maps of a plane, (y, x) float32 in [0, 1]."""
+        if self.map is None:
+            self._make_map()
+        assert self._map is not None
+        self._map.data[plane.index] = localization
+        self._map.refresh()
+
+    def hide_map(self) -> None:
+        """Remove the layer of localisation maps, and free its memory."""
+        if self.map is not None:
+            self._layers.remove(self.map)
+        self._map = None
+
+    def use_classes(self, classes: ClassTable) -> None:
+        """Take colours and names from this table."""
+        self._classes = classes
+        if self.masks is not None:
+            self.masks.colormap = class_colormap(classes)
+            self.masks.metadata[CLASSES_KEY] = classes.to_json()
+
+    def remove(self) -> None:
+        """Take the layers out of the viewer and leave the image alone."""
+        for name in _PLACED_BY:
+            getattr(self._image.events, name).disconnect(self._on_image_moved)
+        self.hide_map()
+        if self.masks is not None:
+            self._layers.remove(self.masks)
+        self._masks = None
+
+    def _make_masks(
+        self, proposed: NDArray[np.integer[Any]], above: Labels | None
+    ) -> None:
+        highest = int(np.iinfo(proposed.dtype).max)
+        name = f"masks of {self._image.name}"
+        layer = Labels(**new_labels_for(self._image, name, highest))
+        layer.colormap = class_colormap(self._classes)
+        layer.metadata[CLASSES_KEY] = self._classes.to_json()
+        layer.opacity = 0.5
+        layer.editable = False
+        self._insert(layer, above)
+        self._masks = layer
+
+    def _make_map(self) -> None:
+        layer = Image(
+            np.zeros(level_shape(self._image, self._level), np.float32),
+            rgb=False,
+            name=f"localisation of {self._image.name}",
+            colormap="magma",
+            blending="additive",
+            contrast_limits=(0, 1),
+            **placement(self._image, self._level),
+        )
+        self._insert(layer, self.masks)
+        self._map = layer
+
+    def _insert(self, layer: Layer, above: Labels | None) -> None:
+        """Put a layer under another, or on its image, and keep what is selected."""
+        _MADE.add(layer)
+        active = self._layers.selection.active
+        place = 0
+        if self._image in self._layers:
+            place = self._layers.index(self._image) + 1
+        if above in self._layers:
+            place = max(place, self._layers.index(above))
+        self._layers.insert(place, layer)
+        if active is not None:
+            self._layers.selection.active = active
+
+    def _on_image_moved(self) -> None:
+        placed = placement(self._image, self._level)
+        for layer in (self.masks, self.map):
+            for name in _PLACED_BY if layer is not None else ():
+                setattr(layer, name, placed[name])

@@ -1,0 +1,184 @@
+"""DeepLabV3 (Chen et al. 2017, "Rethinking Atrous Convolution") on a ResNet."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_sparseseg.networks.backbone import (
+    IMAGENET_DEVIATION,
+    IMAGENET_MEAN,
+    BackboneName,
+    as_three_channels,
+    build_resnet,
+    load_resnet_weights,
+)
+from napari_sparseseg.networks.blocks import convolution
+from napari_sparseseg.networks.image_statistics import UsesImageStatistics
+from napari_sparseseg.networks.scoring import ScoringNetwork
+from napari_sparseseg.networks.unet import pad_to_multiple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+#: Input pixels to one pixel of the features.
+OUTPUT_STRIDE = 8
+
+#: Dilations of the pyramid's branches at this stride (Chen et al. 2017, section 3.3),
+#: and the channels of each.
+ATROUS_RATES, CHANNELS = (12, 24, 36), 256
+
+
+class DeepLabV3(ScoringNetwork):
+    """DeepLabV3 as in torchvision, without its auxiliary classifier.
+
+    Parameters
+    ----------
+    in_channels
+        Channels of the images, 1 or 3; one is repeated to three.
+    n_classes
+        Channels of the output, one score map a class.
+    backbone
+        ``"resnet50"`` as in Fan 2022, section 3.3, or ``"resnet18"`` for a CPU.
+
+    Raises
+    ------
+    ImageError
+        For another number of channels.
+    OptionError
+        If the backbone is not known.
+
+    Notes
+    -----
+    (B, C, H, W) float, standardised as ImageNet -> (B, n_classes, H, W) scores before
+    softmax, for any H and W: sides that are no multiple of ``stride`` are grown as for
+    the U-Net and cropped again.
+
+    Batch normalisation uses the statistics of a mini-batch while learning, and running
+    ones for a prediction; the mean over the image in the pyramid is measured once an
+    image (:mod:`.image_statistics`). So a prediction does not depend on its tiles.
+    """
+
+    input_mean = IMAGENET_MEAN
+    input_deviation = IMAGENET_DEVIATION
+
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        *,
+        backbone: BackboneName = "resnet50",
+    ) -> None:
+        super().__init__()
+        from torchvision.models.segmentation.deeplabv3 import ASPP
+
+        as_three_channels(torch.empty(in_channels, 0, 0))  # refuses other numbers
+        resnet = build_resnet(backbone)
+        width: int = resnet.fc.in_features
+        del resnet.avgpool, resnet.fc
+        dilate((resnet.layer3, resnet.layer4))
+        self.backbone_name = backbone
+        self.backbone = nn.Sequential(OrderedDict(resnet.named_children()))
+        pyramid: Any = ASPP(width, ATROUS_RATES, CHANNELS)
+        pyramid.convs[-1] = ImagePooling(width)
+        self.pyramid: nn.Module = pyramid
+        self.head = convolution(CHANNELS, CHANNELS, "batch")
+        self.classifier = nn.Conv2d(CHANNELS, n_classes, kernel_size=1)
+
+    @property
+    def stride(self) -> int:
+        """Input pixels to one pixel of the deepest level."""
+        return OUTPUT_STRIDE
+
+    @property
+    def halo(self) -> int:
+        """Radius, in pixels, beyond which an input pixel cannot change an output.
+
+        A 3x3 convolution reaches its dilation further, in pixels of its input. The
+        stem, 7x7 and then pooling over 3x3 at half the size, reaches 3 + 2; up-sampling
+        less than two pixels of the features.
+        """
+        reach, step = 3 + 2, 4
+        for layer in self.backbone.modules():
+            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+                reach += layer.dilation[0] * step
+                step *= layer.stride[0]
+        return reach + OUTPUT_STRIDE * (max(ATROUS_RATES) + 1 + 2)
+
+    def load_encoder(self, weights: str | Path) -> None:
+        """Take the weights of a ResNet, see the base class."""
+        load_resnet_weights(self.backbone, self.backbone_name, weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        x = pad_to_multiple(as_three_channels(x), OUTPUT_STRIDE)
+        scores = self.classifier(self.head(self.pyramid(self.backbone(x))))
+        scores = F.interpolate(
+            scores, size=x.shape[-2:], mode="bilinear", align_corners=False
+        )
+        return scores[..., :height, :width]
+
+
+class ImagePooling(UsesImageStatistics):
+    """The branch of the pyramid that knows the mean of each feature over the image.
+
+    (B, C, H, W) -> (B, ``CHANNELS``, H, W), the same at every pixel (Chen et al. 2017,
+    section 3.3). The statistics are (C,): the means.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, CHANNELS, kernel_size=1, bias=False)
+        self.norm = PooledBatchNorm(CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool *x*, and spread what follows from it over all pixels."""
+        means = x.mean(dim=(2, 3)) if self.fixed is None else self.fixed[None]
+        if self.measuring:
+            self.measured = means.mean(dim=0)
+        pooled: Tensor = self.norm(self.convolution(means[:, :, None, None])).relu()
+        return pooled.expand(len(x), -1, *x.shape[2:])
+
+
+class PooledBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation of one value an image, which learns from one image, too.
+
+    A single value has no variance, and torch refuses it. Here it is normalised by the
+    running statistics, which stay as they are.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if len(input) > 1 or not self.training:
+            return super().forward(input)
+        return F.batch_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            eps=self.eps,
+        )
+
+
+def dilate(stages: Iterable[nn.Sequential]) -> None:
+    """Let stages of a ResNet keep the resolution of their input, in place.
+
+    A convolution that loses its stride doubles the dilation of those behind it. So the
+    weights mean what they meant, and every second pixel of a stage (then every fourth)
+    is what it was. For ResNet-50 this is torchvision's
+    ``replace_stride_with_dilation``, which its ResNet-18 does not have.
+    """
+    dilation = 1
+    for stage in stages:
+        for layer in stage.modules():
+            if not isinstance(layer, nn.Conv2d):
+                continue
+            stride, layer.stride = layer.stride[0], (1, 1)
+            if layer.kernel_size == (3, 3):
+                layer.dilation = layer.padding = (dilation, dilation)
+                dilation *= stride

@@ -1,0 +1,435 @@
+"""Make pseudo-masks from boxes: the headless face, in the words of the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+import numpy as np
+
+from napari_sparseseg.annotations.boxes import Box, check_box_classes, fit_boxes
+from napari_sparseseg.annotations.strokes import MAX_CLASS_VALUE
+from napari_sparseseg.api import MOST_SEEDS, check_positive, choose_device, named
+from napari_sparseseg.errors import LabelError, OptionError
+from napari_sparseseg.inputs.normalisation import fit_normalisation, window
+from napari_sparseseg.io.images import check_pixels
+from napari_sparseseg.io.model_file import versions
+from napari_sparseseg.learning.parts import finish
+from napari_sparseseg.pseudo_masks.box_image import BoxImage
+from napari_sparseseg.pseudo_masks.crf import CrfOptions
+from napari_sparseseg.pseudo_masks.methods import (
+    ImageDone,
+    PseudoMaskOptions,
+    iter_pseudo_masks,
+)
+from napari_sparseseg.pseudo_masks.mining import (
+    MINING_PRESETS,
+    MiningStarted,
+    MiningStepDone,
+)
+from napari_sparseseg.pseudo_masks.recursive import RecursiveOptions, RoundStepDone
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator, Sequence
+    from pathlib import Path
+
+    from napari_sparseseg.annotations.classes import ClassTable
+    from napari_sparseseg.api import Images
+    from napari_sparseseg.inputs.normalisation import Normalisation
+    from napari_sparseseg.networks.backbone import BackboneName
+    from napari_sparseseg.networks.registry import Preset
+    from napari_sparseseg.pseudo_masks.crf import CrfBackend
+    from napari_sparseseg.pseudo_masks.label_map import PseudoMask
+    from napari_sparseseg.pseudo_masks.methods import Method, PseudoMaskEvent
+    from napari_sparseseg.pseudo_masks.mining import MiningOptions
+
+    Boxes = Sequence[Box] | Sequence[Sequence[Box]] | Mapping[str, Sequence[Box]]
+
+#: The backbone brings the other numbers of region mining with it.
+PRESET_OF: dict[BackboneName, Preset] = {"resnet50": "paper", "resnet18": "light"}
+
+
+class PseudoMaskWishes(TypedDict, total=False):
+    """What pseudo-masks can be asked for; every entry may be left out.
+
+    Attributes
+    ----------
+    method
+        ``"box"``, ``"ellipse"``, ``"grabcut"``, ``"sdi-box"``, ``"crf-box"``, ``"cam"``
+        or ``"acol"``, the default.
+    crf
+        Whether a dense CRF refines the maps. Default: that of the method.
+    crf_options, crf_backend
+        Of the dense CRF: see :func:`~napari_sparseseg.pseudo_masks.crf.dense_crf`.
+    classes
+        Class table; boxes of other classes are refused. Default: any class will do.
+    background
+        The class of all pixels outside of boxes, by value or name; 0 = they are
+        ignored. Default: the first class of the table, 0 where there is no table or
+        this class has boxes.
+    window
+        (centre, width) of the intensities, as for CT in HU. Default: percentiles of
+        grey images, the range of 8-bit colours.
+    backbone
+        Of ``cam`` and ``acol``: ``"resnet50"`` with the numbers of Fan 2022, or
+        ``"resnet18"`` with fewer channels, regions and negatives, for a CPU. Default:
+        ``resnet18`` on a CPU, else ``resnet50``.
+    weights
+        Of the backbone: ``"imagenet"``, a file, or ``"none"``, the default: random.
+    epochs
+        Passes over the images, of ``cam`` and ``acol``; of ``sdi-box`` and ``crf-box``
+        the epochs of each round. Default: those of the method.
+    seconds
+        Longest time of training, which cannot promise the same masks twice.
+    seed
+        Of every random draw. Default 0.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    """
+
+    method: Method
+    crf: bool | None
+    crf_options: CrfOptions | None
+    crf_backend: CrfBackend
+    classes: ClassTable | None
+    background: int | str | None
+    window: tuple[float, float] | None
+    backbone: BackboneName | None
+    weights: str | Path
+    epochs: int | None
+    seconds: float | None
+    seed: int
+    device: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PseudoMasks:
+    """The pseudo-masks of some images, and how they were made.
+
+    Attributes
+    ----------
+    masks
+        Label map and localisation map by the name of the image; images without a box
+        have none.
+    record
+        Method, options, seed, weights, versions: JSON values only.
+    notes
+        Sentences on boxes and images that were not taken as they were given.
+    """
+
+    masks: dict[str, PseudoMask]
+    record: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Preparation:
+    """Images, boxes and wishes, checked and ready for :func:`run`.
+
+    Attributes
+    ----------
+    images
+        Those that have boxes, normalised.
+    options
+        How masks are made.
+    normalisation
+        Of all images.
+    notes
+        As of :class:`PseudoMasks`.
+    """
+
+    images: tuple[BoxImage, ...]
+    options: PseudoMaskOptions
+    normalisation: Normalisation
+    notes: tuple[str, ...]
+
+
+def make_pseudo_masks(
+    images: Images, boxes: Boxes, **wishes: Unpack[PseudoMaskWishes]
+) -> PseudoMasks:
+    """Make label maps from boxes drawn around objects.
+
+    Inside a box pixels that are not taken for its object are ignored (0), where boxes
+    overlap the smallest counts; outside of all boxes is background. See
+    :func:`~napari_sparseseg.pseudo_masks.label_map.merge_masks`.
+
+    Parameters
+    ----------
+    images
+        (y, x) or (y, x, 3) arrays of any numeric type: one, several, or by name. Of a
+        volume each plane is an image.
+    boxes
+        For each image, in the same order or by the same names, its boxes; of a single
+        array just its boxes. They are clipped to the image; empty ones and repetitions
+        are skipped.
+    **wishes
+        See :class:`PseudoMaskWishes`.
+
+    Returns
+    -------
+    PseudoMasks
+        Label map and localisation map of each image that has a box.
+
+    Raises
+    ------
+    SparseSegError
+        If images, boxes or options cannot be used, or nothing can be learned from
+        them; the message says why.
+    """
+    return finish(iter_make_pseudo_masks(images, boxes, **wishes))
+
+
+def iter_make_pseudo_masks(
+    images: Images, boxes: Boxes, **wishes: Unpack[PseudoMaskWishes]
+) -> Generator[PseudoMaskEvent, None, PseudoMasks]:
+    """Make them like :func:`make_pseudo_masks`, telling what happens.
+
+    Returns
+    -------
+    Generator
+        Of events; its return value is that of :func:`make_pseudo_masks`. To stop,
+        close it.
+    """
+    return run(prepare(images, boxes, **wishes))
+
+
+def run(preparation: Preparation) -> Generator[PseudoMaskEvent, None, PseudoMasks]:
+    """Make the masks of what was prepared."""
+    masks: dict[str, PseudoMask] = {}
+    notes = list(preparation.notes)
+    steps = 0
+    for event in iter_pseudo_masks(preparation.images, preparation.options):
+        if isinstance(event, ImageDone):
+            masks[event.name] = event.result
+        elif isinstance(event, MiningStepDone | RoundStepDone):
+            steps += 1
+        elif isinstance(event, MiningStarted) and event.crowded:
+            notes.append(
+                f"the boxes of {event.crowded} image(s) leave no room for examples of "
+                "background; of these only the boxes are learned"
+            )
+        yield event
+    return PseudoMasks(masks, _record(preparation, steps), tuple(notes))
+
+
+def prepare(
+    images: Images, boxes: Boxes, **wishes: Unpack[PseudoMaskWishes]
+) -> Preparation:
+    """Check images, boxes and wishes; parameters as of :func:`make_pseudo_masks`.
+
+    Raises
+    ------
+    SparseSegError
+        If they cannot be used; the message says why.
+    """
+    pixels_of, boxes_of = named(images), _named_boxes(images, boxes)
+    if pixels_of.keys() != boxes_of.keys():
+        raise LabelError(
+            f"{len(pixels_of)} image(s) and boxes of {len(boxes_of)} are given, but "
+            "each image needs boxes of the same name or place; give an empty list "
+            "where there are none.",
+            images=sorted(pixels_of),
+            boxes=sorted(boxes_of),
+        )
+    table = wishes.get("classes")
+    notes: list[str] = []
+    boxed: dict[str, tuple[Box, ...]] = {}
+    for name, pixels in pixels_of.items():
+        pixels_of[name] = check_pixels(pixels, name)
+        boxed[name] = _fitted(name, boxes_of[name], pixels.shape[:2], table, notes)
+    _check_some_box(boxed, notes)
+    drawn = {box.class_value for each in boxed.values() for box in each}
+    background = _background(wishes.get("background"), table, drawn, notes)
+    hu = wishes.get("window")
+    with_boxes = {name: pixels_of[name] for name in boxed if boxed[name]}
+    normalisation = (
+        fit_normalisation(with_boxes.values()) if hu is None else window(*hu)
+    )
+    return Preparation(
+        tuple(
+            BoxImage(name, normalisation.apply(pixels).numpy(), boxed[name])
+            for name, pixels in with_boxes.items()
+        ),
+        _options(wishes, background),
+        normalisation,
+        tuple(notes),
+    )
+
+
+def _named_boxes(images: Images, boxes: Boxes) -> dict[str, Sequence[Box]]:
+    """Give the boxes of each image by its name."""
+    if isinstance(boxes, Mapping):
+        return dict(boxes)
+    given: list[Any] = list(boxes)
+    if isinstance(images, np.ndarray) and all(isinstance(each, Box) for each in given):
+        given = [given]
+    if isinstance(images, Mapping):
+        raise LabelError(
+            "the images have names, but the boxes are a list; give them by the names "
+            "of the images.",
+            images=sorted(images),
+        )
+    return {f"image {i}": each for i, each in enumerate(given, 1)}
+
+
+def _fitted(
+    name: str,
+    boxes: Sequence[Box],
+    shape: Sequence[int],
+    table: ClassTable | None,
+    notes: list[str],
+) -> tuple[Box, ...]:
+    """Fit the boxes of an image to it, and note what became of the others."""
+    try:
+        fitted = fit_boxes(boxes, shape)
+        if table is not None:
+            check_box_classes(fitted.boxes, table)
+    except LabelError as error:
+        raise LabelError(f"{name}: {error}", name=name, **error.values) from error
+    notes += [f"{name}: {note}" for note in fitted.notes]
+    if not fitted.boxes:
+        notes.append(f"{name}: no box, left out")
+    return fitted.boxes
+
+
+def _check_some_box(boxed: Mapping[str, Sequence[Box]], notes: Sequence[str]) -> None:
+    if not any(boxed.values()):
+        why = f" ({notes[0]})" if notes else ""
+        raise LabelError(
+            f"there is no box on any of the {len(boxed)} image(s){why}; draw at least "
+            "one around an object."
+        )
+
+
+def _background(
+    wish: int | str | None,
+    table: ClassTable | None,
+    drawn: Collection[int],
+    notes: list[str],
+) -> int:
+    """Give the class value of what lies outside of all boxes, or 0."""
+    if wish is not None:
+        value = _class_value(wish, table)
+        if value in drawn:
+            raise OptionError(
+                f"the background is the class {value}, but boxes of this class are "
+                "drawn; name another class, or 0 to ignore all that lies outside of "
+                "boxes.",
+                background=value,
+            )
+        return value
+    first = next(iter(table or ()), None)
+    if first is not None and first.value not in drawn:
+        return first.value
+    why = (
+        "there is no class table"
+        if first is None
+        else f"the first class, '{first.name}', has boxes"
+    )
+    notes.append(
+        f"all that lies outside of boxes is ignored, since {why}; name the class that "
+        "is background to have it learned"
+    )
+    return 0
+
+
+def _class_value(wish: int | str, table: ClassTable | None) -> int:
+    """Give the value of a class named by its name or value, or 0."""
+    if isinstance(wish, str):
+        if table is not None and (wish in table.names or not wish.isdecimal()):
+            return table.by_name(wish).value
+        if not wish.isdecimal():
+            raise OptionError(
+                f"the background is named {wish!r}, but there is no class table; give "
+                "the table, or the value of the class.",
+                background=wish,
+            )
+        wish = int(wish)
+    if wish == 0:
+        return 0
+    if table is not None:
+        return table.by_value(wish).value
+    if not 1 <= wish <= MAX_CLASS_VALUE:
+        raise OptionError(
+            f"the background is {wish}; expected a class value from 1 to "
+            f"{MAX_CLASS_VALUE}, or 0 to ignore all that lies outside of boxes.",
+            background=wish,
+        )
+    return wish
+
+
+def _options(wishes: PseudoMaskWishes, background: int) -> PseudoMaskOptions:
+    seed, epochs = wishes.get("seed", 0), wishes.get("epochs")
+    if not 0 <= seed < MOST_SEEDS:
+        raise OptionError(
+            f"the seed is {seed}; expected a number from 0 to {MOST_SEEDS - 1}.",
+            seed=seed,
+        )
+    check_positive("the number of epochs", epochs)
+    device = choose_device(wishes.get("device", "auto"))
+    mining = _mining(wishes.get("backbone"), device)
+    recursive = RecursiveOptions()
+    if epochs is not None:
+        mining = dataclasses.replace(mining, epochs=epochs)
+        recursive = dataclasses.replace(recursive, epochs=epochs)
+    return PseudoMaskOptions(
+        method=wishes.get("method", "acol"),
+        crf=wishes.get("crf"),
+        crf_options=wishes.get("crf_options") or CrfOptions(),
+        crf_backend=wishes.get("crf_backend", "auto"),
+        background=background,
+        mining=dataclasses.replace(mining, weights=wishes.get("weights", "none")),
+        recursive=recursive,
+        seconds=wishes.get("seconds"),
+        seed=seed,
+        device=device,
+    )
+
+
+def _mining(backbone: BackboneName | None, device: str) -> MiningOptions:
+    """Give the numbers of region mining that go with a backbone."""
+    if backbone is None:
+        backbone = "resnet18" if device == "cpu" else "resnet50"
+    if backbone not in PRESET_OF:
+        raise OptionError(
+            f"the backbone is named {backbone!r}; expected one of "
+            f"{', '.join(PRESET_OF)}.",
+            backbone=backbone,
+        )
+    return MINING_PRESETS[PRESET_OF[backbone]]
+
+
+def _record(preparation: Preparation, steps: int) -> dict[str, Any]:
+    """Tell how masks were made, as JSON values."""
+    options = preparation.options
+    refinement = options.refinement
+    numbers: dict[str, Any] = {}
+    weights = None
+    if options.method in ("cam", "acol"):
+        numbers = dataclasses.asdict(options.mining)
+        weights = str(numbers["weights"])
+    elif options.method in ("sdi-box", "crf-box"):
+        numbers = dataclasses.asdict(options.recursive)
+        weights = "none"
+    elif options.method == "grabcut":
+        numbers = dataclasses.asdict(options.grabcut)
+    for of_all in ("method", "seed", "device", "weights"):
+        numbers.pop(of_all, None)
+        numbers.get("training", {}).pop(of_all, None)
+    return {
+        "method": options.method,
+        "crf": None if refinement.crf is None else dataclasses.asdict(refinement.crf),
+        "crf_backend": options.crf_backend,
+        "options": numbers,
+        # Weights from nowhere are drawn by the seed.
+        "weights": "random" if weights == "none" else weights,
+        "steps": steps,
+        "seconds": options.seconds,
+        "seed": options.seed,
+        "device": options.device,
+        "background": options.background,
+        "normalisation": dataclasses.asdict(preparation.normalisation),
+        "boxes": {image.name: len(image.boxes) for image in preparation.images},
+        "versions": versions(),
+    }

@@ -1,0 +1,149 @@
+"""Maps become masks: cut at one half, or by the CRF over the very crop of a box."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from napari_sparseseg.annotations import Box
+from napari_sparseseg.errors import ImageError, LabelError
+from napari_sparseseg.pseudo_masks import refinement
+from napari_sparseseg.pseudo_masks.box_image import BoxImage
+from napari_sparseseg.pseudo_masks.crf import CrfOptions, dense_crf
+from napari_sparseseg.pseudo_masks.refinement import Refinement, refine_boxes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WITH_CRF = Refinement(CrfOptions(), backend="torch")
+
+
+def noise(shape: tuple[int, int, int] = (1, 40, 50), seed: int = 0) -> BoxImage:
+    pixels = np.random.default_rng(seed).random(shape, np.float32)
+    return BoxImage("noise", pixels, ())
+
+
+def maps_of(boxes: list[Box], seed: int = 0) -> list[NDArray[np.float32]]:
+    random = np.random.default_rng(seed)
+    return [random.random(box.shape, np.float32) for box in boxes]
+
+
+def test_without_crf_half_is_background_and_more_is_foreground() -> None:
+    box = Box(3, 4, 4, 7, 2)
+    given = np.array([[0.5, 0.501, 0.4]], np.float32)
+    (mask,) = refine_boxes(noise(), [box], [given], Refinement())
+    assert mask.box is box
+    assert mask.foreground.tolist() == [[False, True, False]]
+    assert mask.localization is given
+    assert mask.undecided is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_crf_sees_the_pixels_and_the_map_of_the_box_alone(channels: int) -> None:
+    image = noise((channels, 40, 50))
+    boxes = [Box(5, 6, 25, 20, 1), Box(0, 40, 3, 50, 2)]
+    maps = maps_of(boxes)
+    masks = list(refine_boxes(image, boxes, maps, WITH_CRF))
+    for box, given, mask in zip(boxes, maps, masks, strict=True):
+        crop = np.rint(image.pixels[:, box.y0 : box.y1, box.x0 : box.x1] * 255)
+        refined = dense_crf(
+            np.stack([1 - given, given]),
+            crop.transpose(1, 2, 0).astype(np.uint8),
+            backend="torch",
+        )
+        assert mask.box is box
+        assert np.array_equal(mask.foreground, refined.argmax(axis=0) == 1)
+        assert np.array_equal(mask.localization, given)
+
+
+def test_around_a_box_with_a_margin_all_is_background(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+
+    def watch(probabilities: Any, images: Any, *others: Any) -> Any:
+        seen.append((probabilities, images, others))
+        return probabilities
+
+    monkeypatch.setattr(refinement, "dense_crf_of_crops", watch)
+    image = noise()
+    box = Box(10, 40, 20, 48, 1)  # 10 x 8; a tenth is one pixel, rounded up
+    given = maps_of([box])[0]
+    options = CrfOptions(iterations=2)
+    wished = Refinement(options, "torch", "cpu", margin=0.1)
+    (mask,) = refine_boxes(image, [box], [given], wished)
+    (((background, foreground),), (crop,), others) = (
+        (seen[0][0][0],),
+        seen[0][1],
+        seen[0][2],
+    )
+    expected = np.zeros((12, 10), np.float32)
+    expected[1:11, 1:9] = given
+    assert np.array_equal(foreground, expected)
+    assert np.array_equal(background, 1 - expected)
+    assert np.array_equal(crop, np.rint(image.pixels[0, 9:21, 39:49] * 255))
+    assert others == (options, "torch", "cpu")
+    assert np.array_equal(mask.foreground, given > 0.5)
+
+    # Half of the box on each side, as far as the image reaches.
+    list(refine_boxes(image, [box], [given], replace(wished, margin=0.5)))
+    assert seen[1][1][0].shape == (20, 50 - 36)
+
+
+def test_in_groups_or_at_once_the_masks_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    boxes = [Box(y, x, y + 9, x + 7, 1) for y in (0, 12, 24) for x in (0, 9, 30)]
+    image, maps = noise(), maps_of(boxes)
+    at_once = list(refine_boxes(image, boxes, maps, WITH_CRF))
+    groups: list[int] = []
+    crf = refinement.dense_crf_of_crops
+
+    def count(probabilities: Any, *others: Any) -> Any:
+        groups.append(len(probabilities))
+        return crf(probabilities, *others)
+
+    monkeypatch.setattr(refinement, "dense_crf_of_crops", count)
+    monkeypatch.setattr(refinement, "PIXELS_TOGETHER", 2 * 63)
+    in_groups = list(refine_boxes(image, boxes, maps, WITH_CRF))
+    assert groups == [2, 2, 2, 2, 1]
+    for one, other in zip(at_once, in_groups, strict=True):
+        assert np.array_equal(one.foreground, other.foreground)
+    monkeypatch.setattr(refinement, "PIXELS_TOGETHER", 1)
+    groups.clear()
+    assert len(list(refine_boxes(image, boxes, maps, WITH_CRF))) == 9
+    assert groups == [1] * 9
+
+
+def test_the_crf_brings_a_blurred_map_to_the_edge_of_the_object() -> None:
+    yy, xx = np.mgrid[:40, :50]
+    disc = (yy - 20) ** 2 + (xx - 25) ** 2 < 12**2
+    random = np.random.default_rng(0)
+    pixels = np.where(disc, 0.7, 0.4) + random.normal(0, 0.01, disc.shape)
+    image = BoxImage("disc", pixels[None].astype(np.float32), ())
+    box = Box(4, 8, 36, 42, 1)
+    distance = np.hypot(yy - 20, xx - 25)[box.slices]
+    blurred = np.clip(1 - distance / 18, 0.05, 0.95).astype(np.float32)
+    (cut,) = refine_boxes(image, [box], [blurred], Refinement())
+    (refined,) = refine_boxes(image, [box], [blurred], WITH_CRF)
+    wrong = [int((m.foreground != disc[box.slices]).sum()) for m in (cut, refined)]
+    assert wrong[0] > 100
+    assert wrong[1] < 20
+
+
+def test_without_boxes_there_is_nothing() -> None:
+    assert list(refine_boxes(noise(), [], [], WITH_CRF)) == []
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    box = Box(0, 0, 2, 2, 1)
+    ones = np.ones((2, 2), np.float32)
+    with pytest.raises(LabelError, match="whose shape is"):
+        list(refine_boxes(noise(), [box], [np.ones((2, 3), np.float32)], Refinement()))
+    with pytest.raises(ImageError, match=r"shape \(2, 2, 2\)"):
+        list(refine_boxes(noise((2, 9, 9)), [box], [ones], WITH_CRF))
+    with pytest.raises(ImageError, match="probability"):
+        list(refine_boxes(noise(), [box], [ones * np.nan], WITH_CRF))

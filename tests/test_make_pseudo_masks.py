@@ -1,0 +1,446 @@
+"""Pseudo-masks of arrays: what comes back, what is recorded, what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import get_model
+
+from napari_sparseseg import Box, make_pseudo_masks
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.errors import (
+    ClassTableError,
+    ImageError,
+    LabelError,
+    ModelFileError,
+    OptionError,
+    SparseSegError,
+    TrainingError,
+)
+from napari_sparseseg.inputs.normalisation import fit_normalisation
+from napari_sparseseg.pseudo_masks.api import (
+    _record,
+    iter_make_pseudo_masks,
+    prepare,
+)
+from napari_sparseseg.pseudo_masks.crf import CrfOptions, dense_crf
+from napari_sparseseg.pseudo_masks.methods import ImageDone, Method
+from napari_sparseseg.pseudo_masks.mining import (
+    MINING_PRESETS,
+    MiningStarted,
+    MiningStepDone,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+TABLE = ClassTable.from_values([1, 3, 4])
+
+#: A bright disc of radius 10 around (30, 40), and its box.
+DISC = Box(20, 30, 41, 51, 3)
+
+
+def scan(shape: tuple[int, int] = (64, 80), seed: int = 0) -> NDArray[np.int16]:
+    """Give a plane in HU with a bright disc on noise."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(0, 15, shape)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image[(y - 30) ** 2 + (x - 40) ** 2 <= 100] += 150
+    return image.astype(np.int16)
+
+
+def quick(method: str = "cam") -> dict[str, Any]:
+    """Give the wishes of a training that is over in a moment."""
+    return {"method": method, "backbone": "resnet18", "epochs": 1, "device": "cpu"}
+
+
+def test_an_image_and_its_boxes_become_a_label_map() -> None:
+    result = make_pseudo_masks(
+        scan(), [DISC, Box(0, 0, 4, 4, 4)], method="box", classes=TABLE
+    )
+    (mask,) = result.masks.values()
+    expected = np.full((64, 80), 1)
+    expected[20:41, 30:51] = 3
+    expected[0:4, 0:4] = 4
+    np.testing.assert_array_equal(mask.labels, expected)
+    assert mask.labels.dtype == np.uint8
+    np.testing.assert_array_equal(mask.localization, expected > 1)
+    assert result.notes == ()
+
+
+def test_images_and_boxes_go_together_by_place_or_by_name() -> None:
+    images = [scan(), scan((70, 64), seed=1)]
+    boxes = [[DISC], [Box(1, 2, 3, 4, 9)]]
+    by_place = make_pseudo_masks(images, boxes, method="box").masks
+    assert [*by_place] == ["image 1", "image 2"]
+    assert by_place["image 2"].labels.shape == (70, 64)
+    assert np.argwhere(by_place["image 2"].labels == 9).tolist() == [
+        [1, 2],
+        [1, 3],
+        [2, 2],
+        [2, 3],
+    ]
+    by_name = make_pseudo_masks(
+        {"a": images[0], "b": images[1]},
+        {"b": boxes[1], "a": boxes[0]},
+        method="box",
+    ).masks
+    for one, other in zip(by_place.values(), by_name.values(), strict=True):
+        np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def test_grabcut_finds_the_disc() -> None:
+    (mask,) = make_pseudo_masks(scan(), [DISC], method="grabcut").masks.values()
+    y, x = np.mgrid[:64, :80]
+    disc = (y - 30) ** 2 + (x - 40) ** 2 <= 100
+    assert (mask.labels[disc] == 3).mean() > 0.9
+    assert (mask.labels[~disc] == 3).mean() < 0.01
+
+
+def test_the_crf_sees_the_window_and_its_parameters() -> None:
+    # Strong enough to move what the ellipse says, which is sure of every pixel.
+    image, options = scan(), CrfOptions(theta_alpha=30, theta_beta=60, w1=60)
+    box = Box(14, 24, 47, 57, 3)
+    result = make_pseudo_masks(
+        image,
+        [box],
+        method="ellipse",
+        crf=True,
+        crf_options=options,
+        crf_backend="torch",
+        window=(40, 400),
+    )
+    (mask,) = result.masks.values()
+    grey = np.clip((image.astype(np.float32) + 160) / 400, 0, 1) * 255
+    inside = mask.localization[box.slices]
+    refined = dense_crf(
+        np.stack([1 - inside, inside]),
+        (grey[box.slices] + 0.5).astype(np.uint8),
+        options,
+        "torch",
+    )
+    np.testing.assert_array_equal(mask.labels[box.slices] == 3, refined[1] > 0.5)
+    assert ((refined[1] > 0.5) != (inside > 0.5)).any()
+    assert result.record["crf"]["w1"] == 60
+    assert result.record["normalisation"] == {
+        "kind": "window",
+        "low": -160,
+        "high": 240,
+    }
+
+
+@pytest.mark.parametrize("method", ["cam", "acol"])
+def test_a_network_learns_and_the_record_says_how(method: str) -> None:
+    images = [scan(), scan(seed=1)]
+    result = make_pseudo_masks(
+        images, [[DISC], [DISC]], seed=5, background=1, **quick(method)
+    )
+    for mask in result.masks.values():
+        assert set(np.unique(mask.labels)) <= {0, 1, 3}
+        assert (mask.labels[20:41, 30:51] != 1).all()
+        assert 0 <= mask.localization.min() <= mask.localization.max() <= 1
+    record = result.record
+    json.dumps(record)
+    assert record["method"] == method
+    assert record["weights"] == "random"
+    assert (record["seed"], record["steps"], record["background"]) == (5, 1, 1)
+    assert record["crf"] is not None
+    assert record["options"]["backbone"] == "resnet18"
+    assert record["options"]["epochs"] == 1
+    assert record["boxes"] == {"image 1": 1, "image 2": 1}
+    assert {"napari-sparseseg", "torch"} <= record["versions"].keys()
+    fitted = fit_normalisation(images)
+    assert record["normalisation"]["low"] == fitted.low
+
+
+def test_the_seed_decides() -> None:
+    masks = [
+        make_pseudo_masks(scan(), [DISC], seed=seed, crf=False, **quick()).masks
+        for seed in (0, 0, 1)
+    ]
+    first, same, other = (each["image 1"].localization for each in masks)
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+def test_events_tell_what_happens() -> None:
+    events = list(iter_make_pseudo_masks(scan(), [DISC], **quick()))
+    kinds = [type(event) for event in events]
+    assert kinds[0] is MiningStarted
+    assert MiningStepDone in kinds
+    assert kinds[-1] is ImageDone
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_the_record_of_every_method_goes_into_json(method: Method) -> None:
+    preparation = prepare(scan(), [DISC], method=method, seed=2, device="cpu")
+    record = json.loads(json.dumps(_record(preparation, 7)))
+    assert (record["method"], record["steps"], record["seed"]) == (method, 7, 2)
+    learns = method in ("cam", "acol", "sdi-box", "crf-box")
+    assert record["weights"] == ("random" if learns else None)
+    assert (record["crf"] is not None) == learns
+    assert bool(record["options"]) == (method not in ("box", "ellipse"))
+
+
+@pytest.mark.parametrize("method", ["box", "ellipse", "grabcut"])
+def test_methods_without_training_ignore_what_only_training_needs(method: Any) -> None:
+    result = make_pseudo_masks(
+        scan(),
+        [DISC],
+        method=method,
+        seconds=1e-9,
+        epochs=7,
+        backbone="resnet50",
+        weights="nowhere.safetensors",
+    )
+    assert (result.masks["image 1"].labels == 3).any()
+    assert result.record["weights"] is None
+    assert result.record["steps"] == 0
+
+
+def test_seconds_end_a_training() -> None:
+    wishes = quick() | {"epochs": 10**6}
+    result = make_pseudo_masks(scan(), [DISC], seconds=1e-3, **wishes)
+    assert result.record["steps"] == 1
+    assert result.record["seconds"] == 1e-3
+
+
+def test_a_backbone_brings_its_numbers() -> None:
+    for backbone, preset in (("resnet18", "light"), ("resnet50", "paper")):
+        options = prepare(scan(), [DISC], backbone=backbone).options  # type: ignore[arg-type]
+        assert options.mining == MINING_PRESETS[preset]  # type: ignore[index]
+    on_cpu = prepare(scan(), [DISC], device="cpu").options
+    assert on_cpu.mining.backbone == "resnet18"
+    both = prepare(scan(), [DISC], epochs=3).options
+    assert both.mining.epochs == both.recursive.epochs == 3
+
+
+def test_weights_of_a_file_are_learned_from_and_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    torch.manual_seed(1)
+    state = get_model("resnet18", weights=None).state_dict()
+    save_file(state, path)
+    result = make_pseudo_masks(scan(), [DISC], weights=path, crf=False, **quick())
+    assert result.record["weights"] == str(path)
+    random = make_pseudo_masks(scan(), [DISC], crf=False, **quick())
+    first, other = (each.masks["image 1"].localization for each in (result, random))
+    assert not np.array_equal(first, other)
+
+
+# Background.
+
+
+@pytest.mark.parametrize(
+    ("wishes", "outside", "noted"),
+    [
+        ({"classes": TABLE}, 1, ""),
+        ({"classes": ClassTable.from_values([3, 5])}, 0, "'class 3', has boxes"),
+        ({}, 0, "there is no class table"),
+        ({"background": 0}, 0, ""),
+        ({"background": 9}, 9, ""),
+        ({"background": "9"}, 9, ""),
+        ({"background": 0, "classes": TABLE}, 0, ""),
+        ({"background": "0", "classes": TABLE}, 0, ""),
+        ({"background": 4, "classes": TABLE}, 4, ""),
+        ({"background": "4", "classes": TABLE}, 4, ""),
+        ({"background": "class 4", "classes": TABLE}, 4, ""),
+        ({"background": "4", "classes": TABLE.renamed(1, "4")}, 1, ""),
+    ],
+)
+def test_outside_of_boxes_is_the_background(
+    wishes: dict[str, Any], outside: int, noted: str
+) -> None:
+    result = make_pseudo_masks(scan(), [DISC], method="ellipse", **wishes)
+    labels = result.masks["image 1"].labels
+    assert set(np.unique(labels[:20])) == {outside}
+    # The corners of the box are in it, but not in the ellipse.
+    assert labels[20, 30] == 0
+    assert len(result.notes) == bool(noted)
+    assert all(noted in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "kind", "words"),
+    [
+        ({"background": "liver"}, OptionError, "there is no class table"),
+        ({"background": "liver", "classes": TABLE}, ClassTableError, "'liver'"),
+        ({"background": 7, "classes": TABLE}, ClassTableError, "of value 7"),
+        ({"background": -1}, OptionError, "the background is -1"),
+        ({"background": 70000}, OptionError, "the background is 70000"),
+        ({"background": 3}, OptionError, "boxes of this class are drawn"),
+    ],
+)
+def test_a_background_that_cannot_be_is_refused(
+    wishes: dict[str, Any], kind: type[SparseSegError], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        make_pseudo_masks(scan(), [DISC], method="box", **wishes)
+
+
+# Odd boxes are taken as far as they can be, and told about.
+
+
+@pytest.mark.parametrize("method", ["box", "ellipse", "grabcut", "cam", "acol"])
+@pytest.mark.parametrize(
+    ("boxes", "noted"),
+    [
+        ([Box(9, 9, 10, 10, 3)], None),
+        ([Box(-5, 25, 45, 60, 3)], "1 box clipped"),
+        ([DISC, DISC], "the same box was given before"),
+        ([DISC, Box(70, 0, 90, 5, 3)], "no pixel in the image"),
+        ([DISC, Box(5, 5, 5, 9, 3)], "no pixel in the image"),
+    ],
+)
+def test_odd_boxes(method: str, boxes: list[Box], noted: str | None) -> None:
+    result = make_pseudo_masks(scan(), boxes, background=1, **quick(method))
+    labels = result.masks["image 1"].labels
+    assert labels.shape == (64, 80)
+    assert set(np.unique(labels)) <= {0, 1, 3}
+    first = boxes[0].clipped(labels.shape)
+    assert (labels[first.slices] != 1).any()
+    if noted is None:
+        assert result.notes == ()
+    else:
+        (note,) = result.notes
+        assert note.startswith("image 1: ")
+        assert noted in note
+
+
+@pytest.mark.parametrize("method", ["box", "ellipse", "grabcut"])
+def test_a_box_larger_than_the_image_covers_it(method: str) -> None:
+    everything = [Box(-9, -9, 99, 99, 3)]
+    result = make_pseudo_masks(scan(), everything, background=1, **quick(method))
+    labels = result.masks["image 1"].labels
+    assert (labels != 1).all()
+    assert labels[32, 40] == 3
+    assert result.record["boxes"] == {"image 1": 1}
+
+
+def test_images_without_a_box_are_left_out() -> None:
+    result = make_pseudo_masks(
+        [scan(), scan(seed=1)], [[], [DISC]], method="box", background=0
+    )
+    assert [*result.masks] == ["image 2"]
+    assert result.notes == ("image 1: no box, left out",)
+
+
+@pytest.mark.parametrize("method", ["cam", "acol"])
+def test_where_boxes_of_one_image_cover_everything_the_others_show_background(
+    method: str,
+) -> None:
+    result = make_pseudo_masks(
+        [scan(), scan(seed=1)],
+        [[Box(0, 0, 64, 80, 3)], [DISC]],
+        background=1,
+        **quick(method),
+    )
+    assert [*result.masks] == ["image 1", "image 2"]
+    (note,) = result.notes
+    assert "the boxes of 1 image(s) leave no room" in note
+
+
+def test_a_constant_crop_goes_through_the_crf() -> None:
+    image = scan()
+    image[DISC.slices] = 100
+    result = make_pseudo_masks(image, [DISC], method="ellipse", crf=True)
+    inside = result.masks["image 1"].labels[DISC.slices]
+    assert inside[10, 10] == 3
+    assert (inside == 0).any()
+
+
+# What is refused.
+
+NAN = np.where(np.arange(5120).reshape(64, 80) == 7, np.nan, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "words"),
+    [
+        ({"boxes": []}, LabelError, "no box on any of the 1 image"),
+        (
+            {"boxes": [Box(70, 0, 80, 9, 3)]},
+            LabelError,
+            "no box on any .* no pixel in the image",
+        ),
+        (
+            {"boxes": [Box(0, 0, 9, 9, 2)], "classes": TABLE},
+            LabelError,
+            "image 1: .* class table: 2 of 1 box",
+        ),
+        (
+            {"boxes": [Box(0, 0, 9, 9, 3, (4,))]},
+            LabelError,
+            "image 1: .* lies on no plane of the image",
+        ),
+        ({"boxes": [[DISC], [DISC]]}, LabelError, "1 image.* boxes of 2 are given"),
+        ({"boxes": {"a": [DISC]}}, LabelError, "same name or place"),
+        ({"images": {"a": scan()}}, LabelError, "the images have names"),
+        ({"images": {}, "boxes": {}}, LabelError, "no box on any of the 0 image"),
+        ({"images": NAN}, ImageError, "1 of 5120 values that are not finite"),
+        ({"images": np.ones((64, 80))}, ImageError, "constant image"),
+        ({"images": scan()[0]}, ImageError, r"shape \(80,\)"),
+        ({"method": "grab-cut"}, OptionError, "'grab-cut'"),
+        ({"method": "box", "crf": True}, OptionError, "nothing to refine"),
+        ({"method": "crf-box", "crf": False}, OptionError, "consists of it"),
+        ({"backbone": "vgg16"}, OptionError, "'vgg16'; expected one of resnet50"),
+        ({"window": (40, 0)}, OptionError, "width 0"),
+        ({"seconds": 0}, OptionError, "0 seconds"),
+        ({"seconds": float("nan")}, OptionError, "nan seconds"),
+        ({"epochs": 0}, OptionError, "epochs is 0"),
+        ({"seed": -1}, OptionError, "the seed is -1"),
+        ({"device": "tpu"}, OptionError, "'tpu' is not there"),
+        (
+            {"weights": "no/such/file.safetensors"},
+            ModelFileError,
+            "file.safetensors cannot be read",
+        ),
+        ({"boxes": [Box(0, 0, 64, 80, 3)]}, TrainingError, "leave no room"),
+        ({"boxes": [Box(-9, -9, 99, 99, 3)]}, TrainingError, "leave no room"),
+        (
+            {"boxes": [Box(0, 0, 64, 80, 3)], "method": "sdi-box"},
+            TrainingError,
+            "leave no background",
+        ),
+        (
+            {"images": np.stack([scan()] * 4, axis=-1)},
+            ImageError,
+            "channels",
+        ),
+    ],
+)
+def test_bad_input_is_told_in_one_sentence(
+    given: dict[str, Any], kind: type[SparseSegError], words: str
+) -> None:
+    arguments = quick("acol") | {"images": scan(), "boxes": [DISC]} | given
+    with pytest.raises(kind, match=words) as error:
+        make_pseudo_masks(**arguments)
+    assert "\n" not in str(error.value)
+
+
+def other_network(path: Path) -> None:
+    save_file(get_model("squeezenet1_1", weights=None).state_dict(), path)
+
+
+def no_weights(path: Path) -> None:
+    path.write_bytes(b"none")
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [(other_network, "another network than resnet18"), (no_weights, "cannot be read")],
+)
+def test_weights_of_another_network_are_refused(
+    tmp_path: Path, write: Callable[[Path], None], words: str
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    write(path)
+    with pytest.raises(ModelFileError, match=words):
+        make_pseudo_masks(scan(), [DISC], weights=path, **quick())
