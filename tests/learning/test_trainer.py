@@ -351,7 +351,7 @@ def test_between_the_parts_of_a_step_and_of_the_heads_fit_there_is_an_event(
 ) -> None:
     trainer = trainer_in_parts(sample)
     events = list(trainer.run(EPOCH))
-    fitting = ["PartDone", "HeadFitted", *["PartDone"] * 3, "HeadFitted"]
+    fitting = ["PartDone", "HeadFitted", *["PartDone"] * 2, "HeadFitted"]
     # Each of two networks sees one image; the judge finds the places, measures the
     # image and asks for the one place.
     seeing = ["PartDone"] * (2 + 3)
@@ -365,7 +365,7 @@ def test_between_the_parts_of_a_step_and_of_the_heads_fit_there_is_an_event(
 
 
 @pytest.mark.parametrize(
-    "n_events", [1, 3, 5, 6, 7, 8, 10, 11, 12, 14, 15, 17, 18, 20, 21, 22]
+    "n_events", [1, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 16, 17, 19, 20, 21]
 )
 def test_a_training_stopped_within_a_step_goes_on_as_if_it_had_not(
     sample: Sample, n_events: int
@@ -373,7 +373,7 @@ def test_a_training_stopped_within_a_step_goes_on_as_if_it_had_not(
     assert_goes_on(lambda: trainer_in_parts(sample), n_events)
 
 
-@pytest.mark.parametrize("n_events", [1, 3, 5, 7, 8, 12, 15, 16])
+@pytest.mark.parametrize("n_events", [1, 3, 4, 6, 7, 10, 11, 12])
 def test_what_changes_within_a_fit_or_a_step_comes_at_once(
     sample: Sample, n_events: int
 ) -> None:

@@ -514,7 +514,7 @@ def _read_with_pillow(file: Path, kind: str, raw: bool) -> NDArray[Any]:
             pixels = np.array(image)
         if image.mode == "LA":
             return pixels[..., 0]
-        return pixels[..., :3] if image.mode == "RGBA" else pixels
+        return pixels[..., :3] if image.mode == "RGBA" and not raw else pixels
 
 
 def _read_tiff(file: Path, raw: bool) -> tuple[NDArray[Any], float | None]:

@@ -167,7 +167,7 @@ class AnnotatedFeatures:
         areas = [(y1 - y0) * (x1 - x0) for y0, x0, y1, x1 in windows]
         shares = torch.tensor(areas, dtype=torch.float32) / sum(areas)
         means = torch.stack(kept.means)
-        return torch.tensordot(shares.to(self._device), means, dims=1)
+        return shares.to(self._device) @ means
 
     def keep_only(self, scale: float) -> None:
         """Free what is kept of other resolutions."""
