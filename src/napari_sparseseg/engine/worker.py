@@ -54,6 +54,10 @@ STEP_S = 0.2
 #: that learning and a prediction outside the view get about as much time.
 TURN_S = 0.05
 
+#: The window answers news of what predicts by asking for a prediction: so many seconds
+#: are waited for that, so that it does not wait for a turn of learning.
+ANSWER_S = 0.03
+
 #: After so many seconds without an event the engine says that it is there.
 ALIVE_S = 1.0
 
@@ -91,6 +95,7 @@ class Worker:
         self._told_at = time.monotonic()
         self._ended = False
         self._learns_next = False
+        self._awaits_answer = False
         self._pixels: dict[str, NDArray[Any]] = {}
         # The training.
         self._images: dict[str, TrainingImage] = {}
@@ -112,8 +117,7 @@ class Worker:
     def run(self) -> None:
         """Work until ``Shutdown``."""
         while not self._ended:
-            busy = self._prediction is not None or self._is_learning
-            request = self._next_request(wait=not busy)
+            request = self._next_request()
             if request is not None:
                 self._handle(request)
             elif self._prediction is not None and (
@@ -132,9 +136,16 @@ class Worker:
     def _is_learning(self) -> bool:
         return self.phase in ("preparing", "running")
 
-    def _next_request(self, wait: bool) -> messages.Request | None:
+    def _next_request(self) -> messages.Request | None:
+        """Return what came, after a wait for it where there is nothing better to do."""
+        seconds = 0.0
+        if self._prediction is None and not self._is_learning:
+            seconds = ALIVE_S
+        elif self._awaits_answer:
+            seconds = ANSWER_S
+        self._awaits_answer = False
         try:
-            return self._requests.get(wait, ALIVE_S if wait else None)
+            return self._requests.get(seconds > 0, seconds)
         except queue.Empty:
             return None
 
@@ -390,6 +401,9 @@ class Worker:
         if not isinstance(event, events.StepDone):
             self._tell_step()
             self._tell(translated(event))
+            self._awaits_answer = isinstance(
+                event, events.HeadFitted | events.Validated
+            )
             return
         self._step = messages.StepDone(
             step=event.step, loss=event.loss, learning_rate=event.learning_rate
