@@ -2,6 +2,11 @@ PYTHONS := >=3.11,<3.14
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .tools/bin/uv)
 TOX := $(UV) tool run --python '$(PYTHONS)' --with tox-uv tox run
 INSTALLED := .venv/.installed
+# Runs of another machine are not mixed with those that are committed.
+RESULTS := bench
+BENCHMARK := .venv/bin/python -m benchmarks
+# A peer, whose dependencies may conflict with ours.
+CONVPAINT := .tools/convpaint/bin/python
 # Without these a program finds no display.
 HEADLESS := env -u DISPLAY -u WAYLAND_DISPLAY
 
@@ -30,11 +35,13 @@ slow: system-libs | $(UV) ## run the tests that take long
 lint types: | $(UV) ## run this check alone
 	$(TOX) -e $@
 
-bench: $(INSTALLED) ## run the benchmarks
+bench: system-libs $(INSTALLED) $(CONVPAINT) ## run the benchmarks, in three hours
 	$(UV) pip install --quiet --python .venv --group test
-	@for file in benchmarks/[a-z]*.py; do \
-	  .venv/bin/python -m benchmarks.$$(basename "$$file" .py) || exit 1; \
-	done
+	$(BENCHMARK).startup --results $(RESULTS)
+	$(BENCHMARK).predict --large --results $(RESULTS)
+	$(BENCHMARK).live --results $(RESULTS)
+	$(BENCHMARK).learn --set glas --convpaint-python $(CONVPAINT) --results $(RESULTS)
+	$(BENCHMARK).learn --set adp --convpaint-python $(CONVPAINT) --results $(RESULTS)
 
 system-libs: ## install, or name, the system libraries that windows need
 	@tools/system_libs.sh
@@ -47,6 +54,10 @@ $(INSTALLED): pyproject.toml | $(UV)
 	$(UV) venv --allow-existing --python '$(PYTHONS)' .venv
 	$(UV) pip install --python .venv --editable '.[gui]'
 	@touch $@
+
+$(CONVPAINT): | $(UV)
+	$(UV) venv --python '$(PYTHONS)' .tools/convpaint
+	$(UV) pip install --python .tools/convpaint napari-convpaint pyqt6
 
 .tools/bin/uv:
 	@python3 -c '' 2>/dev/null || { echo "python3 is missing: install Python 3 with" \

@@ -103,3 +103,15 @@ def merged(truth: Mapping[str, NDArray[Any]], table: ClassTable) -> Arrays:
         ).astype(labels.dtype)
         for name, labels in truth.items()
     }
+
+
+def write_masks(path: Path, labels: Mapping[str, Any]) -> None:
+    """Write label maps by name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **labels)
+
+
+def read_masks(path: Path) -> Arrays:
+    """Read label maps by name."""
+    with np.load(path) as stored:
+        return dict(stored)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from benchmarks._boxes_data import WINDOW, BoxData, read_train
+from benchmarks._boxes_data import WINDOW, BoxData, read_train, write_masks
 from benchmarks._learn_ours import import_all
 from benchmarks._machine import peak_memory
 
@@ -118,8 +118,7 @@ def make_masks(
             "mask_s": seconds - learned_s,
             "dice": dice_of_boxes(labels, data),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **labels)
+        write_masks(path, labels)
     return {
         "n_slices": len(data.images),
         "train_s": train_s,

@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from benchmarks._boxes_data import SCALES, WINDOW, read_test, read_train
+from benchmarks._boxes_data import SCALES, WINDOW, read_masks, read_test, read_train
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from napari_sparseseg.learning.losses import Loss
     from napari_sparseseg.learning.options import RecipeName
@@ -137,9 +133,3 @@ def train_network(
         "steps": steps,
         "dice": evaluate(predictions, test.truth, test.classes).dice,
     }
-
-
-def read_masks(path: Path) -> dict[str, NDArray[Any]]:
-    """Read label maps by name."""
-    with np.load(path) as stored:
-        return dict(stored)

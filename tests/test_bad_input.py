@@ -305,7 +305,16 @@ REFUSED: dict[str, tuple[Spoil, tuple[str, ...], list[str]]] = {
         (*SHORT, "--balance", "batch"),
         ["'batch'", "none, instance, mini-batch"],
     ),
-    "unknown device": (nothing, (*SHORT, "--device", "tpu"), ["'tpu'", "has cpu"]),
+    "unknown device": (
+        nothing,
+        (*SHORT, "--device", "tpu"),
+        ["'tpu'", "this machine has", "cpu"],
+    ),
+    "only dense patches": (
+        nothing,
+        (*SHORT, "--dense-share", "1"),
+        ["share of dense images is 1.0"],
+    ),
     "unknown head start": (nothing, (*SHORT, "--head-start", "yes"), ["'yes'", "on"]),
     "a scale that is a word": (
         nothing,

@@ -161,6 +161,8 @@ class TestFromStrokesToScores:
             "cross_entropy",
             "confusion",
             "per_image",
+            "notes",
+            "failures",
         ]
         names = ["background", "stroma", "gland epithelium", "lymphocytes"]
         assert list(content["dice"]) == names

@@ -34,7 +34,11 @@ from napari_sparseseg.folders import (
     read_pairs,
     trainer_of_folders,
 )
-from napari_sparseseg.io.images import is_prediction, write_label_map
+from napari_sparseseg.io.images import (
+    is_prediction,
+    write_label_map,
+    write_probabilities,
+)
 from napari_sparseseg.prediction.predictor import predict_image
 from napari_sparseseg.samples import Sample, tissue_phantom
 
@@ -126,6 +130,21 @@ class TestReading:
         (failure,) = inputs.failures
         assert failure.startswith("d: there is a label map")
 
+    def test_reads_colour_coded_masks_through_the_class_table(
+        self, images: Path, labels: Path, sample: Sample
+    ) -> None:
+        colours = np.zeros((256, 3), np.uint8)
+        for each in sample.classes:
+            colours[each.value] = each.color
+        assert all(any(each.color) for each in sample.classes)
+        Image.fromarray(colours[sample.labels[:64]]).save(labels / "a.png")
+        refused = read_pairs(images, labels, None)
+        assert [failure[:2] for failure in refused.failures] == ["a:"]
+        write_class_table(labels / "classes.json", sample.classes)
+        inputs = read_pairs(images, labels, None)
+        assert inputs.failures == []
+        np.testing.assert_array_equal(inputs.labels["a"], sample.labels[:64])
+
     def test_names_files_that_cannot_be_used_and_goes_on(
         self, images: Path, labels: Path
     ) -> None:
@@ -193,7 +212,7 @@ class TestClassTables:
         write_class_table(labels / "a.classes.json", sample.classes)
         renamed = sample.classes.renamed(2, "muscle")
         write_class_table(labels / "c.classes.json", renamed)
-        with pytest.raises(ClassTableError, match="value 2 'stroma' and 'muscle'"):
+        with pytest.raises(ClassTableError, match="2 is 'stroma' here, but 'muscle'"):
             start(images, labels)
 
     def test_that_are_given_win(
@@ -483,18 +502,20 @@ class TestEvaluating:
         # Part of one truth is not annotated, and does not count.
         truths = {"a": sample.truth[:64].copy(), "c": sample.truth[64:]}
         truths["a"][:20, :50] = 0
-        scores, failures = evaluate_folders(
-            out, self.write(tmp_path / "truth", truths), None
-        )
-        assert failures == []
+        found = evaluate_folders(out, self.write(tmp_path / "truth", truths), None)
+        scores = found.scores
+        assert found.failures == []
+        assert found.notes == ["b_1.5mm: no truth, left out"]
         true = np.concatenate([truth.ravel() for truth in truths.values()])
-        found = np.concatenate([imread(out / f"{s}.png").ravel() for s in truths])
-        true, found = true[true > 0], found[true > 0]
-        dice = f1_score(true, found, average=None, labels=[1, 2, 3, 4], zero_division=0)
+        guessed = np.concatenate([imread(out / f"{s}.png").ravel() for s in truths])
+        true, guessed = true[true > 0], guessed[true > 0]
+        dice = f1_score(
+            true, guessed, average=None, labels=[1, 2, 3, 4], zero_division=0
+        )
         assert list(scores.dice) == list(sample.classes.names)
         assert list(scores.dice.values()) == pytest.approx(dice.tolist())
         assert scores.overall_dice == pytest.approx(dice.mean())
-        assert scores.pixel_accuracy == pytest.approx(accuracy_score(true, found))
+        assert scores.pixel_accuracy == pytest.approx(accuracy_score(true, guessed))
         losses = []
         for stem, truth in truths.items():
             maps = tifffile.imread(out / "probabilities" / f"{stem}.tif")
@@ -511,7 +532,7 @@ class TestEvaluating:
         truth = {"a": sample.labels[:64], "c": sample.labels[64:]}
         folder = self.write(tmp_path / "truth", truth)
         (out / "probabilities" / "a.tif").unlink()
-        assert evaluate_folders(out, folder, None)[0].cross_entropy is None
+        assert evaluate_folders(out, folder, None).scores.cross_entropy is None
 
     def test_names_what_cannot_be_scored_and_goes_on(self, tmp_path: Path) -> None:
         ones = np.ones((8, 8), np.uint8)
@@ -519,13 +540,59 @@ class TestEvaluating:
         truth = self.write(tmp_path / "truth", dict.fromkeys("abcde", ones))
         (truth / "b.png").write_bytes(b"nothing")
         self.write(truth, {"c": ones[:5]})
+        found = evaluate_folders(predictions, truth, None)
+        assert list(found.scores.per_image) == ["a", "d"]
+        assert [failure[:2] for failure in found.failures] == ["e:", "b:", "c:"]
+        assert "no prediction" in found.failures[0]
+        assert "(5, 8)" in found.failures[2] and "(8, 8)" in found.failures[2]
+        assert found.notes == ["x: no truth, left out"]
+
+    def test_damaged_probabilities_cost_no_dice(self, tmp_path: Path) -> None:
+        ones = np.ones((8, 8), np.uint8)
+        predictions = self.write(tmp_path / "predictions", {"a": ones})
+        truth = self.write(tmp_path / "truth", {"a": ones})
         (predictions / "probabilities").mkdir()
-        (predictions / "probabilities" / "d.tif").write_bytes(b"nothing")
-        scores, failures = evaluate_folders(predictions, truth, None)
-        assert list(scores.per_image) == ["a"]
-        assert [failure[:2] for failure in failures] == ["e:", "b:", "c:", "d:"]
-        assert "no prediction" in failures[0]
-        assert "(5, 8)" in failures[2] and "(8, 8)" in failures[2]
+        (predictions / "probabilities" / "a.tif").write_bytes(b"nothing")
+        found = evaluate_folders(predictions, truth, None)
+        assert found.scores.overall_dice == 1
+        assert found.scores.cross_entropy is None
+        assert found.failures == []
+        assert found.notes[0].startswith("no cross-entropy: ")
+
+    def test_classes_may_be_more_than_the_prediction_knows(
+        self, tmp_path: Path
+    ) -> None:
+        """Channels are matched by class value; an unknown class has no probability."""
+        labels = np.array([[1, 3, 3, 0]], np.uint8)
+        predictions = self.write(tmp_path / "predictions", {"a": labels})
+        truth = self.write(tmp_path / "truth", {"a": labels})
+        own = ClassTable.from_values([1, 3])
+        write_class_table(predictions / "a.classes.json", own)
+        write_class_table(truth / "classes.json", ClassTable.from_values([1, 2, 3]))
+        (predictions / "probabilities").mkdir()
+        maps = np.array([[[0.5, 0.2, 0.5, 1]], [[0.5, 0.8, 0.5, 0]]], np.float32)
+        write_probabilities(predictions / "probabilities" / "a.tif", maps)
+        found = evaluate_folders(predictions, truth, truth / "classes.json")
+        assert list(found.scores.dice.values()) == [1, None, 1]
+        expected = -np.mean(np.log([0.5, 0.8, 0.5]))
+        assert found.scores.cross_entropy == pytest.approx(expected)
+        assert found.notes == []
+
+        write_class_table(predictions / "a.classes.json", ClassTable.from_values([1]))
+        found = evaluate_folders(predictions, truth, truth / "classes.json")
+        assert found.scores.cross_entropy is None
+        assert "2 channels, but beside" in found.notes[0]
+
+    def test_the_classes_of_the_truth_serve_where_predictions_have_none(
+        self, tmp_path: Path
+    ) -> None:
+        ones = np.ones((8, 8), np.uint8)
+        predictions = self.write(tmp_path / "predictions", {"a": ones})
+        truth = self.write(tmp_path / "truth", {"a": ones})
+        table = ClassTable().add("gland").add("stroma")
+        write_class_table(truth / "classes.json", table)
+        scores = evaluate_folders(predictions, truth, None).scores
+        assert list(scores.dice) == ["gland", "stroma"]
 
     def test_without_anything_to_score_is_refused(self, tmp_path: Path) -> None:
         ones = np.ones((8, 8), np.uint8)
@@ -574,8 +641,9 @@ def test_real_images_are_learned_predicted_and_scored(
         trainer.model(), tmp_path / "images", tmp_path / "out", probabilities=True
     )
     assert [each.failure for each in done] == [None] * 3
-    scores, failures = evaluate_folders(tmp_path / "out", tmp_path / "dense", None)
-    assert failures == []
+    found = evaluate_folders(tmp_path / "out", tmp_path / "dense", None)
+    scores = found.scores
+    assert found.failures == found.notes == []
     table = json.loads((data_dir / name / "classes.json").read_text())
     assert list(scores.dice) == [each["name"] for each in table["classes"]]
     for score in (scores.overall_dice, scores.pixel_accuracy):

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Sees to the system libraries that Qt 6 opens windows with, and to Xvfb where there is
-# no display: installs what is missing on a Debian or Ubuntu without a display, as root
-# or through a sudo that asks no password; otherwise names it, and succeeds all the same.
+# Sees to the system libraries that Qt 6 opens windows with, to Xvfb where there is no
+# display, and to Python's venv module where there is no uv: installs what is missing on
+# a Debian or Ubuntu without a display, as root or through a sudo that asks no password;
+# otherwise names it, and succeeds all the same.
 set -u
 [ "$(uname -s)" = Linux ] || exit 0
 PATH="$PATH:/usr/sbin:/sbin"
@@ -41,6 +42,8 @@ missing() {
   while read -r library package; do
     [ -z "$library" ] || grep -qF "$library " <<<"$known" || echo "$package"
   done <<<"$libraries"
+  command -v uv >/dev/null || python3 -c 'import ensurepip, venv' 2>/dev/null ||
+    echo python3-venv
   if headless; then
     command -v Xvfb >/dev/null || echo xvfb
     command -v xauth >/dev/null || echo xauth
@@ -59,7 +62,7 @@ as_root() {
 install_packages() {
   local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120)
   as_root true 2>/dev/null || return
-  echo "installing the system libraries that windows need:" "$@"
+  echo "installing what windows need of the system:" "$@"
   as_root "${apt[@]}" update
   as_root "${apt[@]}" install --yes --no-install-recommends "$@" >/dev/null
 }
@@ -71,7 +74,7 @@ if headless && command -v apt-get >/dev/null; then
   mapfile -t packages < <(missing)
 fi
 if [ ${#packages[@]} -gt 0 ]; then
-  echo "windows will not open until these are installed (names of Debian and Ubuntu):" \
+  echo "these are missing, most of them needed by windows (names of Debian and Ubuntu):" \
     "${packages[*]}" >&2
 fi
 exit 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
@@ -104,8 +105,9 @@ class TrainingWishes(TypedDict, total=False):
         ``"ce"``, balanced cross-entropy and the default, or ``"dice"`` (Fan 2022), for
         which the class with the smallest value is the background.
     recipe
-        ``"live"``, quick and endless; ``"paper"``, the numbers of Bokhorst 2018; or
-        ``"deeplab"``, those of Fan 2022, section 3.3.
+        ``"live"``, quick and endless; ``"paper"``, the numbers of Bokhorst 2018, whose
+        1 um per pixel is asked for with ``um_per_px``; or ``"deeplab"``, those of Fan
+        2022, section 3.3.
     scale
         Working pixels per image pixel, or ``"auto"``: found out on held-out strokes.
     um_per_px
@@ -126,6 +128,9 @@ class TrainingWishes(TypedDict, total=False):
         Whether a per-pixel head predicts too, from the start. Default True.
     dense_images, dense_labels
         Images of which whole regions are labelled, and their label maps.
+    dense_share
+        Share of the patches that come from dense images where there are both kinds.
+        Default 0.2: Bokhorst 2018 mixes sparse and dense 4 : 1.
     seed
         Of every random draw. Default 0.
     device
@@ -152,6 +157,7 @@ class TrainingWishes(TypedDict, total=False):
     head_start: bool
     dense_images: Images
     dense_labels: Images
+    dense_share: float
     seed: int
     device: str
     checkpoint: str | Path | None
@@ -454,7 +460,8 @@ def predict(
         Whether to return class probabilities too.
     pixel_size_um
         Pixel size of the image in micrometres; where it differs from that of the
-        training images, the image is resampled.
+        training images, the image is resampled. A UserWarning tells where only one of
+        the two is known.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
 
@@ -472,11 +479,38 @@ def predict(
         If the pixel size or the device cannot be used.
     """
     check_positive("the pixel size in um", pixel_size_um)
+    warning = size_warning(model, pixel_size_um)
+    if warning is not None:
+        warnings.warn(warning, stacklevel=2)
     options = PredictOptions(probabilities=probabilities, um_per_px=pixel_size_um)
     labels, maps = predict_image(
         model.to(choose_device(device)), check_pixels(np.asarray(image)), options
     )
     return labels if maps is None else (labels, maps)
+
+
+def size_warning(model: SegmentationModel, um_per_px: float | None) -> str | None:
+    """Say that pixel sizes cannot be compared; None where they can, or none is known.
+
+    Parameters
+    ----------
+    model
+        Knows the pixel size of its training images, or does not.
+    um_per_px
+        Of the image to be predicted.
+    """
+    trained = model.info.um_per_px
+    if (trained is None) == (um_per_px is None):
+        return None
+    known, unknown = (
+        ("the image", "the training images")
+        if trained is None
+        else ("the training images", "the image")
+    )
+    return (
+        f"the pixel size of {known} is known, that of {unknown} is not; they are taken "
+        "as equal"
+    )
 
 
 def available_devices() -> list[str]:
@@ -535,6 +569,13 @@ def _options(
             f"the seed is {seed}; expected a number from 0 to {MOST_SEEDS - 1}.",
             seed=seed,
         )
+    dense_share = wishes.get("dense_share", 0.2)
+    if not 0 < dense_share < 1:
+        raise OptionError(
+            f"the share of dense images is {dense_share}; expected a number between 0 "
+            "and 1, such as 0.2 for one dense patch to four sparse ones.",
+            dense_share=dense_share,
+        )
     preset = wishes.get("preset", "auto")
     if preset == "auto":
         preset = "light" if device == "cpu" else "paper"
@@ -566,6 +607,7 @@ def _options(
         encoder_weights=str(wishes.get("encoder_weights", "none")),
         scale=_scale(wishes, images),
         head_start=wishes.get("head_start", True),
+        dense_share=dense_share,
         seed=seed,
         device=device,
         micro_batch=wishes.get("micro_batch"),

@@ -278,6 +278,9 @@ def train(
         Path | None, typer.Option(help="Images labelled completely.")
     ] = None,
     dense_labels: Annotated[Path | None, typer.Option(help="Their label maps.")] = None,
+    dense_share: Annotated[
+        float, typer.Option(help="Share of the patches that come from dense images.")
+    ] = 0.2,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -320,6 +323,7 @@ def train(
         "um_per_px": um_per_px,
         "window": window,
         "head_start": on_or_off(head_start),
+        "dense_share": dense_share,
         "seed": seed,
         "device": device,
         "checkpoint": checkpoint,
@@ -339,7 +343,7 @@ def train(
     report = describe(trained)
     talk.console.print(model_table(report))
     talk.say(f"saved: {model}")
-    talk.result(report | {"failures": inputs.failures})
+    talk.result(report | {"notes": inputs.notes, "failures": inputs.failures})
     if isinstance(ended_by, SparseSegError):
         raise ended_by
     if ended_by is not None:
@@ -392,11 +396,13 @@ def predict(
             if event.failure or event.warning:
                 talk.say(f"{event.stem}: {event.failure or event.warning}")
     failures = [f"{each.stem}: {each.failure}" for each in done if each.failure]
+    warnings = [f"{each.stem}: {each.warning}" for each in done if each.warning]
     talk.say(f"{len(done) - len(failures)} of {len(done)} images predicted, in {out}")
     talk.result(
         {
             "predicted": [each.stem for each in done if not each.failure],
             "failures": failures,
+            "warnings": warnings,
             "seconds": sum(each.seconds for each in done),
         }
     )
@@ -512,13 +518,13 @@ def evaluate(
     from napari_sparseseg.folders import evaluate_folders
 
     talk = Talk(json_path)
-    scores, failures = evaluate_folders(predictions, truth, classes)
-    for sentence in failures:
+    found = evaluate_folders(predictions, truth, classes)
+    for sentence in (*found.notes, *found.failures):
         talk.say(sentence)
-    content = scores.to_json()
+    content = found.scores.to_json()
     talk.console.print(score_table("Dice", content))
-    talk.result(content)
-    if failures:
+    talk.result(content | {"notes": found.notes, "failures": found.failures})
+    if found.failures:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -747,9 +753,18 @@ def model_table(report: dict[str, Any]) -> Table:
             str(report["pixels"].get(value, 0)),
             *map(number, dice),
         )
-    table.caption = (
-        f"{', '.join(NAMES)}: Dice on held-out strokes\n"
-        f"working pixels per image pixel: {scales}"
+    size = report["um_per_px"]
+    shape = ", ".join(f"{key} {value}" for key, value in report["network"].items())
+    normalisation = report["normalisation"]
+    table.caption = "\n".join(
+        (
+            f"{', '.join(NAMES)}: Dice on held-out strokes",
+            f"working pixels per image pixel: {scales}",
+            f"recipe {report['recipe']}, network: {shape}",
+            f"channels {report['channels']}, pixel size "
+            f"{'not known' if size is None else f'{size:g} um'}, intensities "
+            f"{normalisation['low']:g} to {normalisation['high']:g}",
+        )
     )
     return table
 

@@ -7,13 +7,15 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_sparseseg.annotations.classes import (
     ClassTable,
     find_class_table,
     read_class_table,
 )
 from napari_sparseseg.annotations.strokes import check_label_map
-from napari_sparseseg.api import choose_device, make_trainer
+from napari_sparseseg.api import choose_device, make_trainer, size_warning
 from napari_sparseseg.errors import (
     ClassTableError,
     ImageError,
@@ -22,7 +24,6 @@ from napari_sparseseg.errors import (
 )
 from napari_sparseseg.io.images import (
     IMAGE_SUFFIXES,
-    ImageFile,
     is_prediction,
     list_images,
     match_by_stem,
@@ -129,8 +130,9 @@ def read_pairs(images: Path, labels: Path, classes: ClassTable | None) -> Inputs
     for stem, image_path, label_path in match.pairs:
         try:
             image = read_image(image_path)
+            table = classes or find_class_table(label_path)
             label_map = check_label_map(
-                read_label_map(label_path), image.data.shape[:2], str(label_path)
+                read_label_map(label_path, table), image.data.shape[:2], str(label_path)
             )
         except (ImageError, LabelError) as error:
             inputs.failures.append(f"{stem}: {error}")
@@ -138,7 +140,6 @@ def read_pairs(images: Path, labels: Path, classes: ClassTable | None) -> Inputs
         inputs.images[stem], inputs.labels[stem] = image.data, label_map
         inputs.pixel_size_um[stem] = image.um_per_px
         if classes is None:
-            table = find_class_table(label_path)
             inputs.classes = merge_class_tables(inputs.classes, table)
     return inputs
 
@@ -155,19 +156,13 @@ def merge_class_tables(
     """
     if first is None or second is None:
         return first or second
-    by_value = {each.value: each for each in second} | {
-        each.value: each for each in first
-    }
-    for each in second:
-        name = by_value[each.value].name
-        if name != each.name:
-            raise ClassTableError(
-                f"the class tables beside the label maps call the value {each.value} "
-                f"{name!r} and {each.name!r}; give the right table with --classes.",
-                names=[name, each.name],
-            )
-    retired = (first.retired | second.retired) - by_value.keys()
-    return ClassTable(tuple(by_value.values()), retired)
+    try:
+        return first.merged(second)
+    except ClassTableError as error:
+        raise ClassTableError(
+            f"the class tables beside the label maps do not agree: {str(error)[:-1]}; "
+            "give the right one with --classes."
+        ) from error
 
 
 def trainer_of_folders(
@@ -253,7 +248,7 @@ def iter_predict_folder(
         probability_path = out / PROBABILITIES / f"{stem}.tif"
         try:
             image = read_image(path)
-            warning = _size_warning(model, image)
+            warning = size_warning(model, image.um_per_px)
             options = PredictOptions(
                 probabilities=probabilities, um_per_px=image.um_per_px
             )
@@ -276,18 +271,38 @@ def iter_predict_folder(
         yield FileDone(stem, done, len(files), failure, warning, seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class FolderScores:
+    """How label maps agree with truth.
+
+    Attributes
+    ----------
+    scores
+        Of what could be scored.
+    failures
+        Sentences on what could not.
+    notes
+        Sentences on predictions without truth, and on missing cross-entropy.
+    """
+
+    scores: Scores
+    failures: list[str]
+    notes: list[str]
+
+
 def evaluate_folders(
     predictions: Path, truth: Path, classes: Path | None
-) -> tuple[Scores, list[str]]:
+) -> FolderScores:
     """Score predictions against truth.
 
-    Cross-entropy is reported when there are probabilities of all predictions in
-    ``PREDICTIONS/probabilities``.
+    The classes are those of the file *classes*, else of a class table beside the
+    predictions, else of one beside the truth. Cross-entropy is reported when there are
+    probabilities of all predictions in ``PREDICTIONS/probabilities``.
 
-    Returns
-    -------
-    tuple
-        The scores, and sentences on what could not be scored.
+    Raises
+    ------
+    LabelError
+        If nothing can be scored.
     """
     match = match_by_stem(list_images(predictions), list_images(truth))
     if not match.pairs:
@@ -295,28 +310,75 @@ def evaluate_folders(
             f"no prediction in {predictions} has a truth of the same name in {truth}."
         )
     failures = [f"{stem}: no prediction" for stem in match.labels_only]
+    notes = [f"{stem}: no truth, left out" for stem in match.images_only]
     predicted: dict[str, NDArray[Any]] = {}
     true: dict[str, NDArray[Any]] = {}
-    maps: dict[str, NDArray[Any]] = {}
+    paths: dict[str, Path] = {}
     table = None if classes is None else read_class_table(classes)
     for stem, prediction_path, truth_path in match.pairs:
         try:
-            table = table or find_class_table(prediction_path)
+            table = (
+                table
+                or find_class_table(prediction_path)
+                or find_class_table(truth_path)
+            )
             found = read_label_map(prediction_path)
             expected = check_label_map(
-                read_label_map(truth_path), found.shape, str(truth_path)
+                read_label_map(truth_path, table or find_class_table(truth_path)),
+                found.shape,
+                str(truth_path),
             )
-            probability_path = prediction_path.parent / PROBABILITIES / f"{stem}.tif"
-            if probability_path.exists():
-                maps[stem] = read_probabilities(probability_path)
         except (ImageError, LabelError) as error:
             failures.append(f"{stem}: {error}")
             continue
-        predicted[stem], true[stem] = found, expected
+        predicted[stem], true[stem], paths[stem] = found, expected, prediction_path
     if not predicted:
         raise LabelError(f"nothing can be scored: {failures[0]}")
-    complete = maps.keys() == predicted.keys()
-    return evaluate(predicted, true, table, maps if complete else None), failures
+    maps: dict[str, NDArray[Any]] | None = None
+    try:
+        maps = _probabilities_of(paths, table)
+    except (ImageError, LabelError) as error:
+        notes.append(f"no cross-entropy: {error}")
+    return FolderScores(evaluate(predicted, true, table, maps), failures, notes)
+
+
+def _probabilities_of(
+    predictions: Mapping[str, Path], table: ClassTable | None
+) -> dict[str, NDArray[Any]] | None:
+    """Read the probabilities beside label maps, channels in order of *table*.
+
+    None unless there are some of each.
+
+    Raises
+    ------
+    ImageError, LabelError
+        If a file is damaged, or its channels are not those of its class table.
+    """
+    files = {
+        stem: path.parent / PROBABILITIES / f"{stem}.tif"
+        for stem, path in predictions.items()
+    }
+    if not all(path.exists() for path in files.values()):
+        return None
+    maps = {}
+    for stem, path in files.items():
+        found = read_probabilities(path)
+        own = find_class_table(predictions[stem]) or table
+        if table is None or own is None or own.values == table.values:
+            maps[stem] = found
+            continue
+        if len(found) != len(own):
+            raise LabelError(
+                f"{path} has {len(found)} channels, but beside its label map are "
+                f"listed the classes {', '.join(own.names)}; predict anew.",
+                path=str(path),
+            )
+        # What a prediction knows nothing of, it gives no probability.
+        maps[stem] = np.zeros((len(table), *found.shape[1:]), found.dtype)
+        for channel, value in enumerate(table.values):
+            if value in own.values:
+                maps[stem][channel] = found[own.values.index(value)]
+    return maps
 
 
 def make_folder(path: Path) -> None:
@@ -381,18 +443,3 @@ def _is_probabilities(path: Path) -> bool:
     except ImageError:
         return False
     return True
-
-
-def _size_warning(model: SegmentationModel, image: ImageFile) -> str | None:
-    trained = model.info.um_per_px
-    if (trained is None) == (image.um_per_px is None):
-        return None
-    known, unknown = (
-        ("the image", "the training images")
-        if trained is None
-        else ("the training images", "the image")
-    )
-    return (
-        f"the pixel size of {known} is known, that of {unknown} is not; they are taken "
-        "as equal"
-    )

@@ -351,3 +351,35 @@ def test_a_real_label_map_survives_being_coloured(data_dir: Path) -> None:
     colors = np.array([(9, 9, 9), *(each.color for each in table)], np.uint8)
     restored = label_map_from_colors(colors[labels], table, unlabelled=(9, 9, 9))
     np.testing.assert_array_equal(restored, labels)
+
+
+class TestMerging:
+    def test_adds_what_is_lacking(self) -> None:
+        here = ClassTable(
+            (LabelClass(1, "a", (1, 1, 1), "x"), LabelClass(5, "e", (5, 5, 5))),
+            frozenset({2, 7}),
+        )
+        there = ClassTable(
+            (
+                LabelClass(1, "a", (9, 9, 9)),
+                LabelClass(2, "b", (2, 2, 2), "x"),
+                LabelClass(3, "c", (3, 3, 3), "y"),
+            ),
+            frozenset({5, 8}),
+        )
+        merged = here.merged(there)
+        assert merged.named_values == ((1, "a"), (2, "b"), (3, "c"), (5, "e"))
+        assert merged.by_value(1).color == (1, 1, 1)
+        assert [each.key for each in merged] == ["x", None, "y", None]
+        assert merged.retired == {7, 8}
+
+    @pytest.mark.parametrize(
+        ("value", "name", "words"), [(1, "b", "'a' here, but 'b' there"), (2, "a", "a")]
+    )
+    def test_refuses_what_means_something_else(
+        self, value: int, name: str, words: str
+    ) -> None:
+        here = ClassTable((LabelClass(1, "a", (1, 1, 1)),))
+        there = ClassTable((LabelClass(value, name, (1, 1, 1)),))
+        with pytest.raises(ClassTableError, match=words):
+            here.merged(there)

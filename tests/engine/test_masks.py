@@ -83,11 +83,13 @@ RECURSIVE = RecursiveOptions(
 
 SHAPE = (96, 80)
 
-#: The boxes of two images, those of the second brighter; by their ids.
+#: The boxes of two images, by their ids.
 BOXES: dict[str, dict[int, Box]] = {
     "a": {3: Box(4, 0, 36, 30, 2), 8: Box(50, 30, 86, 76, 3)},
     "b": {3: Box(20, 16, 60, 50, 2)},
 }
+#: By how much ellipses are brighter than the noise around.
+BRIGHTNESS = {"a": 60, "b": 200}
 SMOOTH = CrfSettings(theta_beta=20.0, w2=6.0, iterations=3)
 MASKS_OF_A = ((3, BOXES["a"][3]), (8, BOXES["a"][8]))
 
@@ -124,7 +126,7 @@ class Window:
         for name, boxes in BOXES.items():
             pixels = 40 * random.random(SHAPE)
             for box in boxes.values():
-                pixels[box.slices] += (60 + ord(name)) * ellipse_mask(box).foreground
+                pixels[box.slices] += BRIGHTNESS[name] * ellipse_mask(box).foreground
             np.save(self.pixels_of(name), pixels.astype(np.uint8))
 
     def pixels_of(self, name: str) -> str:
@@ -444,7 +446,14 @@ def test_a_preview_is_what_refine_gives(
 ) -> None:
     maker = MaskMaker()
     event = masked(drain(maker, window.make(method=method)))["a", 3]
-    request = window.refine("a", 3, 5, crf=crf, crf_options=SMOOTH)
+    # So strong that background around the box reaches into it.
+    strong: dict[str, Any] = {
+        "theta_alpha": 20.0,
+        "theta_beta": 10.0,
+        "w1": 40.0,
+        "iterations": 3,
+    }
+    request = window.refine("a", 3, 5, crf=crf, crf_options=CrfSettings(**strong))
     assert maker.refine(request) == BoxRefined(
         generation=5, name="a", id=3, mask=request.mask
     )
@@ -455,7 +464,7 @@ def test_a_preview_is_what_refine_gives(
         PseudoMaskOptions(
             method=method,
             crf=crf,
-            crf_options=CrfOptions(theta_beta=20.0, w2=6.0, iterations=3),
+            crf_options=CrfOptions(**strong),
             grabcut=GRABCUT,
             recursive=RECURSIVE,
         ),

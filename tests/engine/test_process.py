@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import psutil
 import pytest
 
 import napari_sparseseg
+from napari_sparseseg.engine.__main__ import NICENESS
 from napari_sparseseg.engine.messages import (
     EVENTS,
     REQUESTS,
@@ -147,6 +149,7 @@ def test_it_learns_predicts_is_killed_and_goes_on(
     engine.wait_for(HeadFitted)
     engine.send(predict)
     assert engine.wait_for(Predicted).shown == "head"
+    assert psutil.Process(engine.process.pid).nice() == os.nice(0) + NICENESS
     assert set(np.unique(shared)) <= set(sample.classes.values)
 
     written = engine.wait_for(CheckpointWritten)

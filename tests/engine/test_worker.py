@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import queue
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import Mock
@@ -116,10 +117,14 @@ class Window:
         for request in first:
             self._requests.put(request)
         self.events = []
-        Worker(self._requests, self._take).run()
+        Worker(self._requests, self.take).run()
         assert not self._turns
 
-    def _take(self, event: Event) -> None:
+    def ask(self, request: Request) -> None:
+        """Send a request, from any thread."""
+        self._requests.put(request)
+
+    def take(self, event: Event) -> None:
         self.events.append(event)
         if self._turns and self._turns[0][0](event):
             for request in self._turns.pop(0)[1]:
@@ -561,6 +566,41 @@ def test_a_prediction_goes_before_the_training(window: Window) -> None:
     asked = next(i for i, e in enumerate(window.events) if is_a(StepDone)(e))
     assert isinstance(window.events[asked + 1], TileDone)
     assert isinstance(window.events[asked + 2], Predicted)
+
+
+def test_the_answer_to_news_of_the_head_is_waited_for(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[str] = []
+
+    def noted(name: str) -> None:
+        method = getattr(Worker, name)
+
+        def work(worker: Worker, *args: Any) -> None:
+            turns.append(name)
+            method(worker, *args)
+
+        monkeypatch.setattr(Worker, name, work)
+
+    noted("_learn_on")
+    noted("_predict_on")
+    monkeypatch.setattr(worker, "ANSWER_S", 30.0)
+    told = window.take
+
+    def answer_late(event: Event) -> None:
+        told(event)
+        if isinstance(event, HeadFitted) and "_predict_on" not in turns:
+            turns.append("told")
+            threading.Timer(0.2, window.ask, [window.predict()]).start()
+
+    monkeypatch.setattr(window, "take", answer_late)
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[(is_a(Predicted), END)],
+    )
+    assert turns[turns.index("told") + 1] == "_predict_on"
 
 
 @pytest.fixture

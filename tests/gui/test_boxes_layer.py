@@ -67,11 +67,11 @@ def test_boxes_are_clipped_and_what_cannot_be_used_is_named(
     volume: Image, shapes: Shapes
 ) -> None:
     for each in (
-        corners(-10, 70, 9.5, 200),
+        corners(-10, 69.5, 9.5, 200),
         corners(70, 5, 90, 20),
         corners(5, 5, 5.2, 20),
         corners(5, 5, 20, 20, 9),
-        corners(-10, 70, 9.5, 200),
+        corners(-10, 69.5, 9.5, 200),
     ):
         shapes.add_rectangles([each])
     read = read_boxes(shapes, volume, CLASSES)
@@ -122,7 +122,9 @@ def test_on_a_pyramid_they_are_in_pixels_of_the_labels() -> None:
         Box(100, 20, 140, 60, 2)
     ]
     # In pixels of the finest level that is twice as much.
-    other = Shapes([np.array([[199.5, 39.5], [199.5, 119.5], [279.5, 119.5]])])
+    other = Shapes(
+        [np.array([[199.5, 39.5], [199.5, 119.5], [279.5, 119.5], [279.5, 39.5]])]
+    )
     other.scale = (2, 2)
     name_classes(other, ["liver"])
     assert read_boxes(other, image, CLASSES)[0].box == Box(100, 20, 140, 60, 2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from weakref import ref
-
 import numpy as np
 import pytest
 from napari.layers import Labels
@@ -42,7 +40,7 @@ def accept(
     background: int = 0,
     outside: bool = False,
 ) -> list[list[int]]:
-    results.accept(boxes, labels, background, ref(labels), outside)
+    results.accept(boxes, labels, background, outside)
     return labels.data.tolist()  # type: ignore[no-any-return]
 
 
@@ -124,7 +122,7 @@ def test_planes_of_a_volume_are_apart() -> None:
     boxes = [Box(0, 0, 2, 2, 2, (plane,)) for plane in (0, 2)]
     for box in boxes:
         results.put(made(box, np.ones((2, 2))))
-    results.accept(boxes, labels, 0, ref(labels))
+    results.accept(boxes, labels, 0)
     assert [int(plane.sum()) for plane in labels.data] == [8, 0, 8]
     labels.undo()
     assert not labels.data.any()
@@ -133,6 +131,9 @@ def test_planes_of_a_volume_are_apart() -> None:
     assert results.get(boxes[1]) is None
 
 
-def test_masks_of_a_layer_that_is_gone_are_proposed_again(results: BoxResults) -> None:
-    accept(results, Labels(np.zeros((5, 6), np.uint8)), SMALL)
+def test_masks_of_a_layer_that_is_gone_are_proposed_again(
+    results: BoxResults, labels: Labels
+) -> None:
+    accept(results, labels, SMALL)
+    results.forget_labels(labels)
     assert results.refresh_accepted() == {()}

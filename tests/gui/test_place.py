@@ -20,6 +20,7 @@ from napari_sparseseg.gui.class_control import FIRST_CLASSES
 from napari_sparseseg.gui.controller import CHECKPOINT
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.place_widget import PlaceWidget
+from napari_sparseseg.gui.restore import open_session
 from napari_sparseseg.gui.session_folder import find_crashed, remove_empty, restore
 
 if TYPE_CHECKING:
@@ -148,6 +149,57 @@ def test_after_a_crash_the_named_place_is_found(
     assert data_of(place) == {"drawn": [4]}
 
 
+def test_a_crash_while_strokes_move_loses_none(
+    mirror: Mirror, place: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as there is a manifest at the first place, it counts."""
+    mirror.update(painted())
+    died: list[str] = []
+    monkeypatch.setattr(session_folder, "is_in_use", lambda _: False)
+    for last in ("_copy_planes", "note_place", "write_manifest", "remove_labels"):
+        with monkeypatch.context() as patch:
+
+            def die(*_: object, last: str = last) -> None:
+                died.append(last)
+                raise KeyboardInterrupt
+
+            patch.setattr(f"napari_sparseseg.gui.mirror.{last}", die)
+            with pytest.raises(KeyboardInterrupt):
+                mirror.move(place)
+        (crashed,) = find_crashed(root)
+        assert data_of(crashed) == {"drawn": [4]}
+        os.utime(mirror.first_folder / "open.json", (10, 10))
+        remove_empty(root)
+        assert data_of(crashed) == {"drawn": [4]}
+        shutil.rmtree(place)
+        mirror.folder = mirror.first_folder
+    assert died == ["_copy_planes", "note_place", "write_manifest", "remove_labels"]
+
+
+def test_what_is_not_ours_stays_where_it_is(mirror: Mirror, place: Path) -> None:
+    place.mkdir(parents=True)
+    (place / "labels-export").mkdir()
+    (place / "training.safetensors").write_bytes(b"of the user")
+    mirror.move(place)
+    mirror.update(painted())
+    mirror.move(place.with_name("second.sparseseg"))
+    assert names_in(place) == ["labels-export", "training.safetensors"]
+
+
+def test_after_the_disk_was_taken_away_strokes_are_written_anew(
+    mirror: Mirror, place: Path, tmp_path: Path
+) -> None:
+    layer = painted()
+    mirror.update(layer)
+    mirror.move(place)
+    shutil.rmtree(place)
+    second = tmp_path / "second.sparseseg"
+    mirror.move(second)
+    assert mirror.is_due(layer)
+    assert [change.region for change in mirror.go_on(layer)] == [(4, 2, 5, 9)]
+    assert data_of(second) == {"drawn": [4]}
+
+
 def test_a_place_that_is_gone_is_not_offered(
     mirror: Mirror, place: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +274,9 @@ def test_strokes_of_a_training_move_with_it(
     table.controller.place.move(str(place.with_suffix("")))
     assert table.state.place == str(place)
     assert place.name in table.state.status
+    # What was under way may have named the file of before.
+    (again,) = table.link.taken(messages.PutImage)
+    assert Path(again.labels).is_relative_to(place)
     layer.paint((50, 50), 1)
     (put,) = table.wait_for(qtbot, messages.PutImage)
     assert Path(put.labels).is_relative_to(place)
@@ -265,6 +320,25 @@ def test_classes_come_with_the_strokes_where_nothing_is_painted(
     assert table.state.classes == CLASSES
 
 
+def test_classes_that_are_new_come_with_the_strokes(
+    table: Table, qtbot: QtBot, place: Path
+) -> None:
+    theirs = FIRST_CLASSES.add("vessel", (9, 9, 200))
+    strokes = painted()
+    strokes.data[8, 2:9] = 3
+    keep_at(place, strokes, classes=theirs)
+    table.add_painted(1, 2)
+    table.wait_for_counts(qtbot, 1, 2)
+    mine = table.state.classes.add("other", (1, 2, 3)).removed(3)
+    mine = mine.add("lumen")
+    table.controller.classes.use(mine)
+    table.controller.place.open(str(place))
+    expected = ["background", "structure", "vessel", "lumen"]
+    assert list(table.state.classes.names) == expected
+    assert list(restore(place).classes.names) == expected
+    assert table.state.classes.by_value(3).color == (9, 9, 200)
+
+
 def test_strokes_of_other_classes_are_refused_where_some_are_painted(
     table: Table, qtbot: QtBot, place: Path, told: list[str]
 ) -> None:
@@ -272,8 +346,8 @@ def test_strokes_of_other_classes_are_refused_where_some_are_painted(
     table.add_painted(2)
     table.wait_for_counts(qtbot, 2)
     table.controller.place.open(str(place))
-    assert "'gland'" in told[0]
-    assert "'background'" in told[0]
+    assert "'gland' there" in told[0]
+    assert "'background' here" in told[0]
     assert "drawn" not in table.viewer.layers
     assert not table.mirror.has_place
 
@@ -289,6 +363,22 @@ def test_a_place_that_was_named_stays_the_place(
     assert data_of(mine) == {"drawn": [4]}
     assert data_of(place) == {"deleted": [13], "drawn": [4]}
     assert not session_folder.is_in_use(place)
+
+
+def test_what_a_crash_left_at_a_named_place_goes_on_there(
+    table: Table, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_at(place, painted())
+    control = table.controller.place
+    assert control.keep(open_session(table.viewer, place))
+    control.go_on_in(place)
+    assert table.mirror.folder == place
+    # One that nobody had named is only a copy.
+    other = tmp_path / "others" / "2026.sparseseg"
+    keep_at(other, painted("theirs"))
+    monkeypatch.setattr(session_folder, "default_root", lambda: other.parent)
+    control.go_on_in(other)
+    assert table.mirror.folder == place
 
 
 def test_what_is_open_elsewhere_or_no_folder_of_strokes_is_refused(

@@ -65,20 +65,24 @@ def keep(layers: list[Labels]) -> bool:
     return True
 
 
+def go_on_in(folder: Path) -> None:
+    """Leave the folder alone."""
+
+
 def press(box: QMessageBox, text: str) -> None:
     (button,) = [each for each in box.buttons() if each.text() == text]
     button.click()
 
 
 def test_without_a_crash_nothing_is_asked(parent: QWidget) -> None:
-    assert offer_restore(ViewerModel(), parent, keep) is None
+    assert offer_restore(ViewerModel(), parent, keep, go_on_in) is None
 
 
 def test_opened_strokes_are_as_they_were(
     crashed: Path, parent: QWidget, strokes: Labels
 ) -> None:
     viewer = ViewerModel()
-    box = offer_restore(viewer, parent, keep)
+    box = offer_restore(viewer, parent, keep, go_on_in)
     assert box is not None
     assert not box.isModal()
     press(box, "Open")
@@ -89,7 +93,7 @@ def test_opened_strokes_are_as_they_were(
     np.testing.assert_array_equal(layer.translate, strokes.translate)
     np.testing.assert_allclose(layer.get_color(1), (1, 0, 0, 1))
     assert ClassTable.from_json(layer.metadata[CLASSES_KEY]) == CLASSES
-    assert offer_restore(viewer, parent, keep) is None
+    assert offer_restore(viewer, parent, keep, go_on_in) is None
     assert list(crashed.glob("labels-1/*.npy"))
 
 
@@ -98,12 +102,12 @@ def test_what_is_not_opened_stays_on_disk(
     crashed: Path, parent: QWidget, answer: str, again: bool
 ) -> None:
     viewer = ViewerModel()
-    box = offer_restore(viewer, parent, keep)
+    box = offer_restore(viewer, parent, keep, go_on_in)
     assert box is not None
     press(box, answer)
     assert not viewer.layers
     assert list(crashed.glob("labels-1/*.npy"))
-    assert (offer_restore(viewer, parent, keep) is not None) == bool(again)
+    assert (offer_restore(viewer, parent, keep, go_on_in) is not None) == bool(again)
 
 
 @pytest.mark.parametrize("agrees", [True, False])
@@ -115,7 +119,7 @@ def test_strokes_that_are_not_wanted_are_deleted_if_that_is_sure(
     monkeypatch.setattr(QMessageBox, "question", lambda *_: answer)
     (crashed / CHECKPOINT).write_bytes(b"of the training")
     viewer = ViewerModel()
-    box = offer_restore(viewer, parent, keep)
+    box = offer_restore(viewer, parent, keep, go_on_in)
     assert box is not None
     press(box, "Delete them…")
     assert crashed.exists() != agrees
@@ -131,11 +135,11 @@ def test_nothing_is_kept_of_crashed_sessions_without_a_stroke(
     layer.data = np.zeros((8, 8), np.uint8)  # as after undo
     mirror.update(layer)
     assert list(mirror.folder.glob("labels-1/*.npy"))
-    assert offer_restore(ViewerModel(), parent, keep) is None
+    assert offer_restore(ViewerModel(), parent, keep, go_on_in) is None
     # It may be new, and of another napari that is about to say so.
     assert mirror.folder.exists()
     os.utime(mirror.folder / "open.json", (10, 10))
-    assert offer_restore(ViewerModel(), parent, keep) is None
+    assert offer_restore(ViewerModel(), parent, keep, go_on_in) is None
     assert not mirror.folder.exists()
 
 
@@ -146,7 +150,7 @@ def test_what_another_napari_has_open_stays(
     mirror = Mirror(root / "empty.sparseseg", CLASSES)
     mirror.update(Labels(np.zeros((8, 8), np.uint8)))
     os.utime(mirror.folder / "open.json", (10, 10))
-    assert offer_restore(ViewerModel(), parent, keep) is None
+    assert offer_restore(ViewerModel(), parent, keep, go_on_in) is None
     assert (mirror.folder / "open.json").exists()
 
 
@@ -162,13 +166,13 @@ def test_opened_strokes_are_offered_again_until_they_are_kept(
             opened.append(layers)
             return is_kept
 
-        box = offer_restore(viewer, parent, keep)
+        box = offer_restore(viewer, parent, keep, go_on_in)
         assert box is not None
         press(box, "Open")
         (layer,) = opened[-1]
         np.testing.assert_array_equal(layer.data, strokes.data)
     assert len(opened) == 2
-    assert offer_restore(viewer, parent, keep) is None
+    assert offer_restore(viewer, parent, keep, go_on_in) is None
 
 
 def test_a_damaged_session_is_told_and_offered_again(
@@ -176,15 +180,37 @@ def test_a_damaged_session_is_told_and_offered_again(
 ) -> None:
     (crashed / "manifest.json").write_text("{")
     viewer = ViewerModel()
-    box = offer_restore(viewer, parent, keep)
+    box = offer_restore(viewer, parent, keep, go_on_in)
     assert box is not None
     press(box, "Open")
     assert len(told) == 1
     assert "cannot be restored" in told[0]
     assert not viewer.layers
-    assert offer_restore(viewer, parent, keep) is not None
+    assert offer_restore(viewer, parent, keep, go_on_in) is not None
     with pytest.raises(OutputError):
         open_session(viewer, crashed)
+
+
+def test_a_session_that_was_opened_meanwhile_is_left_alone(
+    crashed: Path,
+    parent: QWidget,
+    monkeypatch: pytest.MonkeyPatch,
+    qtbot: QtBot,
+) -> None:
+    """The question does not block: the folder may be opened by the dock's button."""
+    monkeypatch.setattr(
+        QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes
+    )
+    viewer = ViewerModel()
+    for answer in ("Do not ask again", "Delete them…", "Open"):
+        monkeypatch.setattr(session_folder, "is_in_use", lambda _: False)
+        box = offer_restore(viewer, parent, keep, go_on_in)
+        assert box is not None
+        monkeypatch.setattr(session_folder, "is_in_use", lambda _: True)
+        press(box, answer)
+        assert (crashed / "open.json").exists()
+        assert list(crashed.glob("labels-1/*.npy"))
+        assert not viewer.layers
 
 
 def test_the_newest_is_offered_first(
@@ -195,7 +221,7 @@ def test_the_newest_is_offered_first(
     os.utime(crashed / "open.json", (10, 10))
     viewer = ViewerModel()
     for _ in range(2):
-        box = offer_restore(viewer, parent, keep)
+        box = offer_restore(viewer, parent, keep, go_on_in)
         assert box is not None
         press(box, "Open")
     assert [layer.name for layer in viewer.layers] == ["newer", "drawn"]

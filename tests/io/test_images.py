@@ -440,6 +440,30 @@ def test_tiff_label_maps_keep_their_values(
     np.testing.assert_array_equal(read_label_map(path), labels)
 
 
+COLOURS = ClassTable((LabelClass(2, "a", (255, 0, 0)), LabelClass(7, "b", (0, 0, 9))))
+
+
+@pytest.mark.parametrize("name", ["mask.png", "mask.tif"])
+def test_colours_are_read_through_the_class_table(tmp_path: Path, name: str) -> None:
+    mask = np.zeros((5, 6, 4), np.uint8)
+    mask[0], mask[1], mask[2] = (255, 0, 0, 255), (0, 0, 9, 255), (1, 2, 3, 0)
+    mask[3:] = (0, 0, 0, 255)
+    expected = np.repeat([[2], [7], [0], [0], [0]], 6, axis=1)
+    Image.fromarray(mask).save(tmp_path / name)
+    np.testing.assert_array_equal(read_label_map(tmp_path / name, COLOURS), expected)
+    # Where black is a class it is no absence of one.
+    black = ClassTable((*COLOURS, LabelClass(1, "background", (0, 0, 0))))
+    expected[3:] = 1
+    np.testing.assert_array_equal(read_label_map(tmp_path / name, black), expected)
+
+
+def test_a_colour_without_a_class_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.full((3, 4, 3), 77, np.uint8)).save(path)
+    with pytest.raises(LabelError, match=r"mask\.png: .*77"):
+        read_label_map(path, COLOURS)
+
+
 def grey_as_rgb(path: Path) -> None:
     Image.fromarray(np.repeat(GREY[..., None], 3, axis=-1)).save(path)
 

@@ -418,6 +418,7 @@ class TestRefusedMetadata:
             (changed(scales__head=-0.5), ["scales.head", "-0.5"]),
             (changed(shown="cloud"), ["shown", "'cloud'"]),
             (changed(um_per_px=0), ["um_per_px", "0"]),
+            (changed(um_per_px=10**400), ["int too large"]),
             (changed(um_per_px="0.5"), ["um_per_px", "'0.5'"]),
             (changed(versions=3), ["versions", "3"]),
             (changed(network__options=[3]), ["network.options", "[3]"]),

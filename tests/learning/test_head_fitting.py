@@ -11,9 +11,14 @@ from torch import Generator, Tensor
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.inputs.normalisation import Normalisation
-from napari_sparseseg.learning.head_fitting import HeadOptions, fit_head, update_head
+from napari_sparseseg.learning.head_fitting import (
+    HeadOptions,
+    fit_in_parts,
+    update_head,
+)
 from napari_sparseseg.learning.head_training import HeadTraining
 from napari_sparseseg.learning.options import TrainingOptions
+from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
 from napari_sparseseg.networks.fixed_features import FixedFeatures
 from napari_sparseseg.networks.pixel_head import PixelHead
@@ -23,7 +28,7 @@ QUICK = HeadOptions(steps=60, batch=256)
 
 def fit(features: Tensor, labels: Tensor, n_classes: int, seed: int = 0) -> PixelHead:
     generator = Generator().manual_seed(seed)
-    return fit_head(features, labels, n_classes, QUICK, generator)
+    return finish(fit_in_parts(features, labels, n_classes, QUICK, generator))
 
 
 def rings(count: int = 600) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from napari_sparseseg.networks import pixel_head
 from napari_sparseseg.networks.fixed_features import FixedFeatures
 from napari_sparseseg.networks.image_statistics import fixed, measure_image
 from napari_sparseseg.networks.pixel_head import (
@@ -75,6 +76,19 @@ def test_network_scores_each_pixel_by_its_own_features(
         expected = network.head(features[1, :, -1, -1])
     assert scores.shape == (2, 4, *size)
     torch.testing.assert_close(scores[1, :, -1, -1], expected)
+
+
+@pytest.mark.parametrize("pixels", [1, 100, 33 * 50])
+def test_how_many_pixels_go_through_at_once_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, pixels: int
+) -> None:
+    network = HeadNetwork(3, n_classes=4).eval()
+    x = torch.rand(2, 3, 33, 50)
+    with torch.inference_mode():
+        features = FixedFeatures(3)(x).permute(0, 2, 3, 1)
+        expected = network.head(features).permute(0, 3, 1, 2)
+        monkeypatch.setattr(pixel_head, "PIXELS_IN_CACHE", pixels)
+        torch.testing.assert_close(network(x), expected)
 
 
 def test_network_sees_as_far_as_its_features() -> None:

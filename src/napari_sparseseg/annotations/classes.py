@@ -129,6 +129,34 @@ class ClassTable:
         """(value, name) pairs: what a training must have in common with another."""
         return tuple((each.value, each.name) for each in self.classes)
 
+    def merged(self, other: ClassTable) -> ClassTable:
+        """Give this table with the classes of another one that it lacks.
+
+        Classes that are in both stay as they are here; a key that is taken is left out.
+
+        Raises
+        ------
+        ClassTableError
+            If a value has another name there, or a name another value.
+        """
+        names = dict(self.named_values)
+        for value, name in other.named_values:
+            if names.get(value, name) != name:
+                raise ClassTableError(
+                    f"The class {value} is '{names[value]}' here, but '{name}' there; "
+                    "values that mean different things cannot be used together.",
+                    values=[value],
+                )
+        keys = {each.key for each in self}
+        new = tuple(
+            replace(each, key=None) if each.key in keys else each
+            for each in other
+            if each.value not in names
+        )
+        classes = (*self.classes, *new)
+        used = {each.value for each in classes}
+        return ClassTable(classes, (self.retired | other.retired) - used)
+
     def __len__(self) -> int:
         """Give the number of classes."""
         return len(self.classes)

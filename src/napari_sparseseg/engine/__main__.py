@@ -12,6 +12,8 @@ import sys
 import threading
 from typing import IO, TYPE_CHECKING
 
+import psutil
+
 from napari_sparseseg.engine import messages
 from napari_sparseseg.engine.log import log_to
 from napari_sparseseg.errors import EngineError
@@ -31,6 +33,9 @@ SLOW = (
 #: What ``pip`` calls a package whose name in Python is another.
 NAMES = {"skimage": "scikit-image", "napari_sparseseg": "napari-sparseseg"}
 
+#: Where the window is drawn by the processor, the engine gives way by so much.
+NICENESS = 5
+
 #: When the window is gone, the engine ends after so many seconds whatever it does.
 PATIENCE_S = 20.0
 
@@ -44,6 +49,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log_to(sys.stderr)
     source, target = take_streams()
+    give_way()
     prepare_threads()
     requests: queue.SimpleQueue[messages.Request] = queue.SimpleQueue()
 
@@ -78,6 +84,17 @@ def take_streams() -> tuple[IO[bytes], IO[bytes]]:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     return source, target
+
+
+def give_way() -> None:
+    """Let the window go first where both want the same core: it must not stutter.
+
+    Without a graphics card the window is drawn on all cores, the one that learns too.
+    """
+    if sys.platform == "win32":
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    else:
+        os.nice(NICENESS)
 
 
 def prepare_threads() -> None:

@@ -57,6 +57,10 @@ TURN_S = 0.05
 
 Activity = Literal["predicting", "making-masks", "learning"]
 
+#: The window answers news of what predicts by asking for a prediction: so many seconds
+#: are waited for that, so that it does not wait for a turn of learning.
+ANSWER_S = 0.03
+
 #: After so many seconds without an event the engine says that it is there.
 ALIVE_S = 1.0
 
@@ -95,6 +99,7 @@ class Worker:
         self._ended = False
         # What waited for longest is first.
         self._turns: list[Activity] = ["predicting", "making-masks", "learning"]
+        self._awaits_answer = False
         self._pixels: dict[str, NDArray[Any]] = {}
         # The training.
         self._images: dict[str, TrainingImage] = {}
@@ -120,8 +125,7 @@ class Worker:
         """Work until ``Shutdown``."""
         while not self._ended:
             activity = self._next_activity()
-            idle = activity is None and self._refinement is None
-            request = self._next_request(wait=idle)
+            request = self._next_request(activity)
             if request is not None:
                 self._handle(request)
             elif self._refinement is not None:
@@ -159,9 +163,16 @@ class Worker:
     def _is_learning(self) -> bool:
         return self.phase in ("preparing", "running")
 
-    def _next_request(self, wait: bool) -> messages.Request | None:
+    def _next_request(self, activity: Activity | None) -> messages.Request | None:
+        """Return what came, after a wait for it where there is nothing better to do."""
+        seconds = 0.0
+        if activity is None and self._refinement is None:
+            seconds = ALIVE_S
+        elif self._awaits_answer:
+            seconds = ANSWER_S
+        self._awaits_answer = False
         try:
-            return self._requests.get(wait, ALIVE_S if wait else None)
+            return self._requests.get(seconds > 0, seconds)
         except queue.Empty:
             return None
 
@@ -423,6 +434,9 @@ class Worker:
         if not isinstance(event, events.StepDone):
             self._tell_step()
             self._tell(translated(event))
+            self._awaits_answer = isinstance(
+                event, events.HeadFitted | events.Validated
+            )
             return
         self._step = messages.StepDone(
             step=event.step, loss=event.loss, learning_rate=event.learning_rate

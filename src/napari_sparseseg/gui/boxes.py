@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels, Layer, Shapes
 from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QApplication, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QApplication,
+    QDockWidget,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_sparseseg.gui import boxes_settings
 from napari_sparseseg.gui.boxes_classes import find_training
@@ -14,7 +20,7 @@ from napari_sparseseg.gui.boxes_controller import BoxesController
 from napari_sparseseg.gui.boxes_dock import BoxesDockWidget
 from napari_sparseseg.gui.boxes_state import BoxesState
 from napari_sparseseg.gui.engine_link import EngineLink
-from napari_sparseseg.gui.launch import open_dock
+from napari_sparseseg.gui.launch import DOCK, PLUGIN
 from napari_sparseseg.gui.log import log_folder, start_log
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.prediction_layer import is_prediction
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import napari
+
+    from napari_sparseseg.gui.label_and_train import LabelAndTrain
 
 # What closes the docks that are open. Were it garbage together with a dock, Python
 # could take it apart before Qt deletes the dock and calls it.
@@ -155,7 +163,7 @@ class Boxes(QWidget):
     @telling()
     def _train(self, image: Image, labels: Labels) -> None:
         """Open "Label & train" with a ticked pair of layers."""
-        training = find_training(self._viewer) or open_dock(self._viewer)
+        training = self._open_training()
         pairs = training.controller.pairs
         training.dock.pairs.choose(image.name, labels.name)
         pairs.choose(image, labels)
@@ -164,6 +172,22 @@ class Boxes(QWidget):
             if (pair.image, pair.labels) == (image, labels) and not pair.ticked:
                 pairs.tick(place, True)
         self.state.status = "Press Train in Label & train."
+
+    def _open_training(self) -> LabelAndTrain:
+        """Bring "Label & train" to the front, opened where it is not open yet."""
+        training = find_training(self._viewer)
+        if training is None:
+            _, training = self._viewer.window.add_plugin_dock_widget(
+                PLUGIN, DOCK, tabify=True
+            )
+            return training
+        frame = training.parentWidget()
+        while frame is not None and not isinstance(frame, QDockWidget):
+            frame = frame.parentWidget()
+        if frame is not None:
+            frame.show()
+            frame.raise_()
+        return training
 
     def _layer(self, name: str, kind: type[Layer]) -> Any:
         for layer in self._viewer.layers:

@@ -6,7 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_sparseseg.gui.boxes_state import LEARNING
 from napari_sparseseg.gui.parts import WheelGuard, allow, listen
@@ -75,7 +83,7 @@ class AdvancedForm(QWidget):
         self._state = state
         self.preview = QCheckBox("Preview on the picked box")
         self.preview.setToolTip(PREVIEW)
-        self.numbers = {
+        self.numbers: dict[str, QSpinBox | QDoubleSpinBox] = {
             "theta_alpha": _decimal(0, 1000, step=2, decimals=1, automatic=True),
             "theta_beta": _decimal(0.1, 255, step=1, decimals=1),
             "theta_gamma": _decimal(0.1, 100, step=0.5, decimals=1),
@@ -83,6 +91,8 @@ class AdvancedForm(QWidget):
             "w2": _decimal(0, 100, step=0.5, decimals=1),
             "iterations": _whole(1, 50, step=1),
         }
+        for name in ("theta_alpha", "theta_gamma"):
+            self.numbers[name].setSuffix(" px")
         self.known_windows = QComboBox()
         self.known_windows.setPlaceholderText(OWN_WINDOW)
         self.known_windows.addItems([AUTOMATIC, *WINDOWS])
@@ -114,12 +124,12 @@ class AdvancedForm(QWidget):
 
     def _lay_out(self) -> None:
         self._rows: dict[str, tuple[str, QWidget]] = {
-            "theta_alpha": ("Reach", self.numbers["theta_alpha"]),
-            "theta_beta": ("Contrast", self.numbers["theta_beta"]),
-            "w1": ("Weight of contrast", self.numbers["w1"]),
+            "theta_alpha": ("Edge reach", self.numbers["theta_alpha"]),
+            "theta_beta": ("Edge contrast", self.numbers["theta_beta"]),
+            "w1": ("Edge weight", self.numbers["w1"]),
             "theta_gamma": ("Smoothing reach", self.numbers["theta_gamma"]),
-            "w2": ("Weight of smoothing", self.numbers["w2"]),
-            "iterations": ("Rounds", self.numbers["iterations"]),
+            "w2": ("Smoothing weight", self.numbers["w2"]),
+            "iterations": ("Edge rounds", self.numbers["iterations"]),
             "window": ("CT window", self.known_windows),
             "width": ("Window width", self.width_box),
             "centre": ("Window centre", self.centre_box),
@@ -189,8 +199,8 @@ class AdvancedForm(QWidget):
 
     def _on_number(self, name: str, value: float) -> None:
         given = None if name == "theta_alpha" and not value else value
-        options = replace(self._state.settings.crf_options, **{name: given})
-        self._wish(crf_options=options)
+        changed: dict[str, Any] = {name: given}
+        self._wish(crf_options=replace(self._state.settings.crf_options, **changed))
 
     def _on_window(self, index: int) -> None:
         self._wish(window=[None, *WINDOWS.values()][index])

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 def find_training(viewer: ViewerModel) -> LabelAndTrain | None:
     """Return the open dock "Label & train" of a viewer, None where there is none."""
-    window = getattr(viewer, "window", None)
-    for widget in window.dock_widgets.values() if window is not None else ():
+    # Models of viewers have no window, and windows before napari 0.6.2 no list.
+    docks = getattr(getattr(viewer, "window", None), "dock_widgets", {})
+    for widget in docks.values():
         if isinstance(widget, LabelAndTrain) and not widget.controller.is_closed:
             return widget
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet, ref
+from weakref import WeakSet
 
 import numpy as np
 from napari.layers import Image, Labels, Shapes
@@ -189,6 +189,8 @@ class BoxesController(QObject):
         self._close_sheets(layer)
         if isinstance(layer, Image):
             self._files.forget(layer)
+        for sheet in self._sheets if isinstance(layer, Labels) else ():
+            sheet.results.forget_labels(layer)
         self._looking.start()
 
     def _open_sheet(self) -> None:
@@ -491,7 +493,7 @@ class BoxesController(QObject):
         self._check_labels(sheet, labels)
         self._give_classes(labels)
         background = self._state.settings.background
-        sheet.results.accept(boxes, labels, background, ref(labels), outside)
+        sheet.results.accept(boxes, labels, background, outside)
         self._stale |= sheet.results.planes
         self._show_masks()
         return labels

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from napari.utils.transforms import Affine
 
 from napari_sparseseg.annotations.boxes import boxes_from_shapes, fit_boxes
@@ -70,7 +69,7 @@ def new_boxes_for(image: Image, name: str, classes: ClassTable) -> dict[str, Any
         "data": None,
         "ndim": len(shape),
         "name": name,
-        "features": pd.DataFrame({CLASS_FEATURE: pd.Series([], dtype=object)}),
+        "features": {CLASS_FEATURE: np.array([], object)},
         "edge_width": max(1.0, max(shape[-2:]) * EDGE_WIDTH),
         "face_color": "transparent",
         "text": _text(),
@@ -128,13 +127,13 @@ def class_names(shapes: Shapes) -> list[str]:
     if CLASS_FEATURE not in shapes.features:
         return [""] * shapes.nshapes
     values = shapes.features[CLASS_FEATURE]
-    return ["" if pd.isna(value) else str(value) for value in values]
+    return [value if isinstance(value, str) else "" for value in values]
 
 
 def name_classes(shapes: Shapes, names: list[str]) -> None:
     """Give each shape the name of its class."""
     features = shapes.features.copy()
-    features[CLASS_FEATURE] = pd.Series(names, dtype=object, index=features.index)
+    features[CLASS_FEATURE] = np.array(names, object)
     shapes.features = features
 
 
@@ -196,7 +195,7 @@ def _read_box(
 def _text() -> dict[str, Any]:
     return {
         "string": f"{{{CLASS_FEATURE}}}",
-        "size": 9,
+        "size": 8,
         "color": "white",
         "anchor": "upper_left",
     }

@@ -50,7 +50,7 @@ METHODS: dict[MaskMethod, tuple[str, str]] = {
     "grabcut": (
         "By brightness or colour (grabcut)",
         "Tells the object from its surroundings by brightness or colour, in each box "
-        "by itself. Takes about a second a box.",
+        "by itself. Takes seconds a box.",
     ),
     "ellipse": (
         "Ellipse in the box (ellipse)",

@@ -142,6 +142,7 @@ class ProposalLayers:
             colormap="magma",
             blending="additive",
             contrast_limits=(0, 1),
+            opacity=0.6,
             **placement(self._image, self._level),
         )
         self._insert(layer, self.masks)

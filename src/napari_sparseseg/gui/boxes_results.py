@@ -12,7 +12,6 @@ from napari_sparseseg.pseudo_masks.label_map import BoxMask, merge_masks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from weakref import ref
 
     from napari.layers import Labels
     from numpy.typing import NDArray
@@ -52,7 +51,7 @@ class MadeMask:
     localization: NDArray[np.float32]
     settings: MaskSettings
     written: NDArray[np.integer[Any]] | None = None
-    labels: ref[Labels] | None = None
+    labels: Labels | None = None
     accepted: bool = False
 
     def as_box_mask(self) -> BoxMask:
@@ -113,6 +112,12 @@ class BoxResults:
         masks = [made.as_box_mask() for made in self._on(plane)]
         return merge_masks(masks, self._shape).localization
 
+    def forget_labels(self, labels: Labels) -> None:
+        """Note that a label layer is deleted, and all that was accepted into it."""
+        for made in self._made.values():
+            if made.labels is labels:
+                made.labels = made.written = None
+
     def refresh_accepted(self) -> set[tuple[int, ...]]:
         """Find out which accepted masks are gone from their labels; return the planes.
 
@@ -130,7 +135,6 @@ class BoxResults:
         boxes: Iterable[Box],
         labels: Labels,
         background: int,
-        reference: ref[Labels],
         outside: bool = False,
     ) -> None:
         """Write the masks of boxes into a label layer; one undo takes them back.
@@ -146,8 +150,6 @@ class BoxResults:
             Pixel by pixel on the planes.
         background
             Class value of what a method calls background; 0 = that is not written.
-        reference
-            To the layer.
         outside
             Whether what lies outside of all boxes becomes background too, where
             nothing is painted yet: on all planes with accepted masks.
@@ -179,7 +181,7 @@ class BoxResults:
             where = tuple(np.concatenate(places, axis=1))
             labels.data_setitem(where, np.concatenate(values).tolist())
         for made in accepted:
-            made.labels, made.accepted = reference, True
+            made.labels, made.accepted = labels, True
 
     def _written(
         self, before: NDArray[Any], accepted: list[MadeMask], background: int
@@ -216,10 +218,10 @@ class BoxResults:
 
 def _is_there(made: MadeMask) -> bool:
     """Tell whether any pixel of an accepted mask is still in its labels."""
-    labels = made.labels() if made.labels is not None else None
-    if labels is None or made.written is None:
+    if made.labels is None or made.written is None:
         return False
     expected = made.written[made.written > 0]
-    there = read_label_plane(labels, PlaneKey(made.box.plane))[made.box.slices]
+    plane = read_label_plane(made.labels, PlaneKey(made.box.plane))
+    there = plane[made.box.slices]
     # Of a mask without a pixel nothing can be gone.
     return not expected.size or bool((there[made.written > 0] == expected).any())

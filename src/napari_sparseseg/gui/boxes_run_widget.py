@@ -56,7 +56,7 @@ class RunWidget(QWidget):
             "Generate for all", GENERATE, self.generate_pressed.emit
         )
         self.picked_button = push_button(
-            "For the picked", GENERATE_PICKED, self._generate_picked
+            "For picked", GENERATE_PICKED, self._generate_picked
         )
         self.cancel_button = push_button("Cancel", CANCEL, self.cancel_pressed.emit)
         self.why_not = note()

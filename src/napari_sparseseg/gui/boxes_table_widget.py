@@ -163,7 +163,7 @@ class BoxTableWidget(QWidget):
             if action is not None:
                 action.setData(each.value)
         below = self.class_button.rect().bottomLeft()
-        chosen = menu.exec_(self.class_button.mapToGlobal(below))
+        chosen = menu.exec(self.class_button.mapToGlobal(below))
         menu.deleteLater()
         if chosen is not None:
             self.class_wished.emit(self._state.picked, chosen.data())

@@ -114,7 +114,9 @@ class Controller(QObject):
             self._pixels,
             self,
         )
-        self.place = PlaceControl(viewer, state, self.annotations, self.classes, mirror)
+        self.place = PlaceControl(
+            viewer, state, self.annotations, self.classes, mirror, self._on_moved_files
+        )
         self._news = EngineNews(state, self.prediction)
         self.annotations.painted.connect(self._on_painted)
         self.annotations.counted.connect(self._on_counted)
@@ -396,6 +398,11 @@ class Controller(QObject):
             return "Paint strokes of at least two classes."
         name = self.state.classes.by_value(painted[0]).name
         return f"Only {name!r} is painted; paint strokes of another class, too."
+
+    def _on_moved_files(self) -> None:
+        # A request under way may name a file that is gone.
+        if self.state.phase != "idle":
+            self.pairs.put_all()
 
     @telling()
     def _on_moved(self, _event: Any = None) -> None:

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 #: Changes of a label layer are waited for so long before they are looked at.
 DEBOUNCE_MS = 100
 
+#: After a stroke, of which napari tells when the mouse button is released, so long.
+AFTER_STROKE_MS = 10
+
 #: What could not be written is tried again so often.
 RETRY_MS = 5000
 
@@ -146,7 +149,7 @@ class KeptLabels(QObject):
         self._follow(layer)
         if not _is_elsewhere(layer):
             self._waiting[layer] = {None}
-            self._timer.start()
+            self._timer.start(DEBOUNCE_MS)
 
     def _follow(self, labels: Labels) -> None:
         if labels not in self._followed:
@@ -170,7 +173,7 @@ class KeptLabels(QObject):
         # Which plane is painted is known only now: the slider may move on meanwhile.
         shown = shown_plane(self._viewer, labels)
         self._waiting.setdefault(labels, set()).add(shown)
-        self._timer.start()
+        self._timer.start(AFTER_STROKE_MS if event.type == "paint" else DEBOUNCE_MS)
 
     @telling()
     def _look(self) -> None:

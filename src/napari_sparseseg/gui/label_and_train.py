@@ -160,7 +160,8 @@ class LabelAndTrain(QWidget):
 
     @telling()
     def _offer_restore(self) -> None:
-        offer_restore(self._viewer, self.dock, self.controller.place.keep)
+        place = self.controller.place
+        offer_restore(self._viewer, self.dock, place.keep, place.go_on_in)
 
     def _bind_keys(self) -> None:
         # The keys stay when the dock is closed.

@@ -9,8 +9,8 @@ error, while a store to mapped memory would end the process.
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
@@ -32,7 +32,10 @@ from napari_sparseseg.gui.session_folder import (
     LayerRecord,
     has_labels,
     is_saved,
+    label_folders,
+    leave,
     note_place,
+    number_of,
     plane_path,
     read_manifest,
     release,
@@ -223,7 +226,8 @@ class Mirror:
         """Have the copies at another place from now on.
 
         All are written there before any is deleted here, so whatever goes wrong they
-        are at one of the two.
+        are at one of the two. All planes are due then: what could not be read here, as
+        after the disk was taken away, is written from the layers.
 
         Parameters
         ----------
@@ -232,7 +236,7 @@ class Mirror:
         opened
             Whether it holds the labels of another session, which were opened as layers
             and are here by now. They take the place of those, but for labels that were
-            deleted before, which stay.
+            deleted before, which stay. Only before the user has named a place.
 
         Raises
         ------
@@ -242,22 +246,31 @@ class Mirror:
         """
         before = self.folder
         deleted = _records_of_deleted(folder) if opened else {}
-        old = set(folder.glob("labels-*"))
-        names = _free_names(self._records, old)
+        there = list(folder.glob("labels-*"))
+        names = _free_names(self._records, there)
         moved = [
             replace(record, folder=names[record.folder])
             for record in self._records.values()
         ]
         records = deleted | {record.folder: record for record in moved}
+        replaced = label_folders(folder) if opened else []
         take(folder, opened=opened)
         try:
             for name, new in names.items():
-                if (before / name).exists():
-                    shutil.copytree(before / name, folder / new)
-            note_place(self.first_folder, folder)
-            write_manifest(folder, list(records.values()), self._classes)
+                _copy_planes(before / name, folder / new)
+            if self.has_place:
+                write_manifest(folder, list(records.values()), self._classes)
+                note_place(self.first_folder, folder)
+            else:
+                note_place(self.first_folder, folder)
+                write_manifest(folder, list(records.values()), self._classes)
         except (OSError, OutputError) as error:
-            self._give_up(folder, names.values(), opened)
+            if opened:
+                for new in names.values():
+                    shutil.rmtree(folder / new, ignore_errors=True)
+                release(folder)
+            else:
+                leave(folder)
             reason = error.strerror if isinstance(error, OSError) else None
             raise OutputError(
                 f"The strokes cannot be kept in {folder} ({reason or error}); they are "
@@ -271,25 +284,16 @@ class Mirror:
                 replace(each, path=plane_path(place, each.plane))
                 for each in entry.changes
             ]
+            entry.due = dict.fromkeys([*entry.due, *sorted(entry.planes)])
         self.folder, self._records = folder, records
-        self._numbers = itertools.count(1 + max(map(_number_of, records), default=0))
-        for each in old - {folder / name for name in deleted}:
-            shutil.rmtree(each, ignore_errors=True)
+        self._numbers = itertools.count(1 + max(map(number_of, records), default=0))
         if before == self.first_folder:
             remove_labels(before)
         else:
-            remove(before)
-
-    def _give_up(self, folder: Path, new: Iterable[str], opened: bool) -> None:
-        """Undo what was done in a folder that the copies do not move to."""
-        with suppress(OSError, OutputError):
-            note_place(self.first_folder, self.folder)
-        if not opened:
-            remove(folder)
-            return
-        for name in new:
-            shutil.rmtree(folder / name, ignore_errors=True)
-        release(folder)
+            leave(before)
+        for each in replaced:
+            if each.name not in deleted:
+                shutil.rmtree(each, ignore_errors=True)
 
     def close(self, keep: bool = True) -> None:
         """End cleanly: the folder is not offered for restoring.
@@ -307,11 +311,12 @@ class Mirror:
             If the folder cannot be marked as closed.
         """
         is_needed = self.has_place or not is_saved(self.folder)
-        if keep and has_labels(self.folder) and is_needed:
+        is_kept = keep and has_labels(self.folder) and is_needed
+        if is_kept:
             release(self.folder)
-        else:
-            remove(self.folder)
-        if self.has_place:
+        elif self.has_place:
+            leave(self.folder)
+        if self.has_place or not is_kept:
             remove(self.first_folder)
 
     def _entry_of(self, layer: Labels, image: str) -> _Entry:
@@ -398,13 +403,17 @@ def _records_of_deleted(folder: Path) -> dict[str, LayerRecord]:
 
 def _free_names(records: Iterable[str], taken: Iterable[Path]) -> dict[str, str]:
     """Give each folder of a layer a name that is not *taken* at another place."""
-    first = 1 + max((_number_of(place.name) for place in taken), default=0)
+    first = 1 + max((number_of(place.name) for place in taken), default=0)
     return {name: f"labels-{number}" for number, name in enumerate(records, first)}
 
 
-def _number_of(folder: str) -> int:
-    digits = folder.removeprefix("labels-")
-    return int(digits) if digits.isdecimal() else 0
+def _copy_planes(source: Path, target: Path) -> None:
+    """Copy the planes of a layer so that they outlast a loss of power."""
+    for plane in sorted(source.glob("plane*.npy")):
+        target.mkdir(exist_ok=True)
+        shutil.copyfile(plane, target / plane.name)
+        with (target / plane.name).open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def _record_of(layer: Labels, image: str, folder: str) -> LayerRecord:

@@ -6,11 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sparseseg.errors import OutputError
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.restore import open_session
-from napari_sparseseg.gui.session_folder import SUFFIX, is_in_use, read_manifest
+from napari_sparseseg.gui.session_folder import (
+    SUFFIX,
+    has_labels,
+    is_in_use,
+    is_named,
+    read_manifest,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.components import ViewerModel
     from napari.layers import Labels
 
@@ -33,6 +42,8 @@ class PlaceControl:
         Keep what was opened, and take its classes.
     mirror
         Has the strokes on disk.
+    moved
+        Called when the files of strokes are others.
     """
 
     def __init__(
@@ -42,12 +53,14 @@ class PlaceControl:
         annotations: Annotations,
         classes: ClassControl,
         mirror: Mirror,
+        moved: Callable[[], object],
     ) -> None:
         self._viewer = viewer
         self._state = state
         self._annotations = annotations
         self._classes = classes
         self._mirror = mirror
+        self._moved = moved
         state.place = str(mirror.folder)
 
     @telling()
@@ -57,7 +70,7 @@ class PlaceControl:
         if folder.suffix != SUFFIX:
             folder = folder.with_name(folder.name + SUFFIX)
         if folder.absolute() != self._mirror.folder.absolute():
-            self._mirror.move(folder)
+            self._move(folder)
         self._tell()
 
     @telling()
@@ -74,10 +87,16 @@ class PlaceControl:
                 "there first.",
                 path=path,
             )
-        self._check_classes(folder)
+        theirs, _ = read_manifest(folder)
+        self._annotations.flush()
+        painted = has_labels(self._mirror.folder)
+        classes = self._state.classes.merged(theirs) if painted else theirs
         layers = open_session(self._viewer, folder)
-        if self.keep(layers) and not self._mirror.has_place:
-            self._mirror.move(folder, opened=True)
+        self._classes.use(classes)
+        for labels in layers:
+            labels.metadata[CLASSES_KEY] = classes.to_json()
+        if self.keep(layers):
+            self.go_on_in(folder)
         self._tell()
 
     def keep(self, layers: list[Labels]) -> bool:
@@ -89,18 +108,17 @@ class PlaceControl:
         kept = [self._annotations.keep(labels) for labels in layers]
         return all(kept)
 
-    def _check_classes(self, folder: Path) -> None:
-        """Refuse strokes whose values mean something else in this window."""
-        theirs, _ = read_manifest(folder)
-        here = dict(self._state.classes.named_values)
-        for value, name in theirs.named_values if self._state.counts else ():
-            if here.get(value, name) != name:
-                raise OutputError(
-                    f"In {folder.name} the class {value} is {name!r}, but here it is "
-                    f"{here[value]!r}; open it in a new window of napari.",
-                    value=value,
-                )
+    @telling()
+    def go_on_in(self, folder: Path) -> None:
+        """Keep strokes in a folder that was opened, if the user had named it."""
+        if is_named(folder) and not self._mirror.has_place:
+            self._move(folder, opened=True)
+
+    def _move(self, folder: Path, *, opened: bool = False) -> None:
+        self._mirror.move(folder, opened=opened)
+        self._annotations.flush()
+        self._state.place = str(folder)
+        self._moved()
 
     def _tell(self) -> None:
-        self._state.place = str(self._mirror.folder)
         self._state.status = f"Your strokes are kept in {self._mirror.folder.name}."

@@ -9,13 +9,16 @@ from napari.layers import Labels
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox
 
+from napari_sparseseg.gui import session_folder
 from napari_sparseseg.gui.class_colors import class_colormap
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.parts import agrees
 from napari_sparseseg.gui.session_folder import (
     find_crashed,
+    is_named,
     last_change,
+    leave,
     release,
     remove,
     remove_empty,
@@ -31,7 +34,10 @@ if TYPE_CHECKING:
 
 
 def offer_restore(
-    viewer: ViewerModel, parent: QWidget, keep: Callable[[list[Labels]], bool]
+    viewer: ViewerModel,
+    parent: QWidget,
+    keep: Callable[[list[Labels]], bool],
+    go_on_in: Callable[[Path], object],
 ) -> QMessageBox | None:
     """Ask whether the strokes that a crash left behind shall be opened.
 
@@ -44,6 +50,8 @@ def offer_restore(
     keep
         Takes the layers that were opened, and tells whether their strokes are on disk
         in this session. Until then those of before are offered again.
+    go_on_in
+        Takes the folder that they were in.
 
     Returns
     -------
@@ -70,12 +78,16 @@ def offer_restore(
 
     def answer(button: QAbstractButton) -> None:
         with telling():
-            if button is left or (
-                button is opened and keep(open_session(viewer, newest))
-            ):
+            # The question does not block: it may have been opened otherwise.
+            if session_folder.is_in_use(newest):
+                return
+            if button is opened and keep(open_session(viewer, newest)):
+                release(newest)
+                go_on_in(newest)
+            if button is left:
                 release(newest)
             if button is deleted and _agrees(parent, when):
-                remove(newest)
+                (leave if is_named(newest) else remove)(newest)
 
     box.buttonClicked.connect(answer)
     box.show()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     LayerData = tuple[NDArray[Any], dict[str, Any], str]
+    BoxLayerData = tuple[NDArray[Any] | list[NDArray[Any]], dict[str, Any], str]
 
 
 def open_immunohistochemistry() -> list[LayerData]:
@@ -35,7 +36,7 @@ def open_tissue_phantom() -> list[LayerData]:
     return layer_data(tissue_phantom(), "phantom")
 
 
-def open_abdomen_phantom() -> list[LayerData]:
+def open_abdomen_phantom() -> list[BoxLayerData]:
     """Return a generated CT slice, with boxes around liver and tumours."""
     return box_layer_data(abdomen_phantom(), "CT slice")
 
@@ -59,7 +60,7 @@ def layer_data(sample: Sample, name: str) -> list[LayerData]:
     return layers
 
 
-def box_layer_data(sample: BoxSample, name: str) -> list[LayerData]:
+def box_layer_data(sample: BoxSample, name: str) -> list[BoxLayerData]:
     """Return a sample as napari layers: image and boxes, no truth to train on."""
     placed = _placed(sample.um_per_px)
     shown = window(*sample.window)

@@ -216,7 +216,7 @@ def release(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete what a session folder holds of ours, and the folder if nothing is left."""
+    """Delete a session folder of ours, unless there is more in it."""
     remove_labels(folder)
     with contextlib.suppress(OSError):
         for name in (_CHECKPOINT, _PLACE, _OPEN):
@@ -224,12 +224,38 @@ def remove(folder: Path) -> None:
         folder.rmdir()
 
 
+def leave(place: Path) -> None:
+    """Delete the labels at a place that the user has named, and what marks it ours."""
+    remove_labels(place)
+    with contextlib.suppress(OSError):
+        (place / _OPEN).unlink(missing_ok=True)
+        place.rmdir()
+
+
 def remove_labels(folder: Path) -> None:
     """Delete the labels of a session folder; who has it open stays."""
-    for place in folder.glob("labels-*"):
-        shutil.rmtree(place, ignore_errors=True)
+    ours = label_folders(folder)
+    # First: without it the folder holds no session any more.
     with contextlib.suppress(OSError):
         (folder / _MANIFEST).unlink(missing_ok=True)
+    for each in ours:
+        shutil.rmtree(each, ignore_errors=True)
+
+
+def label_folders(folder: Path) -> list[Path]:
+    """List the folders of layers in a session folder; others may be the user's."""
+    return [each for each in folder.glob("labels-*") if number_of(each.name)]
+
+
+def number_of(folder: str) -> int:
+    """Return the number of a layer's folder, 0 of another folder."""
+    digits = folder.removeprefix("labels-")
+    return int(digits) if digits.isdecimal() else 0
+
+
+def is_named(folder: Path) -> bool:
+    """Tell whether a session folder lies where the user wanted it."""
+    return folder.resolve().parent != default_root().resolve()
 
 
 def has_session(folder: Path) -> bool:
@@ -250,7 +276,12 @@ def note_place(folder: Path, place: Path) -> None:
 
 
 def _place_of(folder: Path) -> Path:
-    """Return the folder that has the labels of a session: mostly its own."""
+    """Return the folder that has the labels of a session: mostly its own.
+
+    The note counts once the labels here are given up: not before all are there.
+    """
+    if has_session(folder):
+        return folder
     try:
         noted = json.loads((folder / _PLACE).read_text(encoding="utf-8"))
         return Path(noted["folder"])
@@ -309,7 +340,9 @@ def remove_empty(root: Path | None = None) -> None:
     """Delete session folders without labels whose process died."""
     for folder in _dead(root):
         age = time.time() - (folder / _OPEN).stat().st_mtime
-        if age > _FRESH_S and not _is_left_open(_place_of(folder)):
+        place = _place_of(folder)
+        # A place may be on a disk that is not there today.
+        if age > _FRESH_S and place.exists() and not _is_left_open(place):
             remove(folder)
 
 

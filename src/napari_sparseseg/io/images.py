@@ -15,7 +15,11 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from napari_sparseseg.annotations.classes import ClassTable, write_class_table
+from napari_sparseseg.annotations.classes import (
+    ClassTable,
+    label_map_from_colors,
+    write_class_table,
+)
 from napari_sparseseg.annotations.strokes import check_label_map
 from napari_sparseseg.errors import ImageError, LabelError, OutputError
 from napari_sparseseg.io.atomic import write_atomically
@@ -30,6 +34,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ome.tif", ".ome.tiff", ".tif", ".ti
 """Suffixes of files that can be read here, in lower case."""
 
 _LABEL_SUFFIXES = (".png", ".tif", ".tiff")
+_BLACK = (0, 0, 0)
 _PREDICTION = "prediction of napari-sparseseg"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
@@ -135,13 +140,19 @@ def read_image(path: str | Path) -> ImageFile:
     return ImageFile(check_pixels(data, str(file)), um_per_px)
 
 
-def read_label_map(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def read_label_map(
+    path: str | Path, table: ClassTable | None = None
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Read a label map from a PNG or TIFF file.
 
     Parameters
     ----------
     path
         The file. Of a palette image the index of each pixel is its class value.
+    table
+        The classes whose colours a colour-coded mask has; its wholly transparent
+        pixels, and black ones where no class is black, are not annotated. None: masks
+        are refused.
 
     Returns
     -------
@@ -153,7 +164,8 @@ def read_label_map(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     ImageError
         If the file is missing, damaged or of another format, or holds several planes.
     LabelError
-        If it holds colours, or numbers that are no class values, or is a JPEG file.
+        If it holds colours that are not in *table*, or numbers that are no class
+        values, or is a JPEG file.
     """
     file = Path(path)
     with _reading(file):
@@ -166,6 +178,14 @@ def read_label_map(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
         labels, _ = _read_pixels(file, raw=True)
     if labels.dtype == np.bool_:
         labels = labels.astype(np.uint8)
+    if table is not None and labels.ndim == 3 and labels.shape[2] in (3, 4):
+        has_black = _BLACK in [each.color for each in table]
+        try:
+            return label_map_from_colors(
+                labels, table, unlabelled=None if has_black else _BLACK
+            )
+        except LabelError as error:
+            raise LabelError(f"{file}: {error}", path=str(file)) from error
     return check_label_map(labels, name=f"label map {file}")
 
 
@@ -494,7 +514,7 @@ def _read_with_pillow(file: Path, kind: str, raw: bool) -> NDArray[Any]:
             pixels = np.array(image)
         if image.mode == "LA":
             return pixels[..., 0]
-        return pixels[..., :3] if image.mode == "RGBA" else pixels
+        return pixels[..., :3] if image.mode == "RGBA" and not raw else pixels
 
 
 def _read_tiff(file: Path, raw: bool) -> tuple[NDArray[Any], float | None]:

@@ -129,7 +129,14 @@ def load_model(path: str | Path) -> SegmentationModel:
         info = _info(content)
         parts = {name: build_part(name, info) for name in names}
     # torch's errors on sizes that are impossible or too large are RuntimeErrors.
-    except (ClassTableError, OptionError, TypeError, ValueError, RuntimeError) as error:
+    except (
+        ClassTableError,
+        OptionError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+    ) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ModelFileError(
             f"{path} does not describe a model that can be built: {reason}.",

@@ -15,7 +15,7 @@ from napari_sparseseg.networks.scoring import as_batch
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Parts
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -78,16 +78,16 @@ class _Kept:
     blocks
         Annotated pixels by the number of their block, and their (n, F) features.
     labelled
-        All blocks together, and the image, classes and membership they are of.
-    mean
-        (F,) mean features of the image, once they were asked for.
+        All blocks together, and what they are of.
+    means
+        (F,) mean features of the windows of the image that were looked at so far.
     """
 
     pixels: NDArray[Any]
     scale: float
     blocks: dict[int, tuple[_Annotated, Tensor]] = field(default_factory=dict)
-    labelled: tuple[tuple[object, ...], LabelledFeatures] | None = None
-    mean: Tensor | None = None
+    labelled: tuple[WorkingImage, LabelledFeatures] | None = None
+    means: list[Tensor] = field(default_factory=list)
 
 
 class AnnotatedFeatures:
@@ -133,11 +133,9 @@ class AnnotatedFeatures:
         self, data: TrainingSet, image: TrainingImage, scale: float
     ) -> Parts[None, None, LabelledFeatures]:
         kept = self._kept(data, image, scale)
-        # An array is made anew whenever the membership of an image changes.
-        now = (image, data.classes, data.held_out.membership[image.name])
-        if kept.labelled is not None and _are_same(kept.labelled[0], now):
-            return kept.labelled[1]
         working = yield from data.working_in_parts(image.name, scale)
+        if kept.labelled is not None and kept.labelled[0] is working:
+            return kept.labelled[1]
         found: dict[int, tuple[_Annotated, Tensor]] = {}
         for number, annotated in _blocks(working):
             known = kept.blocks.get(number)
@@ -153,7 +151,7 @@ class AnnotatedFeatures:
             number: (found[number][0], view)
             for number, view in zip(found, views, strict=True)
         }
-        kept.labelled = (now, labelled)
+        kept.labelled = (working, labelled)
         return labelled
 
     def _mean(
@@ -161,18 +159,20 @@ class AnnotatedFeatures:
     ) -> Parts[None, None, Tensor]:
         """Return the (F,) means over the windows that a prediction takes them over."""
         kept = self._kept(data, image, scale)
-        if kept.mean is None:
-            pixels = yield from data.pixels_in_parts(image.name, scale)
-            weights, means = [], []
-            for y0, x0, y1, x1 in windows_of((pixels.shape[-2], pixels.shape[-1])):
-                weights.append((y1 - y0) * (x1 - x0))
-                means.append(self._of(pixels[:, y0:y1, x0:x1]).mean(dim=(1, 2)))
-                yield
-            shares = torch.tensor(weights, dtype=torch.float32) / sum(weights)
-            kept.mean = torch.tensordot(
-                shares.to(self._device), torch.stack(means), dims=1
-            )
-        return kept.mean
+        pixels = yield from data.pixels_in_parts(image.name, scale)
+        windows = windows_of((pixels.shape[-2], pixels.shape[-1]))
+        for y0, x0, y1, x1 in windows[len(kept.means) :]:
+            kept.means.append(self._of(pixels[:, y0:y1, x0:x1]).mean(dim=(1, 2)))
+            yield
+        areas = [(y1 - y0) * (x1 - x0) for y0, x0, y1, x1 in windows]
+        shares = torch.tensor(areas, dtype=torch.float32) / sum(areas)
+        means = torch.stack(kept.means)
+        return shares.to(self._device) @ means
+
+    def keep_only(self, scale: float) -> None:
+        """Free what is kept of other resolutions."""
+        for key in [key for key in self._images if key[1] != scale]:
+            del self._images[key]
 
     def _kept(self, data: TrainingSet, image: TrainingImage, scale: float) -> _Kept:
         own_scale = data.scale_of(image, scale)
@@ -216,10 +216,6 @@ class AnnotatedFeatures:
         """Return the (F, h, w) features of (C, h, w) pixels."""
         features: Tensor = self._features(as_batch(pixels.to(self._device)))[0]
         return features
-
-
-def _are_same(before: Iterable[object], now: Iterable[object]) -> bool:
-    return all(a is b for a, b in zip(before, now, strict=True))
 
 
 def _blocks(working: WorkingImage) -> Iterator[tuple[int, _Annotated]]:

@@ -53,14 +53,16 @@ class HeadOptions:
     weight_decay: float = 1e-2
 
 
-def fit_head(
+def fit_in_parts(
     features: Tensor,
     labels: Tensor,
     n_classes: int,
     options: HeadOptions,
     generator: Generator,
-) -> PixelHead:
+) -> Parts[None, None, PixelHead]:
     """Fit a per-pixel head on labelled pixels, every class drawn equally often.
+
+    There is a break every ``PART_STEPS`` steps.
 
     Parameters
     ----------
@@ -80,17 +82,6 @@ def fit_head(
     PixelHead
         In evaluation mode, on the device of *features*.
     """
-    return finish(fit_in_parts(features, labels, n_classes, options, generator))
-
-
-def fit_in_parts(
-    features: Tensor,
-    labels: Tensor,
-    n_classes: int,
-    options: HeadOptions,
-    generator: Generator,
-) -> Parts[None, None, PixelHead]:
-    """Fit like :func:`fit_head`, with a break every ``PART_STEPS`` steps."""
     with torch.random.fork_rng(devices=[]):
         head = PixelHead(features.shape[1], n_classes)
     _initialise(head, generator)
@@ -112,7 +103,7 @@ def update_head(
     """Return a head of the strokes of now, from one that knows most of them.
 
     It is there in an eighth of the time of a fit, and nearly as good; *head* stays as
-    it is. Parameters as in :func:`fit_head`.
+    it is. Parameters as in :func:`fit_in_parts`.
     """
     updated = copy.deepcopy(head).requires_grad_(True)
     options = replace(

@@ -143,6 +143,7 @@ class HeadTraining:
             self._last = ((data.classes.values, best, self.centring), shown)
         if scores:
             self.scale = best
+            self._features.keep_only(best)
         fitted = FittedHead(
             self._network(shown, data), self._network(judged[best], data), best
         )
@@ -150,20 +151,13 @@ class HeadTraining:
         score = scores.get(best)
         return fitted, HeadFitted(best, score, overall, is_new=best != first)
 
-    def find_centring(self, data: TrainingSet) -> bool:
+    def find_centring(self, data: TrainingSet) -> Parts[None, None, bool]:
         """Choose the centring that does best on images left out; tell of a change.
 
         Each half of the annotated images is predicted by a head that knows the other
         half. Decided when the number of annotated images has changed; those of
-        :meth:`fit`'s resolution are compared.
-        """
-        return finish(self.find_centring_in_parts(data))
-
-    def find_centring_in_parts(self, data: TrainingSet) -> Parts[None, None, bool]:
-        """Do :meth:`find_centring` with a break between parts.
-
-        Whoever stops in between, as is necessary when *data* changes, leaves
-        everything as it was.
+        :meth:`fit`'s resolution are compared. Whoever stops at a break, as is necessary
+        when *data* changes, leaves everything as it was.
         """
         images = [image for image in data.images.values() if image.labels.any()]
         if self.scale is None or len(images) < FEWEST_IMAGES:
@@ -177,7 +171,6 @@ class HeadTraining:
                 parts.append(
                     (yield from self._features.in_parts(data, image, self.scale, share))
                 )
-                yield
             scores[share] = yield from self._score_across(parts, data)
         before = self.centring
         self.centring = max(scores, key=lambda share: scores[share])
@@ -235,7 +228,6 @@ class HeadTraining:
             parts.append(
                 (yield from self._features.in_parts(data, image, scale, self.centring))
             )
-            yield
         return stack(parts)
 
     def _head(

@@ -80,8 +80,8 @@ class Judge:
         blocks: list[ScoredPixels] = []
         for index, (name, image) in enumerate(self._data.images.items()):
             is_held_out = self._data.held_out.membership[name] == HELD_OUT
-            channels = self._data.classes.to_channels(image.labels)
-            blocks += labelled_blocks(index, np.where(is_held_out, channels, 0))
+            held_out = np.where(is_held_out, image.labels, 0)
+            blocks += labelled_blocks(index, *self._data.annotated(held_out))
             yield
         places, probabilities = spread(blocks), None
         if head is not None and head.judged is not None:
@@ -128,7 +128,7 @@ class Judge:
         if not new.any():
             return
         index = list(self._data.images).index(image.name)
-        places = spread(labelled_blocks(index, self._data.classes.to_channels(new)))
+        places = spread(labelled_blocks(index, *self._data.annotated(new)))
         self.first_looks.append(
             self._confusions(
                 finish(self._ask(head.network, head.scale, places)),

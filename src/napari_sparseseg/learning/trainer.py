@@ -206,7 +206,7 @@ class Trainer:
             return
         if self.options.head_start:
             is_new = yield from self._through(
-                self._head_training.find_centring_in_parts(self.data)
+                self._head_training.find_centring(self.data)
             )
             if is_new:
                 self._head_told = False
@@ -272,7 +272,7 @@ class Trainer:
     def _network_scales(self) -> list[float]:
         if self.options.scale is not None:
             return [self.options.scale]
-        if not self.data.held_out.held_out_strokes():
+        if not self.data.has_held_out:
             return [min(NETWORK_SCALES)]
         return list(NETWORK_SCALES)
 
@@ -630,5 +630,5 @@ def _merit(network: NetworkTraining) -> float:
 def content_hash(pixels: NDArray[Any]) -> str:
     """Return a hash of an image's shape, type and pixels."""
     digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode())
-    digest.update(np.ascontiguousarray(pixels).tobytes())
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()

@@ -24,7 +24,7 @@ from napari_sparseseg.learning.parts import finish
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Parts
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -135,6 +135,11 @@ class TrainingSet:
         self.images: dict[str, TrainingImage] = {}
         self.held_out = HeldOutStrokes(seed)
         self._working: dict[tuple[str, float], Tensor] = {}
+        # What they are of: the image, the classes and the membership.
+        self._working_images: dict[
+            tuple[str, float], tuple[tuple[object, ...], WorkingImage]
+        ] = {}
+        self._values: dict[str, tuple[tuple[object, ...], set[int], set[int]]] = {}
         self.put(*images)
 
     @property
@@ -174,6 +179,7 @@ class TrainingSet:
     def remove(self, name: str) -> None:
         """Take an image out."""
         image = self.images.pop(name)
+        self._values.pop(name, None)
         self._forget_pixels(name)
         self.held_out.discard(name)
         if image.dense:
@@ -240,12 +246,16 @@ class TrainingSet:
         """Do :meth:`working` with a break between parts; to be given up on a change."""
         image = self.images[name]
         members = self.held_out.membership[name]
-        pixels = yield from self.pixels_in_parts(name, scale)
         own_scale = self.scale_of(image, scale)
-        rows, columns = np.nonzero(image.labels)
-        channels = np.zeros(0, np.int64)
-        if len(rows):
-            channels = self.classes.to_channels(image.labels[rows, columns])
+        # An array is made anew whenever the membership of an image changes.
+        now = (image, self.classes, members)
+        known = self._working_images.get((name, own_scale))
+        if known is not None and all(
+            a is b for a, b in zip(known[0], now, strict=True)
+        ):
+            return known[1]
+        pixels = yield from self.pixels_in_parts(name, scale)
+        rows, columns, channels = self.annotated(image.labels)
         is_held_out = members[rows, columns] == HELD_OUT
         held_out, learned = (
             torch.from_numpy(
@@ -260,7 +270,30 @@ class TrainingSet:
             for mine in (is_held_out, ~is_held_out)
         )
         learned[held_out > 0] = 0
-        return WorkingImage(pixels, learned, held_out, image.dense)
+        working = WorkingImage(pixels, learned, held_out, image.dense)
+        self._working_images[name, own_scale] = (now, working)
+        return working
+
+    def annotated(
+        self, labels: NDArray[Any]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return (n,) rows, columns and channels of the annotated pixels, row by row.
+
+        Parameters
+        ----------
+        labels
+            (y, x) class values, 0 = not annotated.
+
+        Returns
+        -------
+        tuple of ndarray
+            Of int64; k + 1 stands for channel k.
+        """
+        rows, columns = np.nonzero(labels)
+        channels = np.zeros(0, np.int64)
+        if len(rows):
+            channels = self.classes.to_channels(labels[rows, columns])
+        return rows, columns, channels
 
     def pixels_at(self, name: str, scale: float) -> Tensor:
         """Return one image at a working resolution, (C, H, W) float32 in [0, 1]."""
@@ -290,11 +323,15 @@ class TrainingSet:
     def forget_scale(self, scale: float) -> None:
         """Free the images kept at a working resolution that is no longer needed."""
         for image in self.images.values():
-            self._working.pop((image.name, self.scale_of(image, scale)), None)
+            key = (image.name, self.scale_of(image, scale))
+            self._working.pop(key, None)
+            self._working_images.pop(key, None)
 
     def _forget_pixels(self, name: str) -> None:
         for key in [key for key in self._working if key[0] == name]:
             del self._working[key]
+        for key in [key for key in self._working_images if key[0] == name]:
+            del self._working_images[key]
 
     def _hold_out_dense_images(self) -> None:
         """Hold out whole dense images; one that was learned from stays learned."""
@@ -318,16 +355,36 @@ class TrainingSet:
 
     def leave_something_to_learn(self) -> None:
         """Let a class be learned of which only held-out strokes or images are left."""
-        learned: set[int] = set()
+        values = {name: self._values_of(image) for name, image in self.images.items()}
+        learned: set[int] = set().union(*(mine for mine, _ in values.values()))
         for image in self.images.values():
-            members = self.held_out.membership[image.name]
-            learned |= {*np.unique(image.labels[members == LEARNED]).tolist()}
-        for image in self.images.values():
-            if not image.dense:
-                self.held_out.release(image.name, image.labels, learned)
-            elif {*np.unique(image.labels).tolist()} - {0} - learned:
+            mine, held_out = values[image.name]
+            if held_out <= learned:
+                continue
+            if image.dense:
                 self.held_out.learn_image(image.name, image.labels)
-                learned |= {*np.unique(image.labels).tolist()}
+                learned |= mine | held_out
+            else:
+                self.held_out.release(image.name, image.labels, learned)
+
+    def _values_of(self, image: TrainingImage) -> tuple[set[int], set[int]]:
+        """Return the class values that are learned, and those held out, of an image."""
+        members = self.held_out.membership[image.name]
+        known = self._values.get(image.name)
+        now = (image, members)
+        if known is None or not _are_same(known[0], now):
+            values = [
+                {*np.unique(image.labels[members == member]).tolist()}
+                for member in (LEARNED, HELD_OUT)
+            ]
+            known = (now, values[0], values[1])
+            self._values[image.name] = known
+        return known[1], known[2]
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether any stroke or image is held out."""
+        return any(HELD_OUT in members for members in self.held_out.membership.values())
 
     def is_held_out(self, name: str) -> bool:
         """Tell whether all that is annotated in an image is held out."""
@@ -343,6 +400,10 @@ class TrainingSet:
     def _drawn(self, images: list[TrainingImage], count: int) -> list[TrainingImage]:
         order = self.held_out.permutation(len(images))
         return [images[i] for i in order[: max(0, count)]]
+
+
+def _are_same(before: Iterable[object], now: Iterable[object]) -> bool:
+    return all(a is b for a, b in zip(before, now, strict=True))
 
 
 def _bands(shape: tuple[int, ...], scale: float) -> Iterator[Region]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_sparseseg.inputs.tiling import cover, make_tile
+from napari_sparseseg.inputs.tiling import make_tile
 from napari_sparseseg.learning.events import PartScore
 from napari_sparseseg.learning.metrics import dice_from_confusion
 from napari_sparseseg.networks.image_statistics import fixed, measure_image
@@ -59,21 +59,41 @@ class ScoredPixels:
     channels: Tensor
 
 
-def labelled_blocks(index: int, labels: NDArray[np.int64]) -> list[ScoredPixels]:
+def labelled_blocks(
+    index: int,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    channels: NDArray[np.int64],
+) -> list[ScoredPixels]:
     """Return the annotated pixels of an image, block by block.
 
     Parameters
     ----------
     index
         Of the image.
-    labels
-        (y, x) int64: k + 1 where channel k is annotated, else 0.
+    rows, columns
+        (n,) of the annotated pixels, row by row.
+    channels
+        (n,) int64: k + 1 where channel k is annotated.
     """
-    return [
-        _block(index, labels, (y0, x0, y1, x1))
-        for y0, x0, y1, x1 in cover((0, 0, *labels.shape), BLOCK)
-        if labels[y0:y1, x0:x1].any()
-    ]
+    if not len(rows):
+        return []
+    per_row = int(columns.max()) // BLOCK + 1
+    blocks = rows // BLOCK * per_row + columns // BLOCK
+    order = np.argsort(blocks, kind="stable")
+    _, starts = np.unique(blocks[order], return_index=True)
+    found = []
+    for mine in np.split(order, starts[1:]):
+        some = mine[:: -(-len(mine) // MOST_PIXELS)]
+        found.append(
+            ScoredPixels(
+                index,
+                torch.from_numpy(rows[some]),
+                torch.from_numpy(columns[some]),
+                torch.from_numpy(channels[some] - 1),
+            )
+        )
+    return found
 
 
 def spread(blocks: Sequence[ScoredPixels]) -> list[ScoredPixels]:
@@ -152,21 +172,6 @@ def score_of(
     if not scored:
         return None
     return PartScore(float(np.mean(list(scored.values()))), scored, dict(strokes))
-
-
-def _block(
-    index: int, labels: NDArray[np.int64], region: tuple[int, int, int, int]
-) -> ScoredPixels:
-    y0, x0, y1, x1 = region
-    rows, columns = np.nonzero(labels[y0:y1, x0:x1])
-    step = -(-len(rows) // MOST_PIXELS)
-    rows, columns = rows[::step] + y0, columns[::step] + x0
-    return ScoredPixels(
-        index,
-        torch.from_numpy(rows),
-        torch.from_numpy(columns),
-        torch.from_numpy(labels[rows, columns] - 1),
-    )
 
 
 def _at(

@@ -16,6 +16,10 @@ FARTHEST = 10.0
 #: Width of each of the two hidden layers.
 HIDDEN = 64
 
+#: On a CPU so many pixels go through the head at once. What lies between its layers
+#: then stays in the processor's cache, which makes it three to four times as fast.
+PIXELS_IN_CACHE = 8192
+
 
 class PixelHead(nn.Module):
     """Two hidden layers on standardised features, the same for every pixel.
@@ -96,5 +100,10 @@ class HeadNetwork(ScoringNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.centring(self.features(x)).permute(0, 2, 3, 1)
-        scores: Tensor = self.head(features)
+        n_rows = features.shape[1]
+        if features.device.type == "cpu":
+            n_rows = max(1, PIXELS_IN_CACHE // features.shape[2])
+        scores = torch.cat(
+            [self.head(rows) for rows in features.split(n_rows, dim=1)], dim=1
+        )
         return scores.permute(0, 3, 1, 2)

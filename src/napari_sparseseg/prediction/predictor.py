@@ -187,9 +187,11 @@ def iter_predict(
         if divisible and budget.exceeded_by(cost):
             queue.add(split(core))
             continue
-        started = time.perf_counter()
         result: TileDone | None = None
         try:
+            for part in parts:
+                part.measure_for(core)
+            started = time.perf_counter()
             result = _predict_tile(model, parts, core, options.probabilities)
         except (RuntimeError, MemoryError) as error:
             if not (divisible and is_out_of_memory(error)):
@@ -242,15 +244,20 @@ class PartOnImage:
     def probabilities(self, target: Region) -> Tensor:
         """Return the (C, h, w) class probabilities of the image pixels *target*."""
         field = self._tile(target).field
-        regions = windows_of(self._shape)
-        if [field] == regions:  # the statistics are those of the input itself
+        self.measure_for(target)
+        if self._statistics is None:
             scores = self._network(self._read(field))[0]
         else:
-            if self._statistics is None:
-                self._statistics = measure(self._network, map(self._read, regions))
             with fixed(self._network, self._statistics):
                 scores = self._network(self._read(field))[0]
         return enlarge(scores.softmax(dim=0), field, target, self.scale)
+
+    def measure_for(self, target: Region) -> None:
+        """Measure the image once, unless *target* needs all of it anyway."""
+        regions = windows_of(self._shape)
+        # Else the statistics are those of the input itself.
+        if self._statistics is None and [self._tile(target).field] != regions:
+            self._statistics = measure(self._network, map(self._read, regions))
 
     def _tile(self, target: Region) -> Tile:
         core = interpolated_region(target, self.scale, self._image.shape)

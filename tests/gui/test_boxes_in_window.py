@@ -1,0 +1,229 @@
+"""The dock "Boxes" in a real window, with the engine behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import pytest
+from napari.layers import Labels
+from qtpy.compat import isalive
+
+from napari_sparseseg.annotations.boxes import boxes_to_shapes
+from napari_sparseseg.gui import (
+    boxes,
+    boxes_settings,
+    label_and_train,
+    session_folder,
+    settings,
+)
+from napari_sparseseg.gui.boxes import Boxes
+from napari_sparseseg.gui.boxes_classes import find_training
+from napari_sparseseg.gui.engine_link import EngineLink
+from napari_sparseseg.gui.label_and_train import LabelAndTrain
+from napari_sparseseg.samples import abdomen_phantom
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import napari
+    from pytestqt.qtbot import QtBot
+
+PATIENCE_MS = 300_000
+
+STUB = Path(__file__).with_name("stub_engine.py")
+
+
+@pytest.fixture
+def viewer(
+    make_napari_viewer: Callable[..., napari.Viewer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[napari.Viewer]:
+    """Return a viewer whose docks keep nothing outside of the test's folder."""
+    monkeypatch.setattr(session_folder, "default_root", lambda: tmp_path / "sessions")
+    for module in (boxes, label_and_train):
+        monkeypatch.setattr(module, "log_folder", lambda: tmp_path)
+        monkeypatch.setattr(module, "start_log", lambda: None)
+    for kept in (settings, boxes_settings):
+        monkeypatch.setattr(kept, "restore", lambda _: None)
+        monkeypatch.setattr(kept, "keep", lambda _: None)
+    monkeypatch.setattr(settings, "follow", lambda _: None)
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1500, 950)
+    yield viewer
+    # A viewer that is closed has no docks any more.
+    with contextlib.suppress(RuntimeError):
+        training = find_training(viewer)
+        if training is not None:
+            training.controller.close()
+
+
+@pytest.fixture
+def stubbed(viewer: napari.Viewer, monkeypatch: pytest.MonkeyPatch) -> napari.Viewer:
+    """Return it with docks whose engines do nothing."""
+    command = [sys.executable, str(STUB), "works"]
+    for module in (boxes, label_and_train):
+        monkeypatch.setattr(
+            module, "EngineLink", functools.partial(EngineLink, command=command)
+        )
+    return viewer
+
+
+def open_boxes(viewer: napari.Viewer) -> Boxes:
+    widget = Boxes(viewer)
+    viewer.window.add_dock_widget(widget, name="Boxes")
+    return widget
+
+
+def dice(labels: Any, truth: Any, value: int) -> float:
+    mine, true = labels == value, truth == value
+    return float(2 * (mine & true).sum() / (mine.sum() + true.sum()))
+
+
+def test_layers_are_found_and_followed(stubbed: napari.Viewer) -> None:
+    stubbed.add_image(np.zeros((40, 40)), name="ct")
+    widget = open_boxes(stubbed)
+    widget.dock.layers.new_boxes_button.click()
+    assert widget.controller.shapes is stubbed.layers["ct boxes"]
+    assert stubbed.layers["ct boxes"].mode == "add_rectangle"
+    widget.dock.layers.new_labels_button.click()
+    assert widget.controller.labels is stubbed.layers["ct labels"]
+    assert [layer.name for layer in stubbed.layers] == ["ct", "ct labels", "ct boxes"]
+    # Boxes are drawn on.
+    assert stubbed.layers.selection.active is stubbed.layers["ct boxes"]
+    stubbed.layers["ct"].name = "slice"
+    assert widget.dock.layers.images.currentText() == "slice"
+    stubbed.layers.remove("ct boxes")
+    assert widget.controller.shapes is None
+    widget.controller.close()
+
+
+@pytest.mark.parametrize("first", ["boxes", "training"])
+def test_classes_are_those_of_label_and_train(
+    stubbed: napari.Viewer, qtbot: QtBot, first: str
+) -> None:
+    stubbed.add_image(np.zeros((40, 40)), name="ct")
+
+    def open_training() -> LabelAndTrain:
+        widget = LabelAndTrain(stubbed)
+        stubbed.window.add_dock_widget(widget, name="Label & train")
+        return widget
+
+    training = open_training() if first == "training" else None
+    widget = open_boxes(stubbed)
+    widget.controller.add_class("liver")
+    widget.dock.layers.new_boxes_button.click()
+    box = [[4, 4], [4, 20], [20, 20], [20, 4]]
+    stubbed.layers["ct boxes"].add_rectangles([box])
+    widget.controller.read()
+    if training is None:
+        training = open_training()
+        widget.controller.read()
+    names = ("background", "structure", "liver")
+    assert training.state.classes.names == widget.state.classes.names == names
+    training.controller.classes.rename(3, "Leber")
+    assert widget.state.classes.names[2] == "Leber"
+    qtbot.waitUntil(lambda: widget.state.rows[0].class_name == "Leber")
+    widget.controller.add_class("spleen")
+    assert training.state.classes.names[3] == "spleen"
+    # They stay when the other dock is closed.
+    training.controller.close()
+    widget.controller.add_class("kidney")
+    assert widget.state.classes.names[3:] == ("spleen", "kidney")
+    widget.controller.close()
+
+
+@pytest.mark.parametrize("closed", ["dock", "viewer"])
+def test_what_is_closed_leaves_no_process(
+    stubbed: napari.Viewer, qtbot: QtBot, closed: str
+) -> None:
+    widget = Boxes(stubbed)
+    dock = stubbed.window.add_dock_widget(widget, name="Boxes")
+    qtbot.waitUntil(lambda: widget.state.engine == "ready", timeout=PATIENCE_MS)
+    pid = widget.link.pid
+    assert pid is not None
+    if closed == "dock":
+        dock.destroyOnClose()
+    else:
+        stubbed.close()
+    qtbot.waitUntil(lambda: not psutil.pid_exists(pid), timeout=10_000)
+    if closed == "dock":
+        qtbot.waitUntil(lambda: not isalive(widget))  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.timeout(600)
+def test_boxes_on_a_ct_slice_become_masks_that_are_trained_on(
+    viewer: napari.Viewer, qtbot: QtBot
+) -> None:
+    sample = abdomen_phantom(0, (256, 256))
+    place: dict[str, Any] = {"scale": (0.5, 0.5), "translate": (-30, 12)}
+    viewer.add_image(sample.image, name="ct", **place)
+    widget = open_boxes(viewer)
+    dock, state, controller = widget.dock, widget.state, widget.controller
+
+    def generate(**changed: Any) -> None:
+        controller.use_settings(replace(state.settings, **changed))
+        qtbot.waitUntil(dock.run.generate_button.isEnabled, timeout=PATIENCE_MS)
+        dock.run.generate_button.click()
+        qtbot.waitUntil(lambda: state.progress is None, timeout=PATIENCE_MS)
+        controller._show_masks()
+
+    controller.classes.use(sample.classes)
+    dock.layers.new_boxes_button.click()
+    shapes = viewer.layers["ct boxes"]
+    # The liver and its two largest tumours; the others are liver to the boxes.
+    drawn, others = sample.boxes[:3], sample.boxes[3:]
+    truth = sample.truth.copy()
+    for box in others:
+        truth[box.slices][truth[box.slices] == 3] = 2
+    for box in drawn:
+        controller.draw(box.class_value)
+        shapes.add_rectangles(boxes_to_shapes([box]))
+
+    generate(method="grabcut", window=sample.window)
+    masks = viewer.layers["masks of ct"]
+    assert isinstance(masks, Labels)
+    assert dice(masks.data, truth, 2) > 0.8
+    assert dice(masks.data, truth, 3) > 0.8
+    found = masks.data.copy()
+
+    dock.table.accept_all_button.click()
+    labels = viewer.layers["ct labels"]
+    np.testing.assert_array_equal(np.where(labels.data > 1, labels.data, 0), found)
+    np.testing.assert_array_equal(labels.translate, viewer.layers["ct"].translate)
+    dock.table.undo_button.click()
+    assert not labels.data.any()
+    assert {row.status for row in state.rows} == {"proposed"}
+
+    # The map of the largest box, drawn anew by other parameters of the CRF.
+    generate(method="acol", backbone="resnet18", epochs=2)
+    assert {row.status for row in state.rows} == {"proposed"}
+    controller.pick((0,))
+    before = masks.data.copy()
+    dock.method.form.numbers["theta_beta"].setValue(60.0)
+    qtbot.waitUntil(lambda: (masks.data != before).any(), timeout=PATIENCE_MS)
+    dock.run.map.click()
+    assert viewer.layers["localisation of ct"].data.max() > 0
+
+    generate(method="ellipse")
+    dock.train_button.click()
+    training = find_training(viewer)
+    assert training is not None
+    (pair,) = training.state.pairs
+    assert (pair.image, pair.labels, pair.ticked) == ("ct", "ct labels", True)
+    assert training.state.classes == sample.classes
+    assert controller.classes.training is training
+    button = training.dock.training.train_button
+    qtbot.waitUntil(button.isEnabled, timeout=PATIENCE_MS)
+    assert set(training.state.counts) == {1, 2, 3}
+    button.click()
+    qtbot.waitUntil(lambda: "prediction of ct" in viewer.layers, timeout=PATIENCE_MS)
+    training.controller.stop()
+    controller.close()
