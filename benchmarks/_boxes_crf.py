@@ -38,7 +38,7 @@ def measure_crf(side: int, n_classes: int, runs: int, device: str) -> dict[str, 
         likeliest class is the same, None without pydensecrf.
     """
     image = grey_slice(side)
-    probabilities = smooth_probabilities(n_classes, side)
+    probabilities = noisy_probabilities(n_classes, side)
     options = CrfOptions(iterations=ITERATIONS)
     backends: list[CrfBackend] = ["torch"]
     if find_spec("pydensecrf") is not None:
@@ -74,10 +74,10 @@ def grey_slice(side: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(eight_bits[y : y + side, x : x + side])
 
 
-def smooth_probabilities(n_classes: int, side: int) -> NDArray[np.float32]:
-    """Give (c, y, x) probabilities in patches of about a tenth of the side."""
+def noisy_probabilities(n_classes: int, side: int) -> NDArray[np.float32]:
+    """Give (c, y, x) probabilities: patches of about a tenth of the side, and noise."""
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((n_classes, side, side), dtype=np.float32)
     smooth = ndimage.gaussian_filter(noise, (0, side / 20, side / 20), mode="wrap")
-    scores = np.exp(2 * smooth / smooth.std())
+    scores = np.exp(smooth / smooth.std() + noise)
     return np.asarray(scores / scores.sum(axis=0), np.float32)

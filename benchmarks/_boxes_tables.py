@@ -124,7 +124,7 @@ def network_section(
 def crf_section(content: Record) -> Section:
     """Seconds of both backends."""
     section = new_section(
-        "Dense CRF, 5 iterations, a generated CT slice and smooth probabilities: "
+        "Dense CRF, 5 iterations, a generated CT slice and noisy probabilities: "
         f"milliseconds, torch on {content['device']}, pydensecrf on the CPU; medians "
         "of runs in turn and range",
         [

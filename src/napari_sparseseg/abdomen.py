@@ -168,7 +168,7 @@ def _empty(shape: tuple[int, int], rng: np.random.Generator) -> _Slice:
 def _lay_table(scene: _Slice) -> None:
     """Draw the thin shell of the table, which is air like all around the body."""
     shell = 1.0 - np.abs(scene.y - 125 + (scene.x / 60) ** 2)
-    scene.paint(np.minimum(shell, 130 - np.abs(scene.x)), -100, AIR)
+    scene.paint(np.minimum(shell, 130 - np.abs(scene.x)), 100, AIR)
 
 
 def _build_wall(scene: _Slice) -> _Floats:

@@ -1,13 +1,12 @@
-"""Boxes: their rules, their fit to an image, their files, and shapes drawn in napari."""
+"""Boxes: their rules, their fit to an image, their files, and shapes of napari."""
+
+from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from napari_sparseseg.annotations import (
     Box,
@@ -23,6 +22,12 @@ from napari_sparseseg.annotations import (
     write_boxes,
 )
 from napari_sparseseg.errors import LabelError, OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 BOX = Box(1, 2, 4, 7, 3)
 TABLE = ClassTable.from_values([1, 3])
@@ -47,7 +52,8 @@ def test_a_box_is_half_open() -> None:
 
 
 def test_numbers_of_numpy_become_pythons() -> None:
-    box = Box(*np.array([1, 2, 4, 7]), np.uint8(3), (np.int64(5),))  # type: ignore[arg-type]
+    fields: Any = [*np.array([1, 2, 4, 7]), np.uint8(3), (np.int64(5),)]
+    box = Box(*fields)
     assert box == Box(1, 2, 4, 7, 3, (5,))
     json.dumps(boxes_to_json([box]))
 
@@ -229,7 +235,7 @@ def test_a_box_takes_the_pixels_whose_centres_are_inside() -> None:
     for _ in range(100):
         low = rng.uniform(-1, 5, 2)
         high = low + rng.uniform(0, 4, 2)
-        corners = [low, (low[0], high[1]), high, (high[0], low[1])]
+        corners = np.array([low, (low[0], high[1]), high, (high[0], low[1])])
         (box,) = boxes_from_shapes([corners], ["rectangle"], [1]).boxes
         assert pixels_of(box, (10, 10)) == {
             (y, x)
@@ -241,7 +247,7 @@ def test_a_box_takes_the_pixels_whose_centres_are_inside() -> None:
 
 def test_other_shapes_give_their_bounding_box_and_are_told() -> None:
     tilted: NDArray[np.float64] = CORNERS @ np.array([[0.8, -0.6], [0.6, 0.8]])
-    triangle = [[0.5, 1.5], [3.5, 1.5], [3.5, 6.5]]
+    triangle = np.array([[0.5, 1.5], [3.5, 1.5], [3.5, 6.5]])
     shapes = [CORNERS, CORNERS, tilted, triangle, CORNERS + 1e-6, CORNERS[[0, 2]]]
     types = ["rectangle", "ellipse", "rectangle", "polygon", "rectangle", "line"]
     drawn = boxes_from_shapes(shapes, types, [3] * 6)

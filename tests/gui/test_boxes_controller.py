@@ -280,14 +280,8 @@ def test_a_parameter_draws_the_picked_box_anew(masked: Desk, qtbot: QtBot) -> No
         mask = np.full(FIRST.shape, 2, np.uint8)
         mask[:side, :side] = 1
         np.save(request.mask, mask)
-        masked.link.told.emit(
-            messages.BoxRefined(
-                generation=generation,
-                name=request.name,
-                id=request.id,
-                mask=request.mask,
-            )
-        )
+        answer = {"name": request.name, "id": request.id, "mask": request.mask}
+        masked.link.told.emit(messages.BoxRefined(generation=generation, **answer))
     masked.controller._show_masks()
     assert (masked.masks.data[1] > 0).sum() == 9
     assert not Path(request.mask).exists()
@@ -448,6 +442,20 @@ def test_classes_are_kept_with_the_boxes(desk: Desk) -> None:
     other.choose(desk.image, desk.shapes, None)
     assert other.classes.table == desk.state.classes
     other.close()
+
+
+def test_no_background_stays_no_background(desk: Desk) -> None:
+    desk.use(background=0)
+    desk.controller.add_class("spleen")
+    assert desk.state.settings.background == 0
+    desk.use(background=4)
+    desk.controller.classes.use(CLASSES)
+    assert desk.state.settings.background == 0
+    desk.controller.classes.use(ClassTable())
+    assert desk.state.drawn_class == 0
+    desk.controller.read()
+    # The classes that boxes have come back.
+    assert set(desk.state.classes.names) == {"liver", "tumour"}
 
 
 def test_labels_whose_values_mean_something_else_are_refused(

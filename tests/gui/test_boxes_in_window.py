@@ -98,6 +98,11 @@ def test_layers_are_found_and_followed(stubbed: napari.Viewer) -> None:
     assert [layer.name for layer in stubbed.layers] == ["ct", "ct labels", "ct boxes"]
     # Boxes are drawn on.
     assert stubbed.layers.selection.active is stubbed.layers["ct boxes"]
+    # Labels that do not lie on the image are not offered.
+    stubbed.add_labels(np.zeros((9, 9), np.uint8), name="small")
+    assert widget.dock.layers.labels.names == ["ct labels"]
+    stubbed.layers.remove("small")
+
     stubbed.layers["ct"].name = "slice"
     assert widget.dock.layers.images.currentText() == "slice"
     stubbed.layers.remove("ct boxes")

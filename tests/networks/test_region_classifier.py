@@ -41,7 +41,8 @@ def test_the_map_is_that_of_cam() -> None:
     torch.manual_seed(0)
     classifier = RegionClassifier(6, 3, hidden=16)
     maps = classifier(features())
-    last = F.relu(F.conv2d(features(), *classifier.first.parameters(), padding=1))
+    weight, bias = classifier.first.parameters()
+    last = F.relu(F.conv2d(features(), weight, bias, padding=1))
     linear = nn.Linear(16, 3, bias=False)
     with torch.no_grad():
         linear.weight.copy_(classifier.second.weight[:, :, 0, 0])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 
 from napari_sparseseg.annotations import Box
 from napari_sparseseg.errors import ImageError, LabelError
 from napari_sparseseg.pseudo_masks.box_image import BoxImage
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 GREY = np.zeros((1, 4, 6), np.float32)
 
@@ -34,7 +39,7 @@ def test_every_step_of_8_bits_survives() -> None:
         np.zeros((1, 0, 6), np.float32),
     ],
 )
-def test_other_shapes_and_types_are_refused(pixels: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_other_shapes_and_types_are_refused(pixels: NDArray[Any]) -> None:
     with pytest.raises(ImageError, match=r"scan has pixels of shape .* expected is"):
         BoxImage("scan", pixels, ())
 

@@ -109,7 +109,9 @@ def test_a_map_is_resampled_bilinearly_to_the_pixels_of_its_box(
 ) -> None:
     values = torch.rand(14, 14, generator=Generator().manual_seed(0))
     fitted = fit_to_box(values, *shape)
-    expected = resize(values.numpy(), shape, 1, mode="edge", anti_aliasing=False)
+    expected = resize(  # type: ignore[no-untyped-call]
+        values.numpy(), shape, 1, mode="edge", anti_aliasing=False
+    )
     np.testing.assert_allclose(fitted.numpy(), expected, atol=1e-5)
 
 

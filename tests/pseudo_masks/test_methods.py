@@ -68,7 +68,8 @@ def scan(
     channels: int = 1,
 ) -> BoxImage:
     """Give noise with a brighter ellipse in each box."""
-    pixels = np.random.default_rng(0).random((channels, 96, 80), np.float32) / 4
+    random = np.random.default_rng(0)
+    pixels = random.random((channels, 96, 80), np.float32) / np.float32(4)
     for box in boxes:
         pixels[(slice(None), *box.slices)] += 0.3 * ellipse_mask(box).foreground
     return BoxImage(name, pixels, boxes)

@@ -12,7 +12,7 @@ from napari_sparseseg.annotations import Box
 from napari_sparseseg.errors import ImageError, LabelError
 from napari_sparseseg.pseudo_masks import refinement
 from napari_sparseseg.pseudo_masks.box_image import BoxImage
-from napari_sparseseg.pseudo_masks.crf import CrfOptions, dense_crf
+from napari_sparseseg.pseudo_masks.crf import CrfOptions, dense_crf, dense_crf_of_crops
 from napari_sparseseg.pseudo_masks.refinement import Refinement, refine_boxes
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def test_in_groups_or_at_once_the_masks_are_the_same(
     image, maps = noise(), maps_of(boxes)
     at_once = list(refine_boxes(image, boxes, maps, WITH_CRF))
     groups: list[int] = []
-    crf = refinement.dense_crf_of_crops
+    crf = dense_crf_of_crops
 
     def count(probabilities: Any, *others: Any) -> Any:
         groups.append(len(probabilities))

@@ -474,7 +474,8 @@ def _box_from_json(data: object) -> Box:
             "of one index for each axis before y and x.",
             plane=plane,
         )
-    return Box(*edges, class_value=data["class"], plane=tuple(plane))
+    y0, x0, y1, x1 = edges
+    return Box(y0, x0, y1, x1, data["class"], tuple(plane))
 
 
 def _as_integer(number: object, shown: object) -> int:

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
 
 from napari_sparseseg.gui import boxes_settings
 from napari_sparseseg.gui.boxes_classes import find_training
-from napari_sparseseg.gui.boxes_controller import BoxesController
+from napari_sparseseg.gui.boxes_controller import BoxesController, fits
 from napari_sparseseg.gui.boxes_dock import BoxesDockWidget
 from napari_sparseseg.gui.boxes_state import BoxesState
 from napari_sparseseg.gui.engine_link import EngineLink
@@ -127,14 +127,23 @@ class Boxes(QWidget):
     def _follow_layers(self, _event: Any = None) -> None:
         if self.controller.is_closed:
             return
-        own = [layer for layer in self._viewer.layers if not is_prediction(layer)]
-        self.dock.layers.set_layers(
-            *(
-                [layer.name for layer in own if isinstance(layer, kind)]
-                for kind in (Image, Shapes, Labels)
-            )
-        )
         self._choose()
+
+    def _offer(self) -> None:
+        """Offer the layers of the viewer, but only labels that fit the image."""
+        own = [layer for layer in self._viewer.layers if not is_prediction(layer)]
+        layers = self.dock.layers
+        layers.images.set_names([each.name for each in own if isinstance(each, Image)])
+        image = self._layer(layers.images.currentText(), Image)
+        layers.set_layers(
+            layers.images.names,
+            [each.name for each in own if isinstance(each, Shapes)],
+            [
+                each.name
+                for each in own
+                if isinstance(each, Labels) and image is not None and fits(image, each)
+            ],
+        )
 
     @telling()
     def _on_removed(self, event: Any) -> None:
@@ -151,6 +160,7 @@ class Boxes(QWidget):
 
     @telling()
     def _choose(self) -> None:
+        self._offer()
         layers, controller = self.dock.layers, self.controller
         chosen = (
             self._layer(layers.images.currentText(), Image),

@@ -37,7 +37,7 @@ from napari_sparseseg.gui.log import log_file, without_words
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.parts import counted
 from napari_sparseseg.gui.plane_files import PlaneFiles
-from napari_sparseseg.gui.planes import check_pair, new_labels_for
+from napari_sparseseg.gui.planes import check_pair, labels_level, new_labels_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,6 +119,9 @@ class BoxesController(QObject):
         self._making.ended.connect(self._show_state)
         link.told.connect(self._on_told)
         link.died.connect(self._on_died)
+        # Background is a class like any other, by default the first.
+        first = self.classes.table.values[0]
+        state.settings = replace(state.settings, background=first)
         self._on_classes({})
         link.start()
 
@@ -228,7 +231,7 @@ class BoxesController(QObject):
     def draw(self, value: int) -> None:
         """Give new boxes this class."""
         self._state.drawn_class = value
-        if self.shapes is not None:
+        if self.shapes is not None and value in self.classes.table.values:
             draw_class(self.shapes, self.classes.table, value)
 
     @telling()
@@ -389,7 +392,7 @@ class BoxesController(QObject):
     def _name_all(self, shapes: Shapes) -> None:
         """See that each shape has a class, and each class is in the table."""
         names = class_names(shapes)
-        drawn = self.classes.table.by_value(self._state.drawn_class).name
+        drawn = dict(self.classes.table.named_values).get(self._state.drawn_class, "")
         named = [name or drawn for name in names]
         if named != names:
             name_classes(shapes, named)
@@ -397,7 +400,7 @@ class BoxesController(QObject):
         if named:
             label_boxes(shapes)
         for name in dict.fromkeys(named):
-            if name not in self.classes.table.names:
+            if name and name not in self.classes.table.names:
                 self.classes.add(name)
 
     def _names(self) -> list[str]:
@@ -468,14 +471,12 @@ class BoxesController(QObject):
         for sheet in self._sheets:
             rename_classes(sheet.shapes, renamed)
             sheet.layers.use_classes(table)
-        used = {table.by_name(n).value for n in self._names() if n in table.names}
         settings = state.settings
-        if settings.background not in table.values:
-            free = [value for value in table.values[:1] if value not in used]
-            state.settings = replace(settings, background=free[0] if free else 0)
+        if settings.background not in (0, *table.values):
+            state.settings = replace(settings, background=0)
         if state.drawn_class not in table.values:
-            last = [v for v in table.values if v != state.settings.background]
-            state.drawn_class = last[0] if last else table.values[0]
+            objects = [v for v in table.values if v != state.settings.background]
+            state.drawn_class = next(iter((*objects, *table.values)), 0)
         self.draw(state.drawn_class)
         self._reading.start()
 
@@ -507,10 +508,10 @@ class BoxesController(QObject):
             With the reason.
         """
         table = self.classes.table
-        if check_pair(sheet.image, labels) != sheet.level:
+        if not fits(sheet.image, labels):
             raise LayerError(
-                f"The label layer '{labels.name}' lies on another resolution of "
-                f"'{sheet.image.name}' than the boxes; press New labels."
+                f"The label layer '{labels.name}' does not lie on '{sheet.image.name}' "
+                "pixel by pixel any more; choose other labels, or press New labels."
             )
         if max(table.values) > np.iinfo(labels.dtype).max:
             raise LayerError(
@@ -677,6 +678,14 @@ class BoxesController(QObject):
         timer.setInterval(wait_ms)
         timer.timeout.connect(slot)
         return timer
+
+
+def fits(image: Image, labels: Labels) -> bool:
+    """Tell whether labels lie where masks of the image do, pixel by pixel."""
+    try:
+        return check_pair(image, labels) == labels_level(image)
+    except LayerError:
+        return False
 
 
 def _events(shapes: Shapes) -> list[Any]:

@@ -29,6 +29,8 @@ from napari_sparseseg.gui.planes import PlaneKey
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
+
     from napari_sparseseg.annotations.boxes import Box
     from napari_sparseseg.gui.boxes_sheet import BoxSheet
     from napari_sparseseg.gui.boxes_state import BoxesState
@@ -246,20 +248,18 @@ class MaskMaking(QObject):
         settings = self._settings.get(Path(event.mask).parent)
         if box not in sheet.boxes() or settings is None:
             return
-        mask, localization = np.load(event.mask), np.load(event.localization)
+        mask, localization = _taken(event.mask), _taken(event.localization)
         sheet.results.put(MadeMask(box, mask, localization, settings))
         self.made.emit(sheet, box)
 
     def _on_refined(self, event: messages.BoxRefined) -> None:
-        path = Path(event.mask)
         found = self._find(event.id)
         if found is not None and event.generation == self._generation:
             sheet, box = found
             made = sheet.results.get(box)
             if made is not None and not made.accepted:
-                made.mask, made.settings = np.load(path), self._refined
+                made.mask, made.settings = _taken(event.mask), self._refined
                 self.made.emit(sheet, box)
-        path.unlink(missing_ok=True)
 
     def _on_done(self, event: messages.MasksDone) -> None:
         done = self._running
@@ -376,6 +376,13 @@ class MaskMaking(QObject):
 
     def _say(self, sentence: str) -> None:
         self._state.status = sentence
+
+
+def _taken(path: str) -> NDArray[Any]:
+    """Return what is in a file, which is not needed any more."""
+    array: NDArray[Any] = np.load(path)
+    Path(path).unlink()
+    return array
 
 
 def without_refinement(settings: messages.MaskSettings) -> messages.MaskSettings:

@@ -198,7 +198,8 @@ class NetworkTraining:
         return float(loss.detach())
 
     def _parts(self, batch: Tensor) -> Sequence[Tensor]:
-        return torch.arange(len(batch)).split(self.micro_batch)
+        parts: Sequence[Tensor] = torch.arange(len(batch)).split(self.micro_batch)
+        return parts
 
     def _score(self, patches: Tensor, part: int) -> Tensor:
         """Return the scores of a part of a mini-batch, given its number.

@@ -91,7 +91,8 @@ class BoxImage:
         pixels = self.pixels
         if region is not None:
             pixels = pixels[(slice(None), *region.slices)]
-        steps = (pixels * 255 + 0.5).astype(np.uint8)
+        steps: NDArray[np.uint8] = (pixels * 255 + 0.5).astype(np.uint8)
         if len(steps) == 1:
-            return steps[0]
+            plane: NDArray[np.uint8] = steps[0]
+            return plane
         return np.ascontiguousarray(steps.transpose(1, 2, 0))

@@ -191,7 +191,8 @@ class _Crop:
 
     @property
     def n_pixels(self) -> int:
-        return self.log_p.shape[1]
+        n_pixels: int = self.log_p.shape[1]
+        return n_pixels
 
     @property
     def kind(self) -> tuple[int, ...]:

@@ -148,7 +148,9 @@ def grabcut_in_parts(
     scale = options.working_side / math.sqrt(box.area)
     width, height = (max(1, round(scale * side)) for side in size)
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resized = cv2.resize(pixels[region], (width, height), interpolation=way)
+    resized: NDArray[Any] = cv2.resize(
+        pixels[region], (width, height), interpolation=way
+    )
     resized_edges = (edges - corner) * (
         np.array([height, width] * 2) / (size[::-1] * 2)
     )

@@ -374,10 +374,9 @@ class RegionMining:
                 "one around an object."
             )
         self._negatives = [
-            nearest_negatives(
-                *image.pixels.shape[1:], image.boxes, self.options.nearest
-            )
+            nearest_negatives(height, width, image.boxes, self.options.nearest)
             for image in self._images
+            for height, width in [image.pixels.shape[1:]]
         ]
         self._check_classes(n_classes)
         # Weights are drawn by torch's global generator, which is the user's.
@@ -505,7 +504,7 @@ def build_region_network(n_classes: int, options: MiningOptions) -> RegionNetwor
         complementary=options.method == "acol",
         erase_threshold=options.erase_threshold,
     )
-    return network.to(device=options.device, memory_format=torch.channels_last)
+    return network.to(memory_format=torch.channels_last).to(options.device)
 
 
 def balance(channels: Sequence[Tensor], background: int) -> list[Tensor]:

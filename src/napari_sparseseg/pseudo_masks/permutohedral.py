@@ -98,7 +98,7 @@ def _enclosing_simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     weights
         (n, d + 1) float32: barycentric coordinates, in order of the remainder.
     """
-    n_dims, n_points = features.shape
+    n_dims, _ = features.shape
     sides = n_dims + 1
     elevated = _elevate(features)
     multiples = (elevated / sides).round()
@@ -176,7 +176,7 @@ def _strides(coordinates: Tensor, groups: Tensor | None) -> Tensor:
 
 def _vertex_keys(remainder_0: Tensor, rank: Tensor, strides: Tensor) -> Tensor:
     """Give (n, d + 1) int64: the key of each vertex of each point's simplex."""
-    sides, n_points = rank.shape
+    sides, _ = rank.shape
     strides = strides[:sides, None]
     stride_at_rank = torch.empty_like(rank).scatter_(0, rank, strides.expand_as(rank))
     # From one vertex to the next all coordinates grow by 1, but the one of the

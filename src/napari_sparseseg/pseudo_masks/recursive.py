@@ -266,7 +266,9 @@ def central(box: Box, share: float) -> NDArray[np.bool_]:
     for side in box.shape:
         from_centre = np.abs(2 * np.arange(side) + 1 - side) / side
         within.append(from_centre <= max(math.sqrt(share), from_centre.min()))
-    return within[0][:, None] & within[1]
+    rows, columns = within
+    inside: NDArray[np.bool_] = rows[:, None] & columns
+    return inside
 
 
 def _training_image(
