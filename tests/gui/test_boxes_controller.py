@@ -126,6 +126,10 @@ class Desk:
     def statuses(self) -> list[str]:
         return [row.status for row in self.state.rows]
 
+    @property
+    def runs(self) -> bool:
+        return self.state.progress is not None
+
     def draw(self, *boxes: Box) -> None:
         for box in boxes:
             self.controller.draw(box.class_value)
@@ -356,9 +360,9 @@ def test_cancel_keeps_what_is_there(desk: Desk) -> None:
     desk.controller.generate()
     desk.link.mask(most=1)
     desk.controller._show_masks()
-    assert desk.state.progress is not None
+    assert desk.runs
     desk.controller.cancel()
-    assert desk.state.progress is None
+    assert not desk.runs
     assert desk.link.count(messages.CancelMasks) == 1
     desk.link.told.emit(messages.MasksCancelled())
     assert desk.statuses == ["proposed", "drawn"]
@@ -367,9 +371,9 @@ def test_cancel_keeps_what_is_there(desk: Desk) -> None:
     desk.controller.cancel()
     desk.controller.generate()
     desk.link.told.emit(messages.MasksDone(boxes=2, seconds=1, notes=[]))
-    assert desk.state.progress is not None
+    assert desk.runs
     desk.link.mask()
-    assert desk.state.progress is None
+    assert not desk.runs
 
 
 def test_progress_is_told_in_words(desk: Desk) -> None:

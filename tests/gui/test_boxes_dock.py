@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 ROWS = (
-    BoxRow(2, "liver", "plane 1, 10 x 12 px", "proposed"),
-    BoxRow(3, "tumour", "plane 2, 4 x 8 px", "accepted"),
-    BoxRow(2, "liver", "", "skipped", "it has no pixel in the image"),
+    BoxRow(2, "liver", "plane 1, 10 x 12 px", "proposed", 0.5),
+    BoxRow(3, "tumour", "plane 2, 4 x 8 px", "accepted", 0.25),
+    BoxRow(2, "liver", status="skipped", problem="it has no pixel in the image"),
 )
 
 
@@ -94,10 +94,10 @@ class TestMethod:
         crf = dock.method.crf
         assert crf.isChecked()  # of acol
         crf.click()
-        assert state.settings.crf is False
+        assert state.settings == MaskSettings(background=1, crf=False)
         assert not dock.method.form.numbers["w1"].isEnabled()
         choose(dock.method.method, "grabcut")
-        assert state.settings.crf is None
+        assert state.settings == MaskSettings(background=1, method="grabcut")
         assert not crf.isChecked()
         crf.click()
         assert state.settings.crf is True
@@ -145,7 +145,7 @@ class TestAdvanced:
     def test_numbers_are_wished_for(
         self, dock: BoxesDockWidget, state: BoxesState
     ) -> None:
-        form = dock.method.form
+        form: Any = dock.method.form
         form.numbers["theta_alpha"].setValue(12.0)
         form.numbers["theta_beta"].setValue(8.0)
         form.numbers["w2"].setValue(0.0)
@@ -163,7 +163,9 @@ class TestAdvanced:
         assert state.settings.seed == 3
         form.epochs.setValue(0)
         form.seconds.setValue(0)
-        assert (state.settings.epochs, state.settings.seconds) == (None, None)
+        assert state.settings == MaskSettings(
+            background=1, crf_options=state.settings.crf_options, seed=3
+        )
 
     def test_windows_are_known_by_name(
         self, dock: BoxesDockWidget, state: BoxesState
@@ -211,6 +213,15 @@ class TestTable:
         hint = model.data(model.index(2, 0), Qt.ItemDataRole.ToolTipRole)
         assert hint == "Box 3 is skipped: it has no pixel in the image."
         assert hint in dock.table.problem.text()
+        hint = model.data(model.index(1, 0), Qt.ItemDataRole.ToolTipRole)
+        assert "The mask fills 25% of it" in hint
+
+    def test_a_mask_without_a_pixel_is_named(
+        self, dock: BoxesDockWidget, state: BoxesState
+    ) -> None:
+        state.rows = (replace(ROWS[0], share=0.0), *ROWS[1:])
+        model = dock.table.model
+        assert model.data(model.index(0, MASK)) == "nothing found"
 
     def test_picking_goes_both_ways(
         self, dock: BoxesDockWidget, state: BoxesState

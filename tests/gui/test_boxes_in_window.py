@@ -91,8 +91,9 @@ def test_layers_are_found_and_followed(stubbed: napari.Viewer) -> None:
     stubbed.add_image(np.zeros((40, 40)), name="ct")
     widget = open_boxes(stubbed)
     widget.dock.layers.new_boxes_button.click()
-    assert widget.controller.shapes is stubbed.layers["ct boxes"]
-    assert stubbed.layers["ct boxes"].mode == "add_rectangle"
+    shapes: Any = widget.controller.shapes
+    assert shapes is stubbed.layers["ct boxes"]
+    assert shapes.mode == "add_rectangle"
     widget.dock.layers.new_labels_button.click()
     assert widget.controller.labels is stubbed.layers["ct labels"]
     assert [layer.name for layer in stubbed.layers] == ["ct", "ct labels", "ct boxes"]
@@ -131,17 +132,18 @@ def test_classes_are_those_of_label_and_train(
     if training is None:
         training = open_training()
         widget.controller.read()
-    names = ("background", "structure", "liver")
-    assert training.state.classes.names == widget.state.classes.names == names
+    names = ["background", "structure", "liver"]
+    assert list(training.state.classes.names) == names
+    assert list(widget.state.classes.names) == names
     training.controller.classes.rename(3, "Leber")
-    assert widget.state.classes.names[2] == "Leber"
+    assert list(widget.state.classes.names)[2] == "Leber"
     qtbot.waitUntil(lambda: widget.state.rows[0].class_name == "Leber")
     widget.controller.add_class("spleen")
-    assert training.state.classes.names[3] == "spleen"
+    assert list(training.state.classes.names)[3] == "spleen"
     # They stay when the other dock is closed.
     training.controller.close()
     widget.controller.add_class("kidney")
-    assert widget.state.classes.names[3:] == ("spleen", "kidney")
+    assert list(widget.state.classes.names)[3:] == ["spleen", "kidney"]
     widget.controller.close()
 
 
@@ -212,7 +214,8 @@ def test_boxes_on_a_ct_slice_become_masks_that_are_trained_on(
     assert {row.status for row in state.rows} == {"proposed"}
     controller.pick((0,))
     before = masks.data.copy()
-    dock.method.form.numbers["theta_beta"].setValue(60.0)
+    contrast: Any = dock.method.form.numbers["theta_beta"]
+    contrast.setValue(60.0)
     qtbot.waitUntil(lambda: (masks.data != before).any(), timeout=PATIENCE_MS)
     dock.run.map.click()
     assert viewer.layers["localisation of ct"].data.max() > 0

@@ -15,7 +15,9 @@ LARGE, SMALL = Box(0, 0, 4, 4, 2), Box(1, 1, 3, 3, 3)
 
 def made(box: Box, mask: object) -> MadeMask:
     array = np.asarray(mask, np.uint8)
-    return MadeMask(box, array, array.astype(np.float32) / 2, MaskSettings())
+    return MadeMask(
+        box, array, array.astype(np.float32) * np.float32(0.5), MaskSettings()
+    )
 
 
 @pytest.fixture

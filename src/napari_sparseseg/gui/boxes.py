@@ -187,10 +187,10 @@ class Boxes(QWidget):
         """Bring "Label & train" to the front, opened where it is not open yet."""
         training = find_training(self._viewer)
         if training is None:
-            _, training = self._viewer.window.add_plugin_dock_widget(
-                PLUGIN, DOCK, tabify=True
-            )
-            return training
+            window = self._viewer.window
+            _, opened = window.add_plugin_dock_widget(PLUGIN, DOCK, tabify=True)
+            made: LabelAndTrain = opened
+            return made
         frame = training.parentWidget()
         while frame is not None and not isinstance(frame, QDockWidget):
             frame = frame.parentWidget()

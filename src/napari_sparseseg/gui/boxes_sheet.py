@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from napari_sparseseg.errors import LayerError
 from napari_sparseseg.gui.boxes_layer import read_boxes
 from napari_sparseseg.gui.boxes_proposals import ProposalLayers
-from napari_sparseseg.gui.boxes_results import BoxResults
+from napari_sparseseg.gui.boxes_results import FOREGROUND, BoxResults
 from napari_sparseseg.gui.boxes_state import BoxRow
 from napari_sparseseg.gui.planes import PlaneKey, labels_level, level_shape
 
@@ -117,6 +117,7 @@ class BoxSheet:
             drawn.class_name,
             _place(drawn.box),
             "drawn" if made is None else "accepted" if made.accepted else "proposed",
+            0.0 if made is None else float((made.mask == FOREGROUND).mean()),
         )
 
 

@@ -47,6 +47,8 @@ class BoxRow:
         Where it lies and how large it is, in words.
     status
         What became of it.
+    share
+        Share of the box that its mask has as foreground.
     problem
         Why it is skipped, in a few words; empty where it is not.
     """
@@ -55,6 +57,7 @@ class BoxRow:
     class_name: str
     place: str = ""
     status: BoxStatus = "drawn"
+    share: float = 0.0
     problem: str = ""
 
 

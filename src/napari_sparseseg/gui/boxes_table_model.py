@@ -16,10 +16,11 @@ NUMBER, CLASS, WHERE, MASK = range(len(COLUMNS))
 #: What is written in the list, and what it means.
 STATUSES: dict[BoxStatus, tuple[str, str]] = {
     "drawn": ("drawn", "It has no mask yet; press Generate."),
-    "proposed": ("proposed", "Look at its mask, then Accept it or Redo it."),
-    "accepted": ("✓ accepted", "Its mask is in the labels, where you can paint on it."),
+    "proposed": ("proposed", "Look at it, then press Accept or Redo."),
+    "accepted": ("✓ accepted", "It is in the labels, where you can paint on it."),
     "skipped": ("skipped", ""),
 }
+NOTHING = "nothing found"
 _ROLE = Qt.ItemDataRole
 
 
@@ -56,6 +57,8 @@ class BoxTableModel(QAbstractTableModel):
         row, column = self._rows[index.row()], index.column()
         if role == _ROLE.DisplayRole:
             words = STATUSES[row.status][0]
+            if row.status == "proposed" and not row.share:
+                words = NOTHING
             return (str(index.row() + 1), row.class_name, row.place, words)[column]
         if role == _ROLE.ToolTipRole:
             return _tooltip(index.row() + 1, row)
@@ -86,4 +89,7 @@ class BoxTableModel(QAbstractTableModel):
 def _tooltip(number: int, row: BoxRow) -> str:
     if row.problem:
         return f"Box {number} is skipped: {row.problem}."
-    return f"Box {number}: {row.class_name}, {row.place}. {STATUSES[row.status][1]}"
+    words = f"Box {number}: {row.class_name}, {row.place}."
+    if row.status in ("proposed", "accepted"):
+        words += f" The mask fills {row.share:.0%} of it."
+    return f"{words} {STATUSES[row.status][1]}"
