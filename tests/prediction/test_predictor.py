@@ -645,6 +645,16 @@ class TestQuantum:
         predict_image(model_of(module), random_image(128, 128, 3), options)
         assert set(module.fields[1:]) == {(32, 32)}
 
+    def test_tiles_whose_parts_would_cost_as_much_stay_whole(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module, clock = slow_module(1.0)
+        module.reach = 128  # As far as the image is wide: each part sees all of it.
+        monkeypatch.setattr(predictor, "time", clock)
+        options = PredictOptions(tile=64, quantum_s=0.1)
+        predict_image(model_of(module), random_image(128, 128, 3), options)
+        assert module.fields == [(128, 128)] * 4
+
     def test_tiles_of_a_fast_network_stay_whole(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 #: No tile is cut smaller than this, in working pixels.
 SMALLEST_TILE = 32
 
+#: A tile is cut only if each part of it then costs less than this share of it.
+WORTH_SPLITTING = 0.9
+
 #: Images that differ less from the model's pixel size are taken as of the same size.
 SAME_PIXEL_SIZE = 0.02
 
@@ -184,7 +187,7 @@ def iter_predict(
         core = queue.pop()
         cost = sum(part.cost(core) for part in parts)
         divisible = _side(core) > smallest
-        if divisible and budget.exceeded_by(cost):
+        if divisible and budget.exceeded_by(cost) and _is_worth_splitting(core, parts):
             queue.add(split(core))
             continue
         result: TileDone | None = None
@@ -390,6 +393,12 @@ def _inside(region: Region | None, shape: tuple[int, ...]) -> Region:
             region=region,
         )
     return inside
+
+
+def _is_worth_splitting(core: Region, parts: Sequence[PartOnImage]) -> bool:
+    """Tell whether a part of *core* costs less, though its halo is as wide."""
+    costs = [sum(part.cost(each) for part in parts) for each in split(core)]
+    return max(costs) < WORTH_SPLITTING * sum(part.cost(core) for part in parts)
 
 
 def _area(region: Region) -> int:
