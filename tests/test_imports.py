@@ -12,7 +12,16 @@ import napari_sparseseg
 WINDOWS = {"PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy", "magicgui", "napari"}
 LEARNING = {"kornia", "torch", "torchvision"}
 LOADED_WHEN_USED = {"dask", "kornia", "torchvision", "zarr"}
-HEADLESS = ["api", "cli", "demo", "engine.__main__", "engine.worker", "folders"]
+HEADLESS = [
+    "api",
+    "cli",
+    "demo",
+    "engine.__main__",
+    "engine.worker",
+    "folders",
+    "pseudo_mask_folders",
+    "pseudo_masks.api",
+]
 
 #: Opens the dock with a sample, but no engine, and tells which modules are loaded.
 OPEN_THE_DOCK = """
@@ -83,8 +92,9 @@ def test_heavy_libraries_wait_until_they_are_used(module: str) -> None:
     assert not packages_loaded_by(module) & LOADED_WHEN_USED
 
 
-def test_importing_the_dock_loads_no_torch() -> None:
-    loaded = packages_loaded_by("napari_sparseseg.gui.label_and_train")
+@pytest.mark.parametrize("module", ["gui.label_and_train", "gui.boxes"])
+def test_importing_a_dock_loads_no_torch(module: str) -> None:
+    loaded = packages_loaded_by(f"napari_sparseseg.{module}")
     assert "napari" in loaded
     assert not loaded & LEARNING
 

@@ -97,7 +97,7 @@ def test_layers_that_nobody_paints_on_are_left_out(desk: Desk, qtbot: QtBot) -> 
     levels = [np.ones((SIDE, SIDE), np.uint8), np.ones((16, 16), np.uint8)]
     multiscale = desk.viewer.add_labels(levels, multiscale=True)
     prediction = Labels(stack(1))
-    prediction_layer._MADE.add(prediction)
+    prediction_layer.MADE.add(prediction)
     desk.viewer.add_layer(prediction)
     desk.viewer.dims.set_current_step(0, 1)
     prediction.refresh()

@@ -24,9 +24,9 @@ from napari_sparseseg.gui.settings_form import (
     SOFT_TISSUE,
     WIDTH_FIRST,
     WINDOWS,
-    _decimal,
-    _whole,
-    _write,
+    decimal_box,
+    show_value,
+    whole_box,
 )
 
 if TYPE_CHECKING:
@@ -84,26 +84,26 @@ class AdvancedForm(QWidget):
         self.preview = QCheckBox("Preview on the picked box")
         self.preview.setToolTip(PREVIEW)
         self.numbers: dict[str, QSpinBox | QDoubleSpinBox] = {
-            "theta_alpha": _decimal(0, 1000, step=2, decimals=1, automatic=True),
-            "theta_beta": _decimal(0.1, 255, step=1, decimals=1),
-            "theta_gamma": _decimal(0.1, 100, step=0.5, decimals=1),
-            "w1": _decimal(0, 100, step=0.5, decimals=1),
-            "w2": _decimal(0, 100, step=0.5, decimals=1),
-            "iterations": _whole(1, 50, step=1),
+            "theta_alpha": decimal_box(0, 1000, step=2, decimals=1, automatic=True),
+            "theta_beta": decimal_box(0.1, 255, step=1, decimals=1),
+            "theta_gamma": decimal_box(0.1, 100, step=0.5, decimals=1),
+            "w1": decimal_box(0, 100, step=0.5, decimals=1),
+            "w2": decimal_box(0, 100, step=0.5, decimals=1),
+            "iterations": whole_box(1, 50, step=1),
         }
         for name in ("theta_alpha", "theta_gamma"):
             self.numbers[name].setSuffix(" px")
         self.known_windows = QComboBox()
         self.known_windows.setPlaceholderText(OWN_WINDOW)
         self.known_windows.addItems([AUTOMATIC, *WINDOWS])
-        self.width_box = _decimal(0, 1e6, step=50, decimals=1, automatic=True)
-        self.centre_box = _decimal(-1e6, 1e6, step=10, decimals=1)
-        self.epochs = _whole(0, 10_000, step=5, automatic=True)
-        self.seconds = _whole(0, 86_400, step=30)
+        self.width_box = decimal_box(0, 1e6, step=50, decimals=1, automatic=True)
+        self.centre_box = decimal_box(-1e6, 1e6, step=10, decimals=1)
+        self.epochs = whole_box(0, 10_000, step=5, automatic=True)
+        self.seconds = whole_box(0, 86_400, step=30)
         self.seconds.setSpecialValueText(NO_LIMIT)
         self.seconds.setSuffix(" s")
         self.device = QComboBox()
-        self.seed = _whole(0, 2**31 - 1, step=1)
+        self.seed = whole_box(0, 2**31 - 1, step=1)
         self._lay_out()
 
         self.preview.clicked.connect(self.preview_wished)
@@ -155,13 +155,13 @@ class AdvancedForm(QWidget):
         with QSignalBlocker(self.preview):
             self.preview.setChecked(self._state.preview)
         for name, box in self.numbers.items():
-            _write(box, getattr(settings.crf_options, name) or 0)
+            show_value(box, getattr(settings.crf_options, name) or 0)
         centre, width = settings.window or (SOFT_TISSUE[0], 0.0)
-        _write(self.width_box, width)
-        _write(self.centre_box, centre)
-        _write(self.epochs, settings.epochs or 0)
-        _write(self.seconds, round(settings.seconds or 0))
-        _write(self.seed, settings.seed)
+        show_value(self.width_box, width)
+        show_value(self.centre_box, centre)
+        show_value(self.epochs, settings.epochs or 0)
+        show_value(self.seconds, round(settings.seconds or 0))
+        show_value(self.seed, settings.seed)
         with QSignalBlocker(self.known_windows):
             offered = [None, *WINDOWS.values()]
             known = settings.window in offered

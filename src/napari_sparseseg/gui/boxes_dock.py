@@ -15,7 +15,7 @@ from napari_sparseseg.gui.dock import (
     ENGINE,
     PREFERRED_WIDTH,
     VerticalScrollArea,
-    _title,
+    title,
 )
 from napari_sparseseg.gui.parts import allow, listen, push_button
 
@@ -102,8 +102,8 @@ class BoxesDockWidget(QWidget):
             "How": [self.method],
             "Masks": [self.run, self.table, self.train_button],
         }
-        for title, parts in sections.items():
-            column.addWidget(_title(title))
+        for name, parts in sections.items():
+            column.addWidget(title(name))
             for part in parts:
                 column.addWidget(part)
         column.addStretch()

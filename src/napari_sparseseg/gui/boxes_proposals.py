@@ -16,7 +16,7 @@ from napari_sparseseg.gui.planes import (
     new_labels_for,
     placement,
 )
-from napari_sparseseg.gui.prediction_layer import _MADE
+from napari_sparseseg.gui.prediction_layer import MADE
 
 if TYPE_CHECKING:
     from napari.components import LayerList
@@ -150,7 +150,7 @@ class ProposalLayers:
 
     def _insert(self, layer: Layer, above: Labels | None) -> None:
         """Put a layer under another, or on its image, and keep what is selected."""
-        _MADE.add(layer)
+        MADE.add(layer)
         active = self._layers.selection.active
         place = 0
         if self._image in self._layers:

@@ -130,8 +130,8 @@ class DockWidget(QWidget):
             "Prediction": [self.prediction],
             "Model": [self.model],
         }
-        for title, parts in sections.items():
-            column.addWidget(_title(title))
+        for name, parts in sections.items():
+            column.addWidget(title(name))
             for part in parts:
                 column.addWidget(part)
         column.addStretch()
@@ -161,7 +161,8 @@ class DockWidget(QWidget):
         self.status.setText("\n".join(lines))
 
 
-def _title(text: str) -> QLabel:
+def title(text: str) -> QLabel:
+    """Return a section's title."""
     label = QLabel(text)
     font = label.font()
     font.setBold(True)

@@ -38,13 +38,14 @@ DIMMED = 0.4
 _PLACED_BY = ("scale", "translate", "rotate", "shear", "affine", "units")
 
 
-# Not a mark in the metadata: that goes over to copies, which are the user's layers.
-_MADE: WeakSet[Layer] = WeakSet()
+#: Layers that are no annotations but results. Not a mark in the metadata: that goes over
+#: to copies, which are the user's layers.
+MADE: WeakSet[Layer] = WeakSet()
 
 
 def is_prediction(layer: Layer) -> bool:
     """Tell whether a layer shows a prediction, or its confidence; no copy of one."""
-    return layer in _MADE
+    return layer in MADE
 
 
 class PredictionLayer:
@@ -288,7 +289,7 @@ class PredictionLayer:
         Strokes may lie under the image: then they are those of another one, and what
         is put under them would not be seen.
         """
-        _MADE.add(layer)
+        MADE.add(layer)
         active = self._layers.selection.active
         place = 0
         if self.image in self._layers:

@@ -10,7 +10,6 @@ from napari_sparseseg.annotations.boxes import boxes_to_shapes
 from napari_sparseseg.gui.boxes_layer import CLASS_FEATURE, EDGE_WIDTH
 from napari_sparseseg.gui.class_colors import class_colormap
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
-from napari_sparseseg.inputs.normalisation import window
 from napari_sparseseg.samples import (
     BoxSample,
     Sample,
@@ -63,7 +62,7 @@ def layer_data(sample: Sample, name: str) -> list[LayerData]:
 def box_layer_data(sample: BoxSample, name: str) -> list[BoxLayerData]:
     """Return a sample as napari layers: image and boxes, no truth to train on."""
     placed = _placed(sample.um_per_px)
-    shown = window(*sample.window)
+    centre, width = sample.window
     of_boxes = [sample.classes.by_value(box.class_value) for box in sample.boxes]
     boxes = {
         "name": f"{name} boxes",
@@ -75,7 +74,7 @@ def box_layer_data(sample: BoxSample, name: str) -> list[BoxLayerData]:
         "metadata": {CLASSES_KEY: sample.classes.to_json()},
         **placed,
     }
-    limits = (shown.low, shown.high)
+    limits = (centre - width / 2, centre + width / 2)
     return [
         (sample.image, {"name": name, "contrast_limits": limits, **placed}, "image"),
         (boxes_to_shapes(sample.boxes), boxes, "shapes"),

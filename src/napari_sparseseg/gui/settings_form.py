@@ -77,15 +77,15 @@ class SettingsForm(QWidget):
         self.preset = QComboBox()
         for preset, words in PRESETS.items():
             self.preset.addItem(words, preset)
-        self.scale = _decimal(0, 4, step=0.25, decimals=3, automatic=True)
+        self.scale = decimal_box(0, 4, step=0.25, decimals=3, automatic=True)
         self.known_windows = QComboBox()
         self.known_windows.setPlaceholderText(OWN_WINDOW)
         self.known_windows.addItems([AUTOMATIC, *WINDOWS])
-        self.window_width = _decimal(0, 1e6, step=50, decimals=1, automatic=True)
-        self.window_centre = _decimal(-1e6, 1e6, step=10, decimals=1)
-        self.patch = _whole(0, 1024, step=32, automatic=True)
+        self.window_width = decimal_box(0, 1e6, step=50, decimals=1, automatic=True)
+        self.window_centre = decimal_box(-1e6, 1e6, step=10, decimals=1)
+        self.patch = whole_box(0, 1024, step=32, automatic=True)
         self.device = QComboBox()
-        self.seed = _whole(0, 2**31 - 1, step=1)
+        self.seed = whole_box(0, 2**31 - 1, step=1)
         self.head_start = QCheckBox("Quick start")
         self._lay_out()
         self.set_devices([], [])
@@ -151,11 +151,11 @@ class SettingsForm(QWidget):
         settings = self._state.settings
         centre, width = settings.window or (SOFT_TISSUE[0], 0.0)
         automatic = settings.scale == "auto"
-        _write(self.scale, 0.0 if automatic else float(settings.scale))
-        _write(self.window_width, width)
-        _write(self.window_centre, centre)
-        _write(self.patch, settings.patch_px or 0)
-        _write(self.seed, settings.seed)
+        show_value(self.scale, 0.0 if automatic else float(settings.scale))
+        show_value(self.window_width, width)
+        show_value(self.window_centre, centre)
+        show_value(self.patch, settings.patch_px or 0)
+        show_value(self.seed, settings.seed)
         offered = [None, *WINDOWS.values()]
         with QSignalBlocker(self.known_windows):
             known = settings.window in offered
@@ -214,9 +214,10 @@ class SettingsForm(QWidget):
         self._wish(head_start=wanted)
 
 
-def _decimal(
+def decimal_box(
     low: float, high: float, *, step: float, decimals: int, automatic: bool = False
 ) -> QDoubleSpinBox:
+    """Return a box for a number; automatic: the lowest stands for "found out"."""
     box = QDoubleSpinBox()
     box.setDecimals(decimals)
     box.setRange(low, high)
@@ -226,7 +227,8 @@ def _decimal(
     return box
 
 
-def _whole(low: int, high: int, *, step: int, automatic: bool = False) -> QSpinBox:
+def whole_box(low: int, high: int, *, step: int, automatic: bool = False) -> QSpinBox:
+    """Return a box for a whole number; automatic: as of `decimal_box`."""
     box = QSpinBox()
     box.setRange(low, high)
     box.setSingleStep(step)
@@ -235,7 +237,8 @@ def _whole(low: int, high: int, *, step: int, automatic: bool = False) -> QSpinB
     return box
 
 
-def _write(box: QSpinBox | QDoubleSpinBox, value: float) -> None:
+def show_value(box: QSpinBox | QDoubleSpinBox, value: float) -> None:
+    """Show a value without taking it for the user's wish."""
     with QSignalBlocker(box):
         if isinstance(box, QSpinBox):
             box.setValue(int(value))
