@@ -38,7 +38,7 @@ DIMMED = 0.4
 _PLACED_BY = ("scale", "translate", "rotate", "shear", "affine", "units")
 
 
-#: Layers that are no annotations but results. Not a mark in the metadata: that goes over
+#: Layers that are results, not annotations. Not a mark in the metadata: that goes over
 #: to copies, which are the user's layers.
 MADE: WeakSet[Layer] = WeakSet()
 
