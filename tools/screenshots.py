@@ -18,7 +18,11 @@ NAMES = {
     "window 1 strokes.png": "window-strokes.png",
     "window 2 first prediction.png": "window-first.png",
     "window 3 learned.png": "window-learned.png",
+    "window masks of boxes.png": "boxes.png",
 }
+
+#: The plugin's sample with boxes.
+BOX_SAMPLE = "abdomen_phantom"
 
 #: So often the prediction is scored before the last picture: enough for curves.
 VALIDATIONS = 8
@@ -30,7 +34,9 @@ COLORS = 256
 def main() -> None:
     """Write the pictures and name them."""
     with TemporaryDirectory() as place:
-        for picture in photograph_window(Path(place), validations=VALIDATIONS):
+        taken = photograph_window(Path(place), validations=VALIDATIONS)
+        taken += photograph_window(Path(place), sample=BOX_SAMPLE)
+        for picture in taken:
             target = IMAGES / NAMES[picture.name]
             with Image.open(picture) as image:
                 few = image.convert("RGB").quantize(

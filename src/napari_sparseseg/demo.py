@@ -164,7 +164,7 @@ def photograph_window(
     out
         Folder of the pictures.
     sample
-        Key of one of the plugin's samples that has strokes.
+        Key of one of the plugin's samples that has strokes or boxes.
     validations
         How often the prediction is scored on held-out strokes before the last picture.
 

@@ -1,8 +1,8 @@
 """``python -m napari_sparseseg.gui.journey FOLDER``: use the window, leave pictures.
 
-It opens a sample, trains on its strokes and waits for what a user waits for. Settings
-and strokes of the user's own are not touched where the caller sees to it: they are
-found as always.
+It opens a sample, trains on its strokes, or makes masks of its boxes, and waits for
+what a user waits for. Settings and strokes of the user's own are not touched where the
+caller sees to it: they are found as always.
 """
 
 from __future__ import annotations
@@ -10,26 +10,32 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import napari
 from qtpy.QtCore import QEventLoop, QTimer
 
 from napari_sparseseg.errors import EngineError, SparseSegError
-from napari_sparseseg.gui.launch import open_dock, open_window
+from napari_sparseseg.gui.launch import PLUGIN, open_dock, open_window
 from napari_sparseseg.gui.prediction_layer import is_prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import napari
-
+    from napari_sparseseg.gui.boxes import Boxes
+    from napari_sparseseg.gui.boxes_state import BoxesState
     from napari_sparseseg.gui.state import State
 
 #: The pictures, in the order in which they are taken.
 STROKES = "window 1 strokes.png"
 FIRST = "window 2 first prediction.png"
 LEARNED = "window 3 learned.png"
+MASKS = "window masks of boxes.png"
+
+#: The sample that has boxes instead of strokes.
+BOX_SAMPLE = "abdomen_phantom"
 
 #: (width, height): the whole dock is seen.
 WINDOW_PX = 1540, 1180
@@ -82,12 +88,46 @@ def travel(folder: Path, sample: str, validations: int) -> None:
         viewer.close()
 
 
+def travel_with_boxes(folder: Path) -> None:
+    """Make the masks of a sample's boxes and take a picture of them.
+
+    Parameters
+    ----------
+    folder
+        Of the picture.
+
+    Raises
+    ------
+    EngineError
+        If it takes too long, or the engine does not work.
+    """
+    viewer = napari.Viewer(title="napari: sparse segmentation")
+    viewer.open_sample(PLUGIN, BOX_SAMPLE)
+    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Boxes")
+    boxes: Boxes = widget
+    state = boxes.state
+    try:
+        viewer.window.resize(*WINDOW_PX)
+        _wait_for(lambda: state.engine == "ready", state, "the engine")
+        viewer.reset_view()
+        boxes.controller.use_settings(replace(state.settings, method="grabcut"))
+        boxes.dock.run.generate_button.click()
+        _wait_for(lambda: len(state.places("proposed")) > 0, state, "the first mask")
+        _wait_for(lambda: state.progress is None, state, "the masks")
+        _take_picture(viewer, folder / MASKS)
+    finally:
+        boxes.controller.close()
+        viewer.close()
+
+
 def _is_predicted(viewer: napari.Viewer, state: State) -> bool:
     """Tell whether there is a prediction and none is under way."""
     return state.progress is None and any(map(is_prediction, viewer.layers))
 
 
-def _wait_for(condition: Callable[[], bool], state: State, what: str) -> None:
+def _wait_for(
+    condition: Callable[[], bool], state: State | BoxesState, what: str
+) -> None:
     """Let the window work until something is so."""
     end = time.monotonic() + PATIENCE_S
     while not condition():
@@ -119,7 +159,10 @@ def main() -> None:
     parser.add_argument("--validations", type=int, default=1)
     wishes = parser.parse_args()
     try:
-        travel(wishes.folder, wishes.sample, wishes.validations)
+        if wishes.sample == BOX_SAMPLE:
+            travel_with_boxes(wishes.folder)
+        else:
+            travel(wishes.folder, wishes.sample, wishes.validations)
     except SparseSegError as error:
         sys.exit(str(error))
 
