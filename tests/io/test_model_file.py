@@ -343,7 +343,8 @@ class TestCheckpoint:
         trainer, folder = trained
         expected, values = trainer.state()
         tensors, content = load_checkpoint(
-            folder / "checkpoint.safetensors", {*values, "recipe", "normalisation"}
+            folder / "checkpoint.safetensors",
+            {*values, "recipe", "loss", "encoder_weights", "normalisation"},
         )
         assert {key: content[key] for key in values} == json.loads(json.dumps(values))
         assert tensors.keys() == expected.keys()

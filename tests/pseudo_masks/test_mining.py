@@ -132,7 +132,9 @@ def test_the_losses_are_means_over_boxes_plus_means_over_negatives() -> None:
         boxes = torch.stack([-log_p[i, 0] for i in range(14) if channels[i] == 0])
         others = torch.stack([-log_p[i, 1] for i in range(14) if channels[i] == 1])
         assert (len(boxes), len(others)) == (2, 12)
-        assert loss == pytest.approx(float(boxes.mean() + others.mean()), rel=1e-5)
+        assert loss == pytest.approx(
+            float((boxes.mean() + others.mean()).detach()), rel=1e-5
+        )
 
 
 def test_events_tell_what_is_learned_and_how_far_it_is() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
 
 from napari_sparseseg.errors import ImageError, LabelError, OptionError, TrainingError
 from napari_sparseseg.networks.backbone import ResNetPyramid, as_three_channels
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 #: ``"cam"``: classifier A alone; ``"acol"``: A and B.
 MiningMethod = Literal["cam", "acol"]
+
+#: Gradients are shortened to this norm: from random weights the first ones are so long
+#: that training would not recover from them. Fan 2022 starts from ImageNet's.
+LARGEST_GRADIENT = 5.0
 
 #: Images of fewer pixels a side leave P5 too little to normalise over.
 SMALLEST_SIDE = 64
@@ -472,6 +477,7 @@ class RegionMining:
                 f"the learning rate {self.options.learning_rate:g}; take a lower one, "
                 "and check the images for values outside of [0, 1]."
             )
+        clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
         self._optimiser.step()
         self.steps += 1
         loss_a, loss_b = losses.tolist()
