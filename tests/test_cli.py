@@ -618,6 +618,7 @@ class TestInterrupting:
         )
         with start(*arguments, "--steps", 100_000) as process:
             assert process.stdout is not None
+            assert "no class table" in process.stdout.readline()
             line = process.stdout.readline()
             process.send_signal(number)
             try:

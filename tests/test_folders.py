@@ -227,8 +227,9 @@ class TestClassTables:
     def test_are_made_of_the_values_where_there_are_none(
         self, images: Path, labels: Path
     ) -> None:
-        model, _ = trainer_steps(images, labels)
+        model, inputs = trainer_steps(images, labels)
         assert model.info.classes == ClassTable.from_values([1, 2, 3, 4])
+        assert f"there is no class table beside {labels}: " in inputs.notes[-1]
 
 
 class TestDenseImages:

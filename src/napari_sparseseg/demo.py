@@ -153,7 +153,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def photograph_window(
-    out: Path, sample: str = "tissue_phantom", validations: int = 1
+    out: Path, sample: str = "tissue_phantom", validations: int = 3
 ) -> list[Path]:
     """Use the window on a display of its own, and leave pictures of it.
 

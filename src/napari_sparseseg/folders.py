@@ -210,6 +210,11 @@ def trainer_of_folders(
         sparse.classes = merge_class_tables(sparse.classes, dense.classes)
     if not sparse.images and sparse.failures:
         raise LabelError(f"none of the images can be used: {sparse.failures[0]}")
+    if sparse.classes is None:
+        sparse.notes.append(
+            f"there is no class table beside {labels}: classes are named after their "
+            "values; --classes FILE names them"
+        )
     wishes = wishes | {"classes": sparse.classes, "pixel_size_um": sparse.pixel_size_um}
     return make_trainer(sparse.images, sparse.labels, **wishes), sparse
 
