@@ -55,7 +55,13 @@ QUICK = PseudoMaskOptions(
     crf_backend="torch",
     background=1,
     mining=replace(
-        MINING_PRESETS["light"], pyramid_channels=8, negatives=6, epochs=2, side=96
+        MINING_PRESETS["light"],
+        pyramid_channels=8,
+        roi_size=7,
+        negatives=6,
+        batch=8,
+        epochs=2,
+        side=96,
     ),
     grabcut=GrabCutOptions(runs=2, working_side=40, iterations=1),
     recursive=RecursiveOptions(rounds=1, epochs=1, training=TRAINING),

@@ -30,7 +30,9 @@ from napari_sparseseg.pseudo_masks.mining import (
 QUICK = replace(
     MINING_PRESETS["light"],
     pyramid_channels=8,
+    roi_size=7,
     negatives=6,
+    batch=8,
     epochs=1,
     micro_batch=None,
 )

@@ -140,9 +140,11 @@ MINING_PRESETS: dict[Preset, MiningOptions] = {
     "light": MiningOptions(
         backbone="resnet18",
         pyramid_channels=64,
-        roi_size=7,
         side=256,
         negatives=32,
+        # As many steps as with batches of 8 and 50 epochs, at half the time.
+        batch=4,
+        epochs=25,
         micro_batch=2,
     ),
 }
