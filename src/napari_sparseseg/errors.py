@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class SparseSegError(Exception):
     """Base of all errors that bad input can cause.
@@ -53,3 +58,16 @@ class EngineError(SparseSegError):
 
 class LayerError(SparseSegError):
     """A napari layer cannot be used."""
+
+
+def enumerated(items: Sequence[object], most: int = 20) -> str:
+    """Word items for a message: "1, 2, 3 and 5 more"."""
+    words = [str(item) for item in items[:most]]
+    more = len(items) - len(words)
+    return (", ".join(words) or "none") + (f" and {more} more" if more else "")
+
+
+def shortened(value: object) -> str:
+    """Word a value for a message, in 60 characters at most."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -39,7 +39,7 @@ from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -416,21 +416,26 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def _spare_other_files(out: Path, images: Mapping[str, Path]) -> None:
-    """Raise OutputError if a prediction would replace what is no prediction.
+def images_in_the_way(out: Path, stems: Collection[str]) -> list[Path]:
+    """Return files that label maps of these stems would take the place of.
 
     A label map in another format, say ``a.tif``, counts too: ``a.classes.json``, which
-    belongs to it, would be replaced.
+    belongs to it, would be replaced. Predictions and pseudo-masks do not count.
     """
     there = sorted(out.iterdir()) if out.is_dir() else []
-    others = [
+    return [
         path
         for path in there
         if path.is_file()
         and path.name.lower().endswith(IMAGE_SUFFIXES)
-        and stem_of(path) in images
+        and stem_of(path) in stems
         and not is_prediction(path)
     ]
+
+
+def _spare_other_files(out: Path, images: Mapping[str, Path]) -> None:
+    """Raise OutputError if a prediction would replace what is no prediction."""
+    others = images_in_the_way(out, images)
     maps = [out / PROBABILITIES / f"{stem}.tif" for stem in images]
     others += [path for path in maps if path.exists() and not _is_probabilities(path)]
     if others:

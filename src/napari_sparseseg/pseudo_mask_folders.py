@@ -13,15 +13,17 @@ from napari_sparseseg.annotations.classes import (
     read_class_table,
 )
 from napari_sparseseg.errors import ImageError, LabelError, OutputError
-from napari_sparseseg.folders import check_writable, make_folder, merge_class_tables
+from napari_sparseseg.folders import (
+    check_writable,
+    images_in_the_way,
+    make_folder,
+    merge_class_tables,
+)
 from napari_sparseseg.io.atomic import write_atomically
 from napari_sparseseg.io.images import (
-    IMAGE_SUFFIXES,
-    is_prediction,
     list_images,
     match_by_stem,
     read_image,
-    stem_of,
     write_label_map,
 )
 from napari_sparseseg.pseudo_masks.api import run
@@ -240,20 +242,8 @@ def _is_other(name: str) -> bool:
 
 
 def _spare_other_files(out: Path, stems: set[str]) -> None:
-    """Raise OutputError if a mask would replace what was not made by a program.
-
-    A label map in another format, say ``a.tif``, counts too: ``a.classes.json``, which
-    belongs to it, would be replaced.
-    """
-    there = sorted(out.iterdir()) if out.is_dir() else []
-    others = [
-        path
-        for path in there
-        if path.is_file()
-        and path.name.lower().endswith(IMAGE_SUFFIXES)
-        and stem_of(path) in stems
-        and not is_prediction(path)
-    ]
+    """Raise OutputError if a mask would replace what was not made by a program."""
+    others = images_in_the_way(out, stems)
     maps = [out / MAPS / f"{stem}.tif" for stem in sorted(stems)]
     others += [path for path in maps if path.exists() and not _is_map(path)]
     record = out / RECORD

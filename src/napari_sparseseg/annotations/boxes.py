@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sparseseg.annotations.strokes import MAX_CLASS_VALUE
-from napari_sparseseg.errors import LabelError
+from napari_sparseseg.errors import LabelError, enumerated, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -156,7 +156,7 @@ class FittedBoxes:
         )
         return tuple(
             f"{len(boxes)} {'box' if len(boxes) == 1 else 'boxes'} {what}: "
-            f"{_enumerated(boxes)}."
+            f"{enumerated(boxes)}."
             for what, boxes in kinds
             if boxes
         )
@@ -236,12 +236,12 @@ def check_box_classes(boxes: Iterable[Box], table: ClassTable) -> None:
     counts = Counter(box.class_value for box in boxes)
     unknown = {v: n for v, n in sorted(counts.items()) if v not in table.values}
     if unknown:
-        named = _enumerated(
+        named = enumerated(
             [f"{v} of {n} {'box' if n == 1 else 'boxes'}" for v, n in unknown.items()]
         )
         raise LabelError(
             f"Boxes have class values that are not in the class table: {named}; the "
-            f"table has the values {_enumerated(table.values)}, so add the missing "
+            f"table has the values {enumerated(table.values)}, so add the missing "
             "classes or correct the boxes.",
             counts=unknown,
         )
@@ -273,7 +273,7 @@ def boxes_from_json(data: object) -> list[Box]:
     """
     if not isinstance(data, list):
         raise LabelError(
-            f"The boxes are {_shortened(data)}, but expected is a list such as "
+            f"The boxes are {shortened(data)}, but expected is a list such as "
             f"{_EXPECTED}.",
             data=data,
         )
@@ -448,8 +448,7 @@ def _rounded(values: NDArray[np.float64]) -> list[int]:
 def _box_from_json(data: object) -> Box:
     if not isinstance(data, dict):
         raise LabelError(
-            f"A box is {_shortened(data)}, but expected is an object as in "
-            f"{_EXPECTED}.",
+            f"A box is {shortened(data)}, but expected is an object as in {_EXPECTED}.",
             data=data,
         )
     unknown = sorted(set(map(str, data)) - {"class", "box_yx", "plane"})
@@ -457,20 +456,20 @@ def _box_from_json(data: object) -> Box:
     for keys, problem in ((unknown, "unknown"), (missing, "missing")):
         if keys:
             raise LabelError(
-                f"A box has {problem} keys: {_enumerated(keys)}; expected are class, "
+                f"A box has {problem} keys: {enumerated(keys)}; expected are class, "
                 "box_yx and, in an image of several planes, plane.",
                 **{problem: keys},
             )
     edges, plane = data["box_yx"], data.get("plane", [])
     if not isinstance(edges, list) or len(edges) != 4:
         raise LabelError(
-            f"A box has the edges {_shortened(edges)}; expected are four integers, "
+            f"A box has the edges {shortened(edges)}; expected are four integers, "
             "[y0, x0, y1, x1].",
             edges=edges,
         )
     if not isinstance(plane, list):
         raise LabelError(
-            f"The box {edges} has the plane {_shortened(plane)}; expected is a list "
+            f"The box {edges} has the plane {shortened(plane)}; expected is a list "
             "of one index for each axis before y and x.",
             plane=plane,
         )
@@ -483,18 +482,7 @@ def _as_integer(number: object, shown: object) -> int:
     if isinstance(number, int | np.integer) and not isinstance(number, bool):
         return int(number)
     raise LabelError(
-        f"A box has {_shortened(shown)} with {_shortened(number)} where an integer is "
+        f"A box has {shortened(shown)} with {shortened(number)} where an integer is "
         "expected; give edges, class and plane as whole numbers.",
         number=number,
     )
-
-
-def _enumerated(items: Sequence[object], most: int = 10) -> str:
-    words = [str(item) for item in items[:most]]
-    more = len(items) - len(words)
-    return (", ".join(words) or "none") + (f" and {more} more" if more else "")
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

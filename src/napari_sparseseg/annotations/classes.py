@@ -16,7 +16,12 @@ from napari_sparseseg.annotations.strokes import (
     fit_labels,
     narrow_labels,
 )
-from napari_sparseseg.errors import ClassTableError, LabelError
+from napari_sparseseg.errors import (
+    ClassTableError,
+    LabelError,
+    enumerated,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -172,7 +177,7 @@ class ClassTable:
                 return each
         raise ClassTableError(
             f"There is no class of value {value}; the values are "
-            f"{_enumerated(self.values)}.",
+            f"{enumerated(self.values)}.",
             value=value,
         )
 
@@ -182,7 +187,7 @@ class ClassTable:
             if each.name == name:
                 return each
         raise ClassTableError(
-            f"There is no class '{name}'; the classes are {_enumerated(self.names)}.",
+            f"There is no class '{name}'; the classes are {enumerated(self.names)}.",
             name=name,
         )
 
@@ -412,7 +417,7 @@ class ClassTable:
         raise LabelError(
             f"The {name} has values that are not in the class table: "
             f"{counts_text(counts)}; the table has the values "
-            f"{_enumerated(self.values)}, so add the missing classes or correct the "
+            f"{enumerated(self.values)}, so add the missing classes or correct the "
             "label map.",
             counts=counts,
         )
@@ -647,7 +652,7 @@ def _unknown_colors(codes: NDArray[np.uint32], table: ClassTable) -> LabelError:
         (code >> 16, code >> 8 & 255, code & 255): count
         for code, count in count_values(codes).items()
     }
-    known = _enumerated([f"{each.name} {each.color}" for each in table])
+    known = enumerated([f"{each.name} {each.color}" for each in table])
     return LabelError(
         "The colour-coded mask has colours that belong to no class: "
         f"{counts_text(counts)}; the classes are {known}, so add the missing classes, "
@@ -682,17 +687,17 @@ def _class_from_json(data: object) -> LabelClass:
 def _checked_keys(
     data: object, what: str, required: Sequence[str], optional: Sequence[str]
 ) -> dict[str, Any]:
-    expected = _enumerated([f'"{key}"' for key in (*required, *optional)])
+    expected = enumerated([f'"{key}"' for key in (*required, *optional)])
     if not isinstance(data, dict):
         raise ClassTableError(
-            f"{what} is {_shortened(data)}, but it must be an object with {expected}.",
+            f"{what} is {shortened(data)}, but it must be an object with {expected}.",
             data=data,
         )
     unknown = [str(key) for key in data if key not in (*required, *optional)]
     missing = [key for key in required if key not in data]
     for keys, problem in ((unknown, "unknown"), (missing, "missing")):
         if keys:
-            named = _enumerated([f'"{key}"' for key in keys])
+            named = enumerated([f'"{key}"' for key in keys])
             raise ClassTableError(
                 f"{what} has {problem} keys: {named}; expected are {expected}.",
                 **{problem: keys},
@@ -704,8 +709,7 @@ def _checked_list(table: Mapping[str, Any], key: str) -> list[Any]:
     items = table.get(key, [])
     if not isinstance(items, list):
         raise ClassTableError(
-            f'"{key}" of the class table is {_shortened(items)}, '
-            "but it must be a list.",
+            f'"{key}" of the class table is {shortened(items)}, but it must be a list.',
             data=items,
         )
     return items
@@ -715,7 +719,7 @@ def _checked_value(value: object) -> int:
     number = _integer(value)
     if number is None or not 1 <= number <= MAX_CLASS_VALUE:
         raise ClassTableError(
-            f"{_shortened(value)} cannot be a class value; give an integer from 1 to "
+            f"{shortened(value)} cannot be a class value; give an integer from 1 to "
             f"{MAX_CLASS_VALUE} (0 means not annotated).",
             value=value,
         )
@@ -728,7 +732,7 @@ def _checked_color(color: object, name: str) -> Color:
         if red is not None and green is not None and blue is not None:
             return red, green, blue
     raise ClassTableError(
-        f"The colour of '{name}' is {_shortened(color)}, but a colour is three "
+        f"The colour of '{name}' is {shortened(color)}, but a colour is three "
         "integers from 0 to 255: red, green, blue.",
         color=color,
     )
@@ -754,14 +758,3 @@ def _check_unique(what: str, items: Sequence[object]) -> None:
             f"give each class a {what} of its own.",
             twice=twice,
         )
-
-
-def _enumerated(items: Sequence[object], most: int = 20) -> str:
-    words = [str(item) for item in items[:most]]
-    more = len(items) - len(words)
-    return (", ".join(words) or "none") + (f" and {more} more" if more else "")
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -348,11 +348,8 @@ def _told(events: Iterator[PseudoMaskEvent], job: Job) -> Iterator[Event | None]
                 n_made += 1
                 yield progress.mask()
             case MiningStarted() | MiningStepDone() | RoundStarted() | RoundStepDone():
-                if isinstance(event, MiningStarted) and event.crowded:
-                    notes.append(
-                        f"the boxes of {event.crowded} image(s) leave no room for "
-                        "examples of background; of these only the boxes are learned"
-                    )
+                if isinstance(event, MiningStarted) and event.note:
+                    notes.append(event.note)
                 yield progress.learning(event)
             case _:
                 yield None

@@ -204,11 +204,8 @@ def run(preparation: Preparation) -> Generator[PseudoMaskEvent, None, PseudoMask
             masks[event.name] = event.result
         elif isinstance(event, MiningStepDone | RoundStepDone):
             steps += 1
-        elif isinstance(event, MiningStarted) and event.crowded:
-            notes.append(
-                f"the boxes of {event.crowded} image(s) leave no room for examples of "
-                "background; of these only the boxes are learned"
-            )
+        elif isinstance(event, MiningStarted) and event.note:
+            notes.append(event.note)
         yield event
     return PseudoMasks(masks, _record(preparation, steps), tuple(notes))
 

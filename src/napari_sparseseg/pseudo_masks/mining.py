@@ -305,6 +305,16 @@ class MiningStarted:
     crowded: int
     steps: int
 
+    @property
+    def note(self) -> str:
+        """A sentence on crowded images, empty where there are none."""
+        if not self.crowded:
+            return ""
+        return (
+            f"the boxes of {self.crowded} image(s) leave no room for examples of "
+            "background; of these only the boxes are learned"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class MiningStepDone:
