@@ -16,7 +16,7 @@ from napari_sparseseg.annotations.strokes import check_label_map
 from napari_sparseseg.errors import LabelError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -120,13 +120,7 @@ def tissue_phantom(seed: int = 0, shape: tuple[int, int] = (512, 512)) -> Sample
     """
     from napari_sparseseg import phantom
 
-    if len(shape) != 2 or min(shape) < phantom.MIN_SIDE_PX:
-        raise OptionError(
-            f"A tissue phantom of shape {tuple(shape)} was asked for, but it needs "
-            f"(y, x) with at least {phantom.MIN_SIDE_PX} pixels each; "
-            "ask for a larger one and crop it.",
-            shape=tuple(shape),
-        )
+    _check_shape("A tissue phantom", shape, phantom.MIN_SIDE_PX)
     image, truth = phantom.render(shape, _generator(seed))
     classes = ClassTable(
         (
@@ -178,13 +172,7 @@ def abdomen_phantom(seed: int = 0, shape: tuple[int, int] = (320, 320)) -> BoxSa
     """
     from napari_sparseseg import abdomen
 
-    if len(shape) != 2 or min(shape) < abdomen.MIN_SIDE_PX:
-        raise OptionError(
-            f"An abdomen phantom of shape {tuple(shape)} was asked for, but it needs "
-            f"(y, x) with at least {abdomen.MIN_SIDE_PX} pixels each; "
-            "ask for a larger one and crop it.",
-            shape=tuple(shape),
-        )
+    _check_shape("An abdomen phantom", shape, abdomen.MIN_SIDE_PX)
     image, organs = abdomen.render(shape, _generator(seed))
     classes = ClassTable(
         (
@@ -319,6 +307,16 @@ def simulate_strokes(
         rng = _generator(seed, value)
         strokes[_paint_region(regions == value, paint_px, width_px, rng)] = value
     return strokes
+
+
+def _check_shape(what: str, shape: Sequence[int], least: int) -> None:
+    if len(shape) != 2 or min(shape) < least:
+        raise OptionError(
+            f"{what} of shape {tuple(shape)} was asked for, but it needs "
+            f"(y, x) with at least {least} pixels each; "
+            "ask for a larger one and crop it.",
+            shape=tuple(shape),
+        )
 
 
 def _generator(seed: int, *more: int) -> np.random.Generator:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -16,12 +15,12 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_sparseseg.engine.messages import MaskMethod
 from napari_sparseseg.gui.boxes_advanced_form import AdvancedForm
 from napari_sparseseg.gui.boxes_state import FIXED_CRF, MINING
 from napari_sparseseg.gui.parts import (
+    AdvancedSection,
     WheelGuard,
     allow,
     listen,
@@ -30,7 +29,6 @@ from napari_sparseseg.gui.parts import (
     swatch_icon,
 )
 from napari_sparseseg.gui.settings_form import AUTOMATIC
-from napari_sparseseg.gui.training_widget import CLOSED, FLAT, OPEN
 
 if TYPE_CHECKING:
     from napari_sparseseg.gui.boxes_state import BoxesState
@@ -126,13 +124,7 @@ class MethodWidget(QWidget):
         self.weights.setToolTip(_WEIGHTS)
         self.network = QWidget()
         self.form = AdvancedForm(state)
-        # Its own icons are painted in the colours of before napari's theme.
-        self.advanced = QCollapsible(
-            CLOSED, expandedIcon=QIcon(), collapsedIcon=QIcon()
-        )
-        self.advanced.toggleButton().setStyleSheet(FLAT)
-        self.advanced.setDuration(0)
-        self.advanced.addWidget(self.form)
+        self.advanced = AdvancedSection(self.form)
         self._lay_out()
 
         self.method.activated.connect(self._on_method)
@@ -140,7 +132,6 @@ class MethodWidget(QWidget):
         self.background.activated.connect(self._on_background)
         self.backbone.activated.connect(self._on_backbone)
         self.weights.activated.connect(self._on_weights)
-        self.advanced.toggled.connect(self._on_advanced)
         self.form.changed.connect(self.changed)
         self.form.preview_wished.connect(self.preview_wished)
         for name in ("settings", "classes", "progress"):
@@ -242,6 +233,3 @@ class MethodWidget(QWidget):
             kinds = "Weights of a ResNet (*.pth *.pt *.safetensors)"
             weights, _ = QFileDialog.getOpenFileName(self, "Weights", "", kinds)
         self._wish(weights=weights or self._state.settings.weights)
-
-    def _on_advanced(self, opened: bool) -> None:
-        self.advanced.setText(OPEN if opened else CLOSED)

@@ -16,16 +16,13 @@ from napari_sparseseg.gui.planes import (
     new_labels_for,
     placement,
 )
-from napari_sparseseg.gui.prediction_layer import MADE
+from napari_sparseseg.gui.prediction_layer import PLACED_BY, insert_result
 
 if TYPE_CHECKING:
     from napari.components import LayerList
-    from napari.layers import Layer
     from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.classes import ClassTable
-
-_PLACED_BY = ("scale", "translate", "rotate", "shear", "affine", "units")
 
 
 class ProposalLayers:
@@ -51,7 +48,7 @@ class ProposalLayers:
         self._level = labels_level(image)
         self._masks: Labels | None = None
         self._map: Image | None = None
-        for name in _PLACED_BY:
+        for name in PLACED_BY:
             getattr(image.events, name).connect(self._on_image_moved)
 
     @property
@@ -114,7 +111,7 @@ class ProposalLayers:
 
     def remove(self) -> None:
         """Take the layers out of the viewer and leave the image alone."""
-        for name in _PLACED_BY:
+        for name in PLACED_BY:
             getattr(self._image.events, name).disconnect(self._on_image_moved)
         self.hide_map()
         if self.masks is not None:
@@ -131,7 +128,7 @@ class ProposalLayers:
         layer.metadata[CLASSES_KEY] = self._classes.to_json()
         layer.opacity = 0.5
         layer.editable = False
-        self._insert(layer, above)
+        insert_result(self._layers, layer, self._image, above)
         self._masks = layer
 
     def _make_map(self) -> None:
@@ -145,24 +142,11 @@ class ProposalLayers:
             opacity=0.6,
             **placement(self._image, self._level),
         )
-        self._insert(layer, self.masks)
+        insert_result(self._layers, layer, self._image, self.masks)
         self._map = layer
-
-    def _insert(self, layer: Layer, above: Labels | None) -> None:
-        """Put a layer under another, or on its image, and keep what is selected."""
-        MADE.add(layer)
-        active = self._layers.selection.active
-        place = 0
-        if self._image in self._layers:
-            place = self._layers.index(self._image) + 1
-        if above in self._layers:
-            place = max(place, self._layers.index(above))
-        self._layers.insert(place, layer)
-        if active is not None:
-            self._layers.selection.active = active
 
     def _on_image_moved(self) -> None:
         placed = placement(self._image, self._level)
         for layer in (self.masks, self.map):
-            for name in _PLACED_BY if layer is not None else ():
+            for name in PLACED_BY if layer is not None else ():
                 setattr(layer, name, placed[name])

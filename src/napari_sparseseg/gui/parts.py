@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QPushButton,
     QWidget,
 )
+from superqt import QCollapsible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,23 @@ if TYPE_CHECKING:
     from napari_sparseseg.annotations.classes import Color
 
 WARNING = "⚠ "
+OPEN, CLOSED = "▾  Advanced", "▸  Advanced"
+FLAT = "text-align: left; border: none; padding: 2px; background: transparent;"
+
+
+class AdvancedSection(QCollapsible):
+    """Shows a form when its title, "Advanced", is clicked."""
+
+    def __init__(self, form: QWidget, parent: QWidget | None = None) -> None:
+        # Its own icons are painted in the colours of before napari's theme.
+        super().__init__(CLOSED, parent, expandedIcon=QIcon(), collapsedIcon=QIcon())
+        self.toggleButton().setStyleSheet(FLAT)
+        self.setDuration(0)
+        self.addWidget(form)
+        self.toggled.connect(self._on_toggled)
+
+    def _on_toggled(self, opened: bool) -> None:
+        self.setText(OPEN if opened else CLOSED)
 
 
 def listen(owner: QObject, signal: SignalInstance, slot: Callable[..., object]) -> None:

@@ -35,7 +35,7 @@ PATIENCE_MS = 1000
 #: Share of the opacity that is left then.
 DIMMED = 0.4
 
-_PLACED_BY = ("scale", "translate", "rotate", "shear", "affine", "units")
+PLACED_BY = ("scale", "translate", "rotate", "shear", "affine", "units")
 
 
 #: Layers that are results, not annotations. Not a mark in the metadata: that goes over
@@ -46,6 +46,26 @@ MADE: WeakSet[Layer] = WeakSet()
 def is_prediction(layer: Layer) -> bool:
     """Tell whether a layer shows a prediction, or its confidence; no copy of one."""
     return layer in MADE
+
+
+def insert_result(
+    layers: LayerList, layer: Layer, image: Image, above: Labels | None
+) -> None:
+    """Put a layer of results under another, or on its image; keep what is selected.
+
+    Strokes may lie under the image: then they are those of another one, and what is put
+    under them would not be seen.
+    """
+    MADE.add(layer)
+    active = layers.selection.active
+    place = 0
+    if image in layers:
+        place = layers.index(image) + 1
+    if above in layers:
+        place = max(place, layers.index(above))
+    layers.insert(place, layer)
+    if active is not None:
+        layers.selection.active = active
 
 
 class PredictionLayer:
@@ -108,7 +128,7 @@ class PredictionLayer:
         self._patience.setSingleShot(True)
         self._patience.setInterval(PATIENCE_MS)
         self._patience.timeout.connect(self._dim)
-        for name in _PLACED_BY:
+        for name in PLACED_BY:
             getattr(image.events, name).connect(self._on_image_moved)
 
     @property
@@ -237,7 +257,7 @@ class PredictionLayer:
         """Take the layers out of the viewer and leave the image alone."""
         self._refresh.cancel()
         self._patience.stop()
-        for name in _PLACED_BY:
+        for name in PLACED_BY:
             getattr(self.image.events, name).disconnect(self._on_image_moved)
         self.drop_confidence()
         if self.layer is not None:
@@ -266,7 +286,7 @@ class PredictionLayer:
         layer.editable = False
         layer.events.opacity.connect(self._on_opacity)
         layer.events.visible.connect(self._on_visible)
-        self._insert(layer, self._above)
+        insert_result(self._layers, layer, self.image, self._above)
         self._layer = layer
 
     def _make_confidence(self, pyramid: Pyramid) -> None:
@@ -280,25 +300,8 @@ class PredictionLayer:
             opacity=0.5,
             **placement(self.image, self.level),
         )
-        self._insert(layer, self.layer)
+        insert_result(self._layers, layer, self.image, self.layer)
         self._confidence = layer
-
-    def _insert(self, layer: Image | Labels, above: Labels | None) -> None:
-        """Put a layer under another, or on its image, and keep what is selected.
-
-        Strokes may lie under the image: then they are those of another one, and what
-        is put under them would not be seen.
-        """
-        MADE.add(layer)
-        active = self._layers.selection.active
-        place = 0
-        if self.image in self._layers:
-            place = self._layers.index(self.image) + 1
-        if above in self._layers:
-            place = max(place, self._layers.index(above))
-        self._layers.insert(place, layer)
-        if active is not None:
-            self._layers.selection.active = active
 
     def _refresh_now(self) -> None:
         for layer in (self.layer, self.confidence_layer):
@@ -351,5 +354,5 @@ class PredictionLayer:
         placed = placement(self.image, self.level)
         for layer in (self.layer, self.confidence_layer):
             if layer is not None:
-                for name in _PLACED_BY:
+                for name in PLACED_BY:
                     setattr(layer, name, placed[name])

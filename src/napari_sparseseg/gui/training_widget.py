@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -14,10 +13,10 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_sparseseg.gui.parts import (
     WARNING,
+    AdvancedSection,
     WheelGuard,
     allow,
     listen,
@@ -43,8 +42,6 @@ CONTINUE = "Learn on from where the training was paused"
 PAUSE = "Do not learn for a while; nothing is lost"
 STOP = "End the training; the best model so far goes on predicting"
 NOT_RUNNING = "No training is running."
-OPEN, CLOSED = "▾  Advanced", "▸  Advanced"
-FLAT = "text-align: left; border: none; padding: 2px; background: transparent;"
 STOP_FIRST = "Stop the training to change this."
 RUNNING = {
     "preparing": "The training is being prepared.",
@@ -82,16 +79,9 @@ class TrainingWidget(QWidget):
             self.balance.addItem(balance, balance)
         self.balance_note = note()
         self.form = SettingsForm(state)
-        # Its own icons are painted in the colours of before napari's theme.
-        self.advanced = QCollapsible(
-            CLOSED, expandedIcon=QIcon(), collapsedIcon=QIcon()
-        )
-        self.advanced.toggleButton().setStyleSheet(FLAT)
-        self.advanced.setDuration(0)
-        self.advanced.addWidget(self.form)
+        self.advanced = AdvancedSection(self.form)
         self._lay_out()
 
-        self.advanced.toggled.connect(self._on_advanced)
         self.balance.currentIndexChanged.connect(self._on_balance)
         self.form.changed.connect(self.settings_changed)
         listen(self, state.events.phase, self._show_phase)
@@ -142,9 +132,6 @@ class TrainingWidget(QWidget):
         with QSignalBlocker(self.balance):
             self.balance.setCurrentIndex(self.balance.findData(balance))
         say(self.balance_note, BALANCINGS[balance])
-
-    def _on_advanced(self, opened: bool) -> None:
-        self.advanced.setText(OPEN if opened else CLOSED)
 
     def _on_balance(self) -> None:
         wished = replace(self._state.settings, balance=self.balance.currentData())
