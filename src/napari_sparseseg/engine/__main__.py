@@ -34,7 +34,7 @@ SLOW = (
 NAMES = {"skimage": "scikit-image", "napari_sparseseg": "napari-sparseseg"}
 
 #: Where the window is drawn by the processor, the engine gives way by so much.
-NICENESS = 5
+NICENESS = 10
 
 #: When the window is gone, the engine ends after so many seconds whatever it does.
 PATIENCE_S = 20.0

@@ -5,20 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels, Layer, Shapes
-from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import (
-    QApplication,
-    QDockWidget,
-    QSizePolicy,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QDockWidget
 
 from napari_sparseseg.gui import boxes_settings
 from napari_sparseseg.gui.boxes_classes import find_training
 from napari_sparseseg.gui.boxes_controller import BoxesController, fits
 from napari_sparseseg.gui.boxes_dock import BoxesDockWidget
 from napari_sparseseg.gui.boxes_state import BoxesState
+from napari_sparseseg.gui.dock_frame import PluginWidget
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.launch import DOCK, PLUGIN
 from napari_sparseseg.gui.log import log_folder, start_log
@@ -32,12 +26,8 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.gui.label_and_train import LabelAndTrain
 
-# What closes the docks that are open. Were it garbage together with a dock, Python
-# could take it apart before Qt deletes the dock and calls it.
-_OPEN: set[Callable[[], None]] = set()
 
-
-class Boxes(QWidget):
+class Boxes(PluginWidget):
     """Turn boxes into masks, in one napari window.
 
     It has an engine of its own, so that masks are made at full speed while a network
@@ -63,33 +53,9 @@ class Boxes(QWidget):
         self.dock = BoxesDockWidget(self.state)
         self.link = EngineLink(log_folder() / "engine.log")
         self.controller = BoxesController(napari_viewer, self.state, self.link)
-        # Else napari adds an empty stretch that takes half of the height.
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.dock)
+        self.fill(self.dock, self.controller)
         self._connect()
-        _close_with(self, self.controller)
         self._follow_layers()
-        # A child, so that nothing is done once the dock is gone.
-        self._taken_out = QTimer(self)
-        self._taken_out.setSingleShot(True)
-        self._taken_out.timeout.connect(self._on_taken_out)
-
-    def changeEvent(self, event: QEvent | None) -> None:
-        """Notice that the dock is closed: napari takes its widget out and forgets it.
-
-        Qt would delete it much later, if at all, and the engine would go on.
-        """
-        super().changeEvent(event)
-        is_taken_out = event is not None and event.type() == QEvent.Type.ParentChange
-        if is_taken_out and self.parent() is None:
-            self._taken_out.start(0)
-
-    def _on_taken_out(self) -> None:
-        if self.parent() is None:
-            self.controller.close()
-            self.deleteLater()
 
     def _connect(self) -> None:
         dock, controller = self.dock, self.controller
@@ -204,17 +170,3 @@ class Boxes(QWidget):
             if layer.name == name and isinstance(layer, kind):
                 return layer
         return None
-
-
-def _close_with(dock: QWidget, controller: BoxesController) -> None:
-    """Close a controller when its dock is closed, or napari ends before."""
-
-    def close() -> None:
-        _OPEN.discard(close)
-        controller.close()
-
-    _OPEN.add(close)
-    dock.destroyed.connect(close)
-    application = QApplication.instance()
-    assert application is not None
-    application.aboutToQuit.connect(controller.close)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QMessageBox, QVBoxLayout, QWidget
+from qtpy.QtCore import Signal
 
 from napari_sparseseg.gui.boxes_layers_widget import LayersWidget
 from napari_sparseseg.gui.boxes_method_widget import MethodWidget
 from napari_sparseseg.gui.boxes_run_widget import RunWidget
 from napari_sparseseg.gui.boxes_table_widget import BoxTableWidget
-from napari_sparseseg.gui.dock import (
-    ENGINE,
-    PREFERRED_WIDTH,
-    VerticalScrollArea,
-    title,
-)
+from napari_sparseseg.gui.dock_frame import ENGINE, DockFrame
 from napari_sparseseg.gui.parts import allow, listen, push_button
 
 if TYPE_CHECKING:
+    from qtpy.QtWidgets import QWidget
+
     from napari_sparseseg.gui.boxes_state import BoxesState
 
 HELP_TITLE = "From boxes to masks in five steps"
@@ -46,7 +42,7 @@ TRAIN = (
 )
 
 
-class BoxesDockWidget(QWidget):
+class BoxesDockWidget(DockFrame):
     """Shows a state; its parts send signals for what the user wishes.
 
     Attributes
@@ -63,7 +59,7 @@ class BoxesDockWidget(QWidget):
     train_pressed = Signal()
 
     def __init__(self, state: BoxesState, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+        super().__init__(HELP_TITLE, HELP, "From boxes to masks, in five steps", parent)
         self._state = state
         self.layers = LayersWidget(state)
         self.method = MethodWidget(state)
@@ -72,55 +68,16 @@ class BoxesDockWidget(QWidget):
         self.train_button = push_button(
             "Train on these", TRAIN, self.train_pressed.emit
         )
-        self.status = QLabel()
-        self.status.setWordWrap(True)
-        self.status.setTextFormat(Qt.TextFormat.PlainText)
-        self.help_button = push_button(
-            "Help", "From boxes to masks, in five steps", self.show_help
+        self.lay_out(
+            {
+                "Image and boxes": [self.layers],
+                "How": [self.method],
+                "Masks": [self.run, self.table, self.train_button],
+            }
         )
-        self._lay_out()
         for name in ("status", "engine", "cannot_train"):
             listen(self, getattr(state.events, name), self._show)
         self._show()
-
-    def show_help(self) -> None:
-        """Open the five steps in a window of their own."""
-        box = QMessageBox(self)
-        box.setWindowTitle(HELP_TITLE)
-        box.setTextFormat(Qt.TextFormat.RichText)
-        box.setText(f"<h3>{HELP_TITLE}</h3>{HELP}")
-        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        box.setModal(False)
-        box.show()
-
-    def _lay_out(self) -> None:
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(6, 2, 6, 2)
-        sections: dict[str, list[QWidget]] = {
-            "Image and boxes": [self.layers],
-            "How": [self.method],
-            "Masks": [self.run, self.table, self.train_button],
-        }
-        for name, parts in sections.items():
-            column.addWidget(title(name))
-            for part in parts:
-                column.addWidget(part)
-        column.addStretch()
-        area = VerticalScrollArea()
-        area.setWidget(inside)
-        bottom = QHBoxLayout()
-        bottom.setContentsMargins(8, 0, 8, 0)
-        bottom.addWidget(self.status, stretch=1)
-        bottom.addWidget(self.help_button, alignment=Qt.AlignmentFlag.AlignTop)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 4)
-        layout.addWidget(area, stretch=1)
-        layout.addLayout(bottom)
-
-    def sizeHint(self) -> QSize:
-        """Ask for room beside the image, not instead of it."""
-        return QSize(PREFERRED_WIDTH, super().sizeHint().height())
 
     def _show(self) -> None:
         state = self._state

@@ -10,14 +10,13 @@ from weakref import ref
 
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QApplication, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import settings
 from napari_sparseseg.gui.class_table_model import MOST_KEYS
 from napari_sparseseg.gui.controller import Controller
 from napari_sparseseg.gui.dock import DockWidget
+from napari_sparseseg.gui.dock_frame import PluginWidget
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.log import log_folder, start_log
 from napari_sparseseg.gui.mirror import Mirror
@@ -35,12 +34,8 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.gui.annotations import Pair
 
-# What closes the docks that are open. Were it garbage together with a dock, Python
-# could take it apart before Qt deletes the dock and calls it.
-_OPEN: set[Callable[[], None]] = set()
 
-
-class LabelAndTrain(QWidget):
+class LabelAndTrain(PluginWidget):
     """Label images with strokes and train on them, in one napari window.
 
     Parameters
@@ -59,46 +54,17 @@ class LabelAndTrain(QWidget):
         start_log()
         self._viewer = napari_viewer
         self.state = State()
-        settings.restore(self.state)
         self.dock = DockWidget(self.state)
         self.link = EngineLink(log_folder() / "engine.log")
         self.controller = Controller(napari_viewer, self.state, self.link, new_mirror())
-        # Else napari adds an empty stretch that takes half of the height.
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.dock)
+        self.fill(self.dock, self.controller)
         self._connect_dock()
         self._connect_layers()
         self._bind_keys()
-        _close_with(self, self.controller)
         self._follow_layers()
-        # Children, so that nothing is done once the dock is gone.
-        self._soon, self._taken_out, self._preferred = (QTimer(self) for _ in range(3))
-        for timer, slot in (
-            (self._soon, self._offer_restore),
-            (self._taken_out, self._on_taken_out),
-            (self._preferred, self._take_preferences),
-        ):
-            timer.setSingleShot(True)
-            timer.timeout.connect(slot)
+        self._preferred = self.once(self._take_preferences)
+        self._soon = self.once(self._settle)
         self._soon.start(0)
-        settings.follow(self._on_preferences)
-
-    def changeEvent(self, event: QEvent | None) -> None:
-        """Notice that the dock is closed: napari takes its widget out and forgets it.
-
-        Qt would delete it much later, if at all, and the engine would go on.
-        """
-        super().changeEvent(event)
-        is_taken_out = event is not None and event.type() == QEvent.Type.ParentChange
-        if is_taken_out and self.parent() is None:
-            self._taken_out.start(0)
-
-    def _on_taken_out(self) -> None:
-        if self.parent() is None:
-            self.controller.close()
-            self.deleteLater()
 
     def _connect_dock(self) -> None:
         dock, controller = self.dock, self.controller
@@ -145,6 +111,17 @@ class LabelAndTrain(QWidget):
     def _on_preferences(self, _event: Any) -> None:
         # Later: now they may be half of the settings that the dock itself has changed.
         self._preferred.start(0)
+
+    def _settle(self) -> None:
+        """Do what may wait until the dock is seen.
+
+        For its preferences napari reads the manifests of all plugins.
+        """
+        if self.controller.is_closed:
+            return
+        self._take_preferences()
+        settings.follow(self._on_preferences)
+        self._offer_restore()
 
     @telling()
     def _take_preferences(self) -> None:
@@ -277,17 +254,3 @@ def new_mirror() -> Mirror:
             f"are copied to {mirror.folder}, so save their layers."
         )
         return mirror
-
-
-def _close_with(dock: QWidget, controller: Controller) -> None:
-    """Close a controller when its dock is closed, or napari ends before."""
-
-    def close() -> None:
-        _OPEN.discard(close)
-        controller.close()
-
-    _OPEN.add(close)
-    dock.destroyed.connect(close)
-    application = QApplication.instance()
-    assert application is not None
-    application.aboutToQuit.connect(controller.close)

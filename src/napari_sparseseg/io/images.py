@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from napari_sparseseg.annotations.classes import (
     ClassTable,
@@ -446,7 +444,7 @@ def _reading(file: Path) -> Iterator[None]:
         raise ImageError(
             f"{file} cannot be read: {error.strerror or error}.", path=str(file)
         ) from error
-    except (MemoryError, Image.DecompressionBombError) as error:
+    except MemoryError as error:
         raise ImageError(
             f"{file} is too large to be read at once; cut it into smaller images, or "
             "open it as a whole slide.",
@@ -503,9 +501,16 @@ def _read_deep_png(file: Path, color_type: int) -> NDArray[Any]:
 
 
 def _read_with_pillow(file: Path, kind: str, raw: bool) -> NDArray[Any]:
-    with warnings.catch_warnings(), Image.open(file, formats=[kind]) as image:
+    from PIL import Image
+
+    with warnings.catch_warnings():
         # Large images are what this program is for.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(file, formats=[kind])
+        except Image.DecompressionBombError as error:
+            raise MemoryError(str(error)) from error
+    with image:
         if image.mode in ("CMYK", "YCCK"):
             raise _strange_colors(file, image.mode)
         if not raw and image.mode in ("1", "P"):
@@ -687,6 +692,9 @@ def _write_png(
     table: ClassTable | None,
     prediction: bool,
 ) -> None:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
     if prediction:
         mark = PngInfo()
         mark.add_text("Comment", _PREDICTION)
