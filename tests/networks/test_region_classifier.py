@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -173,6 +174,33 @@ def test_levels_follow_the_papers_formula() -> None:
     by_formula = [math.floor(4 + math.log2(math.sqrt(w * h) / 224)) for w, h in cases]
     assert by_formula == [2, 2, 3, 4, 3, 6]
     assert assign_levels(boxes).tolist() == [2, 2, 3, 4, 3, 5]
+
+
+class OnApplesGpu(Tensor):
+    """A tensor of a device that has no float64."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        wrapped: Any = super().__torch_function__
+        result = wrapped(func, types, args, kwargs or {})
+        if func is Tensor.cpu:
+            return result.as_subclass(Tensor)
+        if isinstance(result, cls) and result.dtype == torch.float64:
+            raise TypeError("MPS has no float64")
+        return result
+
+
+def test_features_are_read_on_devices_without_float64() -> None:
+    levels = linear_levels([1, 10, 100, 1000])
+    boxes = torch.tensor([[7.0, 3.0, 231.0, 227.0], [20.0, 30.5, 90.0, 80.0]])
+    there = boxes.as_subclass(OnApplesGpu)
+    with pytest.raises(TypeError, match="no float64"):
+        there.double()
+    assert assign_levels(there).tolist() == [4, 2]
+    pooled = pool_regions(levels, [there], 5)
+    assert torch.equal(pooled, pool_regions(levels, [boxes], 5))
 
 
 def linear_levels(factors: list[float]) -> list[Tensor]:

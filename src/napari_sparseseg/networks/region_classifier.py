@@ -163,10 +163,12 @@ def assign_levels(boxes: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (n,) int64: k = floor(4 + log2(sqrt(w h) / 224)) of Fan 2022, equation 2,
-        clamped to 2..5.
+        (n,) int64 on the CPU: k = floor(4 + log2(sqrt(w h) / 224)) of Fan 2022,
+        equation 2, clamped to 2..5.
     """
-    x0, y0, x1, y1 = boxes.double().unbind(dim=1)
+    # In double precision, which Apple's GPUs have not, so that sides of 224 and 448
+    # pixels belong to the upper level.
+    x0, y0, x1, y1 = boxes.cpu().double().unbind(dim=1)
     sides = ((x1 - x0) * (y1 - y0)).sqrt()
     levels = (4 + (sides / SIDE_OF_P4).log2()).floor()
     return levels.clamp(LEVELS[0], LEVELS[-1]).long()
@@ -201,7 +203,7 @@ def pool_regions(
     assigned = assign_levels(joined)
     pooled = levels[0].new_zeros(len(joined), levels[0].shape[1], size, size)
     for level, features in zip(LEVELS, levels, strict=True):
-        chosen = (assigned == level).nonzero()[:, 0]
+        chosen = (assigned == level).nonzero()[:, 0].to(joined.device)
         if len(chosen):
             pooled[chosen] = roi_align(
                 features, regions[chosen], size, 1 / 2**level, SAMPLES, aligned=True
