@@ -89,6 +89,7 @@ class DeepLabV3(ScoringNetwork):
         self.pyramid: nn.Module = pyramid
         self.head = convolution(CHANNELS, CHANNELS, "batch")
         self.classifier = nn.Conv2d(CHANNELS, n_classes, kernel_size=1)
+        learn_from_single_values(self)
 
     @property
     def stride(self) -> int:
@@ -134,7 +135,7 @@ class ImagePooling(UsesImageStatistics):
     def __init__(self, in_channels: int) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(in_channels, CHANNELS, kernel_size=1, bias=False)
-        self.norm = PooledBatchNorm(CHANNELS)
+        self.norm = nn.BatchNorm2d(CHANNELS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool *x*, and spread what follows from it over all pixels."""
@@ -145,15 +146,16 @@ class ImagePooling(UsesImageStatistics):
         return pooled.expand(len(x), -1, *x.shape[2:])
 
 
-class PooledBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation of one value an image, which learns from one image, too.
+class LenientBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that learns from a single value a channel, too.
 
+    That is what is left of one image where it is pooled, or no larger than the stride.
     A single value has no variance, and torch refuses it. Here it is normalised by the
     running statistics, which stay as they are.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if len(input) > 1 or not self.training:
+        if not self.training or input.numel() > self.num_features:
             return super().forward(input)
         return F.batch_norm(
             input,
@@ -163,6 +165,14 @@ class PooledBatchNorm(nn.BatchNorm2d):
             self.bias,
             eps=self.eps,
         )
+
+
+def learn_from_single_values(network: nn.Module) -> None:
+    """Make each new batch normalisation in a network a lenient one, in place."""
+    for parent in [*network.modules()]:
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.BatchNorm2d):
+                setattr(parent, name, LenientBatchNorm(layer.num_features))
 
 
 def dilate(stages: Iterable[nn.Sequential]) -> None:
