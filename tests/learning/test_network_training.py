@@ -311,6 +311,19 @@ def test_the_polynomial_schedule_falls_step_by_step_to_0() -> None:
     assert trained.learning_rate == 0
 
 
+def test_what_a_recovery_took_stays_taken_when_the_end_changes() -> None:
+    trained = training(
+        schedule="polynomial", learning_rate=0.1, warm_up=0, epoch=2, max_epochs=2
+    )
+    for _ in range(3):
+        trained.step()
+    trained.recover()
+    trained.step()
+    assert trained.learning_rate == 0
+    trained.end_at(8)
+    assert trained.learning_rate == pytest.approx(0.05 * (1 - 4 / 8) ** 0.9)
+
+
 @pytest.mark.parametrize(
     ("change", "factor"),
     [

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch.optim import SGD
+from torch.optim.lr_scheduler import PolynomialLR
 
 from napari_sparseseg.errors import OptionError
 from napari_sparseseg.learning.schedules import (
     Schedule,
     build_schedule,
+    end_at,
     end_epoch,
     end_step,
 )
@@ -56,6 +58,49 @@ def test_plateau_without_a_score_stays() -> None:
 def test_polynomial_is_that_of_fan_2022() -> None:
     expected = [RATE * (1 - step / 8) ** 0.9 for step in range(1, 9)]
     assert rates("polynomial", [None] * 8, 8) == pytest.approx(expected)
+
+
+def torchs_polynomial(total_steps: int, steps: int) -> list[float]:
+    """Give the rate before each step, and after the last."""
+    optimiser = SGD([torch.zeros(1, requires_grad=True)], RATE)
+    scheduler = PolynomialLR(optimiser, total_steps, 0.9)
+    found = []
+    for _ in range(steps):
+        found.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        scheduler.step()
+    return [*found, optimiser.param_groups[0]["lr"]]
+
+
+@pytest.mark.parametrize("steps", [0, 3, 8])
+@pytest.mark.parametrize("end", [4, 8, 20])
+def test_a_polynomial_with_another_end_is_what_it_would_have_been(
+    steps: int, end: int
+) -> None:
+    optimiser = SGD([torch.zeros(1, requires_grad=True)], RATE)
+    scheduler = build_schedule(optimiser, "polynomial", 8)
+    for _ in range(steps):
+        optimiser.step()
+        end_step(scheduler)
+    end_at(scheduler, end)
+    rates = [optimiser.param_groups[0]["lr"]]
+    for _ in range(steps, end):
+        optimiser.step()
+        end_step(scheduler)
+        rates.append(optimiser.param_groups[0]["lr"])
+    expected = torchs_polynomial(end, max(steps, end))[steps:]
+    assert rates == pytest.approx(expected, abs=1e-12)
+
+
+def test_other_schedules_have_no_end() -> None:
+    optimiser = SGD([torch.zeros(1, requires_grad=True)], RATE)
+    others: tuple[Schedule, ...] = ("constant", "plateau", "exponential")
+    for schedule in others:
+        scheduler = build_schedule(optimiser, schedule, None)
+        before = scheduler.state_dict()
+        end_at(scheduler, 3)
+        assert scheduler.state_dict() == before
+    assert optimiser.param_groups[0]["lr"] == RATE
 
 
 def test_exponential_is_that_of_abdulhamid() -> None:

@@ -321,6 +321,69 @@ def assert_goes_on(make: Callable[[], Trainer], n_events: int) -> None:
         assert_same(whole, trainer)
 
 
+#: Ends after 40 steps by itself.
+FALLING = dataclasses.replace(
+    RECIPE, optimiser="sgd", schedule="polynomial", max_epochs=20, warm_up=0
+)
+
+
+def rates(events: list[TrainingEvent]) -> list[float]:
+    return [event.learning_rate for event in events_of(events, StepDone)]
+
+
+def torchs_rates(steps: int) -> list[float]:
+    """Give the rate after each step of a polynomial that ends with them."""
+    weight = torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.SGD([weight], FALLING.learning_rate)
+    scheduler = torch.optim.lr_scheduler.PolynomialLR(optimiser, steps, 0.9)
+    found = []
+    for _ in range(steps):
+        optimiser.step()
+        scheduler.step()
+        found.append(optimiser.param_groups[0]["lr"])
+    return found
+
+
+@pytest.mark.parametrize("changes", [{"scale": 0.5}, {}], ids=["one", "two scales"])
+def test_a_polynomial_schedule_ends_with_the_steps_that_are_asked_for(
+    sample: Sample, changes: dict[str, Any]
+) -> None:
+    trainer = new_trainer(sample, recipe=FALLING, **changes)
+    events = list(trainer.run(6))
+    assert rates(events) == pytest.approx(torchs_rates(6), abs=1e-12)
+    # Further ones are what they had been, had all been asked for at once.
+    events = list(trainer.run(4))
+    assert rates(events) == pytest.approx(torchs_rates(10)[6:], abs=1e-12)
+
+
+def test_a_polynomial_schedule_ends_no_later_than_the_recipe(sample: Sample) -> None:
+    for steps in (None, 1000):
+        trainer = new_trainer(sample, recipe=FALLING, scale=0.5)
+        events = list(islice(trainer.run(steps), 6))
+        found = rates(events)
+        assert len(found) > 2
+        assert found == pytest.approx(torchs_rates(40)[: len(found)])
+
+
+def test_a_polynomial_schedule_goes_on_from_a_checkpoint(sample: Sample) -> None:
+    def make() -> Trainer:
+        return new_trainer(sample, recipe=FALLING, scale=0.5)
+
+    whole = make()
+    expected = events_of(list(whole.run(7)), StepDone)
+    first = make()
+    events = []
+    for event in first.run(7):
+        events.append(event)
+        if first.steps == 3:
+            break
+    second = make()
+    second.load_state(*through_files(first))
+    events += second.run(4)
+    assert events_of(events, StepDone) == expected
+    assert_same(whole, second)
+
+
 @pytest.mark.parametrize("n_events", range(10))
 def test_a_training_stopped_at_any_event_goes_on_as_if_it_had_not(
     sample: Sample, n_events: int

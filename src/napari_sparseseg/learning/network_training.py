@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.optim.lr_scheduler import LinearLR
+from torch.optim.lr_scheduler import LinearLR, PolynomialLR
 
 from napari_sparseseg.learning.balancing import weight_map
 from napari_sparseseg.learning.events import score_from_json
@@ -20,8 +20,10 @@ from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.patches import PatchSampler
 from napari_sparseseg.learning.schedules import (
     build_schedule,
+    end_at,
     end_epoch,
     end_step,
+    go_on_from,
 )
 from napari_sparseseg.learning.training_set import WorkingImage
 from napari_sparseseg.learning.validation import NOISE
@@ -95,10 +97,15 @@ class NetworkTraining:
 
     @property
     def _full_rate(self) -> float:
-        """The learning rate, were the warm-up over."""
-        if self.steps < self._warm_up.total_iters:
+        """The learning rate, were the warm-up over, without a polynomial's decay."""
+        falls = isinstance(self._schedule, PolynomialLR)
+        if falls or self.steps < self._warm_up.total_iters:
             return float(self.optimiser.param_groups[0]["initial_lr"])
         return self.learning_rate
+
+    def end_at(self, steps: int) -> None:
+        """Let a schedule that has an end come to it after so many steps in all."""
+        end_at(self._schedule, steps)
 
     def see(self, images: Sequence[WorkingImage]) -> None:
         """Take images and labels as they are now."""
@@ -249,9 +256,9 @@ class NetworkTraining:
 
     def _restart_optimiser(self, learning_rate: float) -> None:
         """Forget the moments; the schedule goes on from where it is."""
-        passed = self._schedule.last_epoch
+        before = self._schedule
         self._start_optimiser(learning_rate, warm_up=False)
-        self._schedule.last_epoch = passed
+        go_on_from(self._schedule, before)
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -36,7 +36,9 @@ class Recipe:
     warm_up
         Steps over which the learning rate rises to its value.
     schedule
-        How it falls afterwards; see :func:`~.schedules.build_schedule`.
+        How it falls afterwards; see :func:`~.schedules.build_schedule`. A polynomial
+        falls to 0 at the last step: that of the run, where their number is given, else
+        of the last epoch.
     epoch
         Steps between two validations.
     max_epochs

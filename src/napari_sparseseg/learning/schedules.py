@@ -79,6 +79,38 @@ def end_step(scheduler: LRScheduler) -> None:
         scheduler.step()
 
 
+def end_at(scheduler: LRScheduler, total_steps: int) -> None:
+    """Let a polynomial schedule fall to 0 at another step than it was built for.
+
+    From now on the learning rate is what it would be, had it been built for that step;
+    other schedules have no end.
+    """
+    if not isinstance(scheduler, PolynomialLR) or scheduler.total_iters == total_steps:
+        return
+    before = _share_left(scheduler)
+    scheduler.total_iters = total_steps
+    after = _share_left(scheduler)
+    for group in scheduler.optimizer.param_groups:
+        # Of a rate that has fallen to 0 only the first one is still known.
+        full = group["lr"] / before if before > 0 else group["initial_lr"]
+        group["lr"] = full * after
+
+
+def go_on_from(scheduler: LRScheduler, before: LRScheduler) -> None:
+    """Let a new schedule, from its first learning rate, stand where another stood."""
+    scheduler.last_epoch = before.last_epoch
+    if isinstance(scheduler, PolynomialLR) and isinstance(before, PolynomialLR):
+        scheduler.total_iters = before.total_iters
+        for group in scheduler.optimizer.param_groups:
+            group["lr"] *= _share_left(scheduler)
+
+
+def _share_left(scheduler: PolynomialLR) -> float:
+    """Return the share of the first learning rate that a schedule leaves now."""
+    passed = min(1.0, scheduler.last_epoch / scheduler.total_iters)
+    return float((1.0 - passed) ** scheduler.power)
+
+
 def end_epoch(scheduler: LRScheduler, score: float | None) -> None:
     """Tell *scheduler* that an epoch with this validation *score* is over."""
     if isinstance(scheduler, ReduceLROnPlateau):

@@ -110,6 +110,7 @@ class Trainer:
         self._to_validate = False  # an epoch has ended and was not scored yet
         self._step_start: Tensor | None = None  # random state, while a step goes on
         self._hashes: dict[str, tuple[NDArray[Any], str]] = {}
+        self._end = math.inf  # steps after which the run ends
 
     # What the user does meanwhile.
 
@@ -167,6 +168,8 @@ class Trainer:
     def run(self, steps: int | None = None) -> Iterator[TrainingEvent]:
         """Learn for *steps* mini-batches, or until nobody asks any more.
 
+        A polynomial schedule ends with them; without *steps*, with the recipe.
+
         Yields
         ------
         TrainingEvent
@@ -179,14 +182,20 @@ class Trainer:
         TrainingError
             If the loss stays no number whatever the learning rate.
         """
-        end = math.inf if steps is None else self.steps + steps
+        self._end = math.inf if steps is None else self.steps + steps
         last = self.options.recipe.max_epochs
         if last is not None:
-            end = min(end, last * self.options.recipe.epoch)
+            self._end = min(self._end, last * self.options.recipe.epoch)
+        self._schedule_end()
         yield from self._catch_up()
-        while self.steps < end:
+        while self.steps < self._end:
             yield from self._step()
             yield from self._catch_up()
+
+    def _schedule_end(self) -> None:
+        if self.steps < self._end < math.inf:
+            for network in self.networks:
+                network.end_at(int(self._end))
 
     # Whoever stops at an event must be able to go on later, so whatever a method has to
     # do is done before it yields.
@@ -224,6 +233,7 @@ class Trainer:
                 NetworkTraining(self.data, images, scale, self.options, self._generator)
                 for scale, images in zip(scales, seen, strict=True)
             ]
+            self._schedule_end()
         self._changed = self._head_told = False
 
     def _see(self, scales: list[float]) -> Events[None, None, list[list[WorkingImage]]]:
