@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -72,6 +74,62 @@ def run(
 
     yield run_command
     signal.signal(signal.SIGTERM, handler)
+
+
+class FileServer(ThreadingHTTPServer):
+    """Answers each request with the same bytes.
+
+    Attributes
+    ----------
+    parts
+        Of the answer, with *pause_s* seconds before each.
+    asked
+        Paths that were asked for.
+    is_closing
+        Ends what it still sends.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.parts: list[bytes] = []
+        self.pause_s = 0.0
+        self.asked: list[str] = []
+        self.is_closing = Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: FileServer
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+        with suppress(ConnectionError):  # nobody listens any more
+            for part in self.server.parts:
+                if self.server.is_closing.wait(self.server.pause_s):
+                    return
+                self.wfile.write(part)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def file_server() -> Iterator[FileServer]:
+    """Return a server of this computer that gives what it is told to."""
+    with FileServer() as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.is_closing.set()
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
@@ -13,16 +12,21 @@ import torch
 from safetensors.torch import save_file
 
 from napari_sparseseg.errors import ImageError, ModelFileError, OptionError
-from napari_sparseseg.networks import backbone
+from napari_sparseseg.networks import backbone, download
 from napari_sparseseg.networks.backbone import (
     PUBLISHED,
     BackboneName,
     ResNetPyramid,
     build_resnet,
+    fetch_in_parts,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
+
+    from tests.conftest import FileServer
 
 NAMES: tuple[BackboneName, ...] = ("resnet18", "resnet50")
 
@@ -173,30 +177,48 @@ def test_a_damaged_or_missing_file_is_refused(tmp_path: Path) -> None:
         build_resnet("resnet18", path)
 
 
+def publish(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes, url: str
+) -> Path:
+    """Let a file be published at a URL; return where torch's cache will have it."""
+    prefix = hashlib.sha256(content).hexdigest()[:8]
+    monkeypatch.setitem(backbone.PUBLISHED, "resnet18", (prefix,))
+    monkeypatch.setattr(backbone, "PUBLISHED_AT", url)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints" / f"resnet18-{prefix}.pth"
+
+
 def test_imagenet_weights_are_downloaded_once_and_checked(
-    tmp_path: Path, weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    weights: dict[str, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    file_server: FileServer,
 ) -> None:
     published = tmp_path / "published.pth"
     torch.save(OrderedDict(weights), published)
     content = published.read_bytes()
-    prefix = hashlib.sha256(content).hexdigest()[:8]
-    monkeypatch.setitem(backbone.PUBLISHED, "resnet18", (prefix,))
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    asked = []
-
-    def download(url: str, target: str, hash_prefix: str, progress: bool) -> None:
-        asked.append((url, hash_prefix))
-        Path(target).write_bytes(content)
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    cached = publish(monkeypatch, tmp_path, content, file_server.url)
+    file_server.parts = [content]
     assert_loaded(build_resnet("resnet18", "imagenet"), weights)
     assert_loaded(build_resnet("resnet18", "imagenet"), weights)
-    url = f"https://download.pytorch.org/models/resnet18-{prefix}.pth"
-    assert asked == [(url, prefix)]
-    (cached,) = (tmp_path / "hub" / "checkpoints").iterdir()
+    assert file_server.asked == [f"/{cached.name}"]
     cached.write_bytes(content + b"!")
     with pytest.raises(ModelFileError, match="no file of weights that torchvision"):
         build_resnet("resnet18", "imagenet")
+
+
+def test_where_weights_are_there_or_not_asked_for_nothing_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_server: FileServer
+) -> None:
+    cached = publish(monkeypatch, tmp_path, b"weights", file_server.url)
+    assert not [*fetch_in_parts("resnet18", "none")]
+    assert not [*fetch_in_parts("resnet18", tmp_path / "mine.safetensors")]
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"weights")
+    assert not [*fetch_in_parts("resnet18", "imagenet")]
+    assert not file_server.asked
+    with pytest.raises(OptionError, match="'vgg16'; expected one of resnet18"):
+        next(fetch_in_parts("vgg16", "imagenet"))  # type: ignore[arg-type]
 
 
 def test_without_a_network_the_error_says_what_to_do(
@@ -205,7 +227,7 @@ def test_without_a_network_the_error_says_what_to_do(
     def unreachable(*_: object, **__: object) -> None:
         raise URLError("no route to host")
 
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, "urlopen", unreachable)
+    publish(monkeypatch, tmp_path, b"", "http://localhost")
+    monkeypatch.setattr(download, "urlopen", unreachable)
     with pytest.raises(ModelFileError, match=r"no route to host.*; give a file"):
         build_resnet("resnet18", "imagenet")

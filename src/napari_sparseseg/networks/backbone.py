@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,9 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from napari_sparseseg.errors import ImageError, ModelFileError, OptionError
+from napari_sparseseg.networks.download import DownloadError, download_in_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 BackboneName = Literal["resnet18", "resnet50"]
 
@@ -32,6 +32,9 @@ PUBLISHED: dict[BackboneName, tuple[str, ...]] = {
     "resnet18": ("f37072fd",),
     "resnet50": ("0676ba61", "11ad3fa6"),
 }
+
+#: Where they are to be downloaded, by their names.
+PUBLISHED_AT = "https://download.pytorch.org/models"
 
 _HINT = "give torchvision's published file, a safetensors file, 'imagenet' or 'none'"
 
@@ -132,21 +135,25 @@ def build_resnet(name: BackboneName, weights: str | Path = "none") -> Any:
     ------
     OptionError
         If the name is not known.
-    ModelFileError
+    ModelFileError, OutputError
         If the weights cannot be had, or are those of another network.
     """
     from torchvision.models import get_model
 
+    _check_name(name)
+    resnet = get_model(name, weights=None)
+    if weights != "none":
+        load_resnet_weights(resnet, name, weights)
+    return resnet
+
+
+def _check_name(name: str) -> None:
     if name not in get_args(BackboneName):
         raise OptionError(
             f"the backbone is named {name!r}; expected one of "
             f"{', '.join(get_args(BackboneName))}.",
             name=name,
         )
-    resnet = get_model(name, weights=None)
-    if weights != "none":
-        load_resnet_weights(resnet, name, weights)
-    return resnet
 
 
 def load_resnet_weights(
@@ -167,10 +174,12 @@ def load_resnet_weights(
 
     Raises
     ------
-    ModelFileError
+    ModelFileError, OutputError
         If the weights cannot be had, or are those of another network.
     """
-    path = _download(name) if weights == "imagenet" else Path(weights)
+    for _ in fetch_in_parts(name, weights):
+        pass
+    path = _published_path(name) if weights == "imagenet" else Path(weights)
     given = {k: v for k, v in _read(name, path).items() if not k.startswith("fc.")}
     expected = {k: v for k, v in resnet.state_dict().items() if not k.startswith("fc.")}
     # Old files lack the count of mini-batches, which nothing here reads.
@@ -219,21 +228,46 @@ def _prefixes() -> list[str]:
     return [prefix for prefixes in PUBLISHED.values() for prefix in prefixes]
 
 
-def _download(name: BackboneName) -> Path:
-    """Download torchvision's weights to torch's cache, unless they are there."""
-    prefix = PUBLISHED[name][0]
-    path = Path(torch.hub.get_dir(), "checkpoints", f"{name}-{prefix}.pth")
-    if path.exists():
-        return path
-    url = f"https://download.pytorch.org/models/{path.name}"
+def fetch_in_parts(name: BackboneName, weights: str | Path) -> Iterator[int]:
+    """Download weights that are asked for and not there yet.
+
+    :func:`load_resnet_weights` does so, too, but gives nobody a turn meanwhile.
+
+    Parameters
+    ----------
+    name, weights
+        See :func:`load_resnet_weights`.
+
+    Yields
+    ------
+    int
+        Bytes so far, some times a second.
+
+    Raises
+    ------
+    OptionError
+        If the name is not known.
+    ModelFileError
+        If they cannot be downloaded.
+    OutputError
+        If they cannot be written to torch's cache.
+    """
+    _check_name(name)
+    path = _published_path(name)
+    if weights != "imagenet" or path.exists():
+        return
+    url = f"{PUBLISHED_AT}/{path.name}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), prefix, progress=False)
-    # torch raises a RuntimeError when the hash is wrong.
-    except (OSError, HTTPException, RuntimeError) as error:
+        yield from download_in_parts(url, path, PUBLISHED[name][0])
+    except DownloadError as error:
         raise ModelFileError(
             f"the ImageNet weights of {name} cannot be downloaded from {url} ({error})"
             "; give a file that holds them, or 'none'.",
             url=url,
         ) from error
-    return path
+
+
+def _published_path(name: BackboneName) -> Path:
+    """Return where torch's cache has the published weights, or will have them."""
+    file = f"{name}-{PUBLISHED[name][0]}.pth"
+    return Path(torch.hub.get_dir(), "checkpoints", file)
