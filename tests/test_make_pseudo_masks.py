@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -23,7 +24,9 @@ from napari_sparseseg.errors import (
     TrainingError,
 )
 from napari_sparseseg.inputs.normalisation import fit_normalisation
+from napari_sparseseg.networks.region_classifier import RegionNetwork
 from napari_sparseseg.pseudo_masks.api import (
+    _mining,
     _record,
     iter_make_pseudo_masks,
     prepare,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
 TABLE = ClassTable.from_values([1, 3, 4])
 
@@ -214,13 +218,37 @@ def test_seconds_end_a_training() -> None:
 
 
 def test_a_backbone_brings_its_numbers() -> None:
-    for backbone, preset in (("resnet18", "light"), ("resnet50", "paper")):
-        options = prepare(scan(), [DISC], backbone=backbone).options  # type: ignore[arg-type]
-        assert options.mining == MINING_PRESETS[preset]  # type: ignore[index]
+    light, paper = MINING_PRESETS["light"], MINING_PRESETS["paper"]
+    for device in ("cpu", "cuda"):
+        assert _mining("resnet18", device) == light
+    assert _mining("resnet50", "cuda") == _mining(None, "cuda") == paper
     on_cpu = prepare(scan(), [DISC], device="cpu").options
-    assert on_cpu.mining.backbone == "resnet18"
+    assert on_cpu.mining == light
     both = prepare(scan(), [DISC], epochs=3).options
     assert both.mining.epochs == both.recursive.epochs == 3
+
+
+def test_a_large_backbone_sees_one_image_at_once_on_a_cpu() -> None:
+    options = prepare(scan(), [DISC], backbone="resnet50", device="cpu").options
+    assert options.mining == replace(MINING_PRESETS["paper"], micro_batch=1)
+
+
+def test_epochs_that_are_asked_for_are_taken_however_few_the_images() -> None:
+    result = make_pseudo_masks(scan(), [DISC], crf=False, **quick() | {"epochs": 2})
+    assert result.record["steps"] == 2
+
+
+def test_memory_that_did_not_suffice_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = RegionNetwork.forward
+
+    def crowded(self: RegionNetwork, images: Tensor, *regions: Any) -> Any:
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("no memory left")
+        return forward(self, images, *regions)
+
+    monkeypatch.setattr(RegionNetwork, "forward", crowded)
+    result = make_pseudo_masks([scan()] * 2, [[DISC]] * 2, crf=False, **quick())
+    assert result.notes[-1].startswith("step 1: not enough memory, 1 image(s) at once")
 
 
 def test_weights_of_a_file_are_learned_from_and_recorded(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from napari_sparseseg.pseudo_masks.mining import (
     build_region_network,
 )
 
-LIGHT = replace(MINING_PRESETS["light"], pyramid_channels=8, roi_size=7)
+LIGHT = replace(MINING_PRESETS["light"], pyramid_channels=8, roi_size=7, least_steps=1)
 
 
 def network(method: str = "acol", n_classes: int = 2) -> RegionNetwork:

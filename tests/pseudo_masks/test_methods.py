@@ -61,6 +61,7 @@ QUICK = PseudoMaskOptions(
         negatives=6,
         batch=8,
         epochs=2,
+        least_steps=1,
         side=96,
     ),
     grabcut=GrabCutOptions(runs=2, working_side=40, iterations=1),

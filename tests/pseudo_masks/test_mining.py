@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+from collections import OrderedDict
 from dataclasses import replace
-from itertools import islice
-from typing import Any
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
+from torchvision.models import get_model
 
 from napari_sparseseg.annotations.boxes import Box
 from napari_sparseseg.errors import ImageError, LabelError, OptionError, TrainingError
+from napari_sparseseg.learning.events import MemorySaved
+from napari_sparseseg.networks import backbone
 from napari_sparseseg.networks.region_classifier import RegionNetwork, pool_scores
 from napari_sparseseg.pseudo_masks.mining import (
     MINING_PRESETS,
@@ -27,13 +33,20 @@ from napari_sparseseg.pseudo_masks.mining import (
     stack_images,
 )
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import FileServer
+
+LIGHT = MINING_PRESETS["light"]
 QUICK = replace(
-    MINING_PRESETS["light"],
+    LIGHT,
     pyramid_channels=8,
     roi_size=7,
     negatives=6,
     batch=8,
     epochs=1,
+    least_steps=1,
     micro_batch=None,
 )
 
@@ -75,6 +88,7 @@ def test_the_papers_numbers_are_the_default() -> None:
     assert (paper.negatives, paper.nearest, paper.erase_threshold) == (256, 0.1, 0.6)
     assert (paper.learning_rate, paper.momentum) == (1e-3, 0.9)
     assert (paper.weight_decay, paper.batch, paper.epochs) == (5e-4, 8, 50)
+    assert paper.gradient_norm is None
     group = RegionMining([boxed()], 1, QUICK)._optimiser.param_groups[0]
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (1e-3, 0.9, 5e-4)
 
@@ -160,6 +174,33 @@ def test_every_image_is_seen_once_an_epoch_in_another_order() -> None:
     assert widths[:5] != widths[5:]
 
 
+@pytest.mark.parametrize(
+    ("n_images", "steps"), [(1, 50), (4, 50), (5, 50), (9, 75), (24, 150)]
+)
+def test_the_light_preset_learns_no_less_of_few_images(
+    n_images: int, steps: int
+) -> None:
+    mining = RegionMining([boxed([[8.0, 8, 40, 40]])] * n_images, 1, LIGHT)
+    started = next(mining.run())
+    assert isinstance(started, MiningStarted)
+    assert started.steps == steps
+
+
+def test_of_few_images_there_are_more_epochs() -> None:
+    options = replace(QUICK, batch=2, epochs=2, least_steps=5)
+    started, *steps = run(RegionMining([boxed(seed=n) for n in range(3)], 1, options))
+    assert isinstance(started, MiningStarted)
+    assert started.steps == len(steps) == 6
+    assert [s.epoch for s in steps if isinstance(s, MiningStepDone)] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+    ]
+
+
 def test_stop_is_to_stop_asking() -> None:
     mining = RegionMining([boxed()], 1, replace(QUICK, epochs=1000))
     events = mining.run()
@@ -197,6 +238,89 @@ def test_parts_of_a_mini_batch_add_up_to_the_same_gradients() -> None:
     for others in gradients[1:]:
         for whole, added in zip(gradients[0], others, strict=True):
             torch.testing.assert_close(added, whole, atol=1e-4, rtol=1e-3)
+
+
+def test_where_memory_does_not_suffice_fewer_images_go_through_at_once() -> None:
+    images = [boxed(seed=n) for n in range(5)]
+    crowded = RegionMining(images, 1, replace(QUICK, epochs=2))
+
+    def demand(_: object, given: tuple[Any, ...]) -> None:
+        if len(given[0]) > 1:
+            raise torch.OutOfMemoryError("no memory left")
+
+    crowded.network.register_forward_pre_hook(demand)
+    events = run(crowded)
+    saved = [MemorySaved(0, 2), MemorySaved(0, 1)]
+    assert events[1:3] == saved
+    roomy = RegionMining(images, 1, replace(QUICK, epochs=2, micro_batch=1))
+    assert [e for e in events if e not in saved] == run(roomy)
+    for name, value in roomy.network.state_dict().items():
+        assert torch.equal(value, crowded.network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("message", ["no memory left", "no kernel image is available"])
+def test_other_trouble_and_a_single_image_too_large_for_memory_are_errors(
+    message: str,
+) -> None:
+    mining = RegionMining([boxed()], 1, QUICK)
+    kind = torch.OutOfMemoryError if "memory" in message else RuntimeError
+
+    def fail(*_: object) -> None:
+        raise kind(message)
+
+    mining.network.register_forward_pre_hook(fail)
+    with pytest.raises(kind, match=message):
+        run(mining)
+
+
+def gradient_norms(gradient_norm: float | None, larger: float) -> list[float]:
+    """Give how long the gradients of steps are, had they been so many times longer."""
+    options = replace(
+        QUICK, gradient_norm=gradient_norm, learning_rate=1e-9, weight_decay=0, epochs=2
+    )
+    mining = RegionMining([boxed()], 1, options)
+    parameters = list(mining.network.parameters())
+    for parameter in parameters:
+        parameter.register_hook(lambda gradient: gradient * larger)
+    return [
+        math.hypot(*(float(p.grad.norm()) for p in parameters if p.grad is not None))
+        for event in mining.run()
+        if isinstance(event, MiningStepDone)
+    ]
+
+
+def test_long_gradients_are_shortened_where_that_is_asked_for() -> None:
+    assert gradient_norms(5.0, 1e4) == pytest.approx([5.0, 5.0], rel=1e-4)
+    assert min(gradient_norms(None, 1e4)) > 50
+    short = gradient_norms(None, 1e-4)
+    assert gradient_norms(5.0, 1e-4) == short
+    assert max(short) < 5
+
+
+def test_weights_are_downloaded_with_turns_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_server: FileServer
+) -> None:
+    path = tmp_path / "published.pth"
+    torch.manual_seed(3)
+    weights = get_model("resnet18", weights=None).state_dict()
+    torch.save(OrderedDict(weights), path)
+    content = path.read_bytes()
+    prefix = hashlib.sha256(content).hexdigest()[:8]
+    monkeypatch.setitem(backbone.PUBLISHED, "resnet18", (prefix,))
+    monkeypatch.setattr(backbone, "PUBLISHED_AT", file_server.url)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    middle = len(content) // 2
+    file_server.parts, file_server.pause_s = [content[:middle], content[middle:]], 0.3
+    mining = RegionMining([boxed()], 1, replace(QUICK, weights="imagenet"))
+    assert not file_server.asked
+    events = mining.run()
+    waiting = list(takewhile(lambda event: event == MiningPartDone(0), events))
+    assert len(waiting) > 3
+    assert isinstance(next(events), MiningStepDone)
+    fresh = RegionMining([boxed()], 1, replace(QUICK, weights="imagenet"))
+    found = fresh.network.pyramid.stem.get_parameter("0.weight")
+    assert torch.equal(found, weights["conv1.weight"])
+    assert len(file_server.asked) == 1
 
 
 def test_the_seed_decides_and_torchs_own_random_state_is_left_alone() -> None:
@@ -340,7 +464,12 @@ def test_tensors_of_other_shapes_are_refused() -> None:
         ({"method": "grad-cam"}, "'grad-cam'; expected one of cam, acol"),
         ({"negatives": 0}, "negatives of region mining is 0; expected at least 1"),
         ({"erase_threshold": 1.5}, "at least 0 and at most 1"),
+        ({"nearest": 0.0}, "nearest of region mining is 0.0; expected a share above 0"),
+        ({"nearest": 1.1}, "expected a share above 0 and at most 1"),
+        ({"nearest": float("nan")}, "expected a share above 0 and at most 1"),
         ({"micro_batch": 0}, "micro_batch of region mining is 0"),
+        ({"least_steps": 0}, "least_steps of region mining is 0; expected at least 1"),
+        ({"gradient_norm": 0.0}, "gradient_norm of region mining is 0.0; expected a n"),
     ],
 )
 def test_options_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:

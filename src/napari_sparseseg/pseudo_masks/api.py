@@ -15,6 +15,7 @@ from napari_sparseseg.errors import LabelError, OptionError
 from napari_sparseseg.inputs.normalisation import fit_normalisation, window
 from napari_sparseseg.io.images import check_pixels
 from napari_sparseseg.io.model_file import versions
+from napari_sparseseg.learning.events import MemorySaved
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.pseudo_masks.box_image import BoxImage
 from napari_sparseseg.pseudo_masks.crf import CrfOptions
@@ -206,6 +207,11 @@ def run(preparation: Preparation) -> Generator[PseudoMaskEvent, None, PseudoMask
             steps += 1
         elif isinstance(event, MiningStarted) and event.note:
             notes.append(event.note)
+        elif isinstance(event, MemorySaved):
+            notes.append(
+                f"step {event.step + 1}: not enough memory, {event.micro_batch} "
+                "image(s) at once from here on"
+            )
         yield event
     return PseudoMasks(masks, _record(preparation, steps), tuple(notes))
 
@@ -368,7 +374,7 @@ def _options(wishes: PseudoMaskWishes, background: int) -> PseudoMaskOptions:
     mining = _mining(wishes.get("backbone"), device)
     recursive = RecursiveOptions()
     if epochs is not None:
-        mining = dataclasses.replace(mining, epochs=epochs)
+        mining = dataclasses.replace(mining, epochs=epochs, least_steps=1)
         recursive = dataclasses.replace(recursive, epochs=epochs)
     return PseudoMaskOptions(
         method=wishes.get("method", "acol"),
@@ -394,7 +400,11 @@ def _mining(backbone: BackboneName | None, device: str) -> MiningOptions:
             f"{', '.join(PRESET_OF)}.",
             backbone=backbone,
         )
-    return MINING_PRESETS[PRESET_OF[backbone]]
+    mining = MINING_PRESETS[PRESET_OF[backbone]]
+    if device == "cpu" and mining.micro_batch is None:
+        # A mini-batch takes minutes, in which nobody else would get a turn.
+        return dataclasses.replace(mining, micro_batch=1)
+    return mining
 
 
 def _record(preparation: Preparation, steps: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -16,11 +17,18 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 
 from napari_sparseseg.errors import ImageError, LabelError, OptionError, TrainingError
-from napari_sparseseg.networks.backbone import ResNetPyramid, as_three_channels
+from napari_sparseseg.learning.events import MemorySaved
+from napari_sparseseg.networks.backbone import (
+    ResNetPyramid,
+    as_three_channels,
+    fetch_in_parts,
+)
+from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.networks.region_classifier import RegionNetwork, pool_scores
 from napari_sparseseg.pseudo_masks.anchors import nearest_negatives
 
 if TYPE_CHECKING:
+    from collections.abc import Generator as Parts
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
@@ -31,10 +39,6 @@ if TYPE_CHECKING:
 
 #: ``"cam"``: classifier A alone; ``"acol"``: A and B.
 MiningMethod = Literal["cam", "acol"]
-
-#: Gradients are shortened to this norm: from random weights the first ones are so long
-#: that training would not recover from them. Fan 2022 starts from ImageNet's.
-LARGEST_GRADIENT = 5.0
 
 #: Images of fewer pixels a side leave P5 too little to normalise over.
 SMALLEST_SIDE = 64
@@ -68,6 +72,11 @@ class MiningOptions:
         Images in a mini-batch.
     epochs
         Passes over the images.
+    least_steps
+        Fewest mini-batches: of few images there are more epochs instead.
+    gradient_norm
+        To which longer gradients are shortened; None, as in the paper = they are taken
+        as they are.
     seed
         Of every random draw.
     device
@@ -75,7 +84,8 @@ class MiningOptions:
     micro_batch
         Images that go through the network at once, with a :class:`MiningPartDone` in
         between; None = the whole mini-batch. Gradients are added up, but each part has
-        its own statistics in batch normalisation.
+        its own statistics in batch normalisation. Where memory does not suffice, fewer
+        do.
 
     Raises
     ------
@@ -97,6 +107,8 @@ class MiningOptions:
     weight_decay: float = 5e-4
     batch: int = 8
     epochs: int = 50
+    least_steps: int = 1
+    gradient_norm: float | None = None
     seed: int = 0
     device: str = "cpu"
     micro_batch: int | None = None
@@ -116,20 +128,21 @@ class MiningOptions:
             "side",
             "batch",
             "epochs",
+            "least_steps",
         ):
-            self._check(name, 1, math.inf)
-        if self.micro_batch is not None:
-            self._check("micro_batch", 1, math.inf)
-        self._check("erase_threshold", 0, 1)
-        self._check("nearest", 0, 1)
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        at_once, norm = self.micro_batch, self.gradient_norm
+        self._check("micro_batch", at_once is None or at_once >= 1, "at least 1")
+        self._check("gradient_norm", norm is None or norm > 0, "a number above 0")
+        shown, drawn = self.erase_threshold, self.nearest
+        self._check("erase_threshold", 0 <= shown <= 1, "at least 0 and at most 1")
+        self._check("nearest", 0 < drawn <= 1, "a share above 0 and at most 1")
 
-    def _check(self, name: str, lowest: float, highest: float) -> None:
-        value = getattr(self, name)
-        if not lowest <= value <= highest:
-            upper = "" if highest == math.inf else f" and at most {highest}"
+    def _check(self, name: str, is_good: bool, expected: str) -> None:
+        if not is_good:
+            value = getattr(self, name)
             raise OptionError(
-                f"{name} of region mining is {value}; expected at least {lowest}"
-                f"{upper}.",
+                f"{name} of region mining is {value}; expected {expected}.",
                 **{name: value},
             )
 
@@ -142,9 +155,14 @@ MINING_PRESETS: dict[Preset, MiningOptions] = {
         pyramid_channels=64,
         side=256,
         negatives=32,
-        # As many steps as with batches of 8 and 50 epochs, at half the time.
+        # Half the epochs, of batches half as large: about as many steps in half the
+        # time. Of few images there are as many as in the paper's epochs.
         batch=4,
         epochs=25,
+        least_steps=50,
+        # From random weights the first gradients may be so long that training would
+        # not recover from them.
+        gradient_norm=5.0,
         micro_batch=2,
     ),
 }
@@ -338,12 +356,12 @@ class MiningStepDone:
 
 @dataclass(frozen=True, slots=True)
 class MiningPartDone:
-    """A part of a step is done: time to look at something else."""
+    """A part of a step or of a download is done: time to look at something else."""
 
     step: int
 
 
-MiningEvent = MiningStarted | MiningStepDone | MiningPartDone
+MiningEvent = MiningStarted | MiningStepDone | MiningPartDone | MemorySaved
 
 
 class RegionMining:
@@ -368,12 +386,7 @@ class RegionMining:
         If there is no box, or no negative and no second class.
     LabelError
         If a box has a class outside of [0, C).
-    OptionError, ModelFileError
-        If the backbone is not known or its weights cannot be loaded.
     """
-
-    network: RegionNetwork
-    """What is learned so far."""
 
     def __init__(
         self,
@@ -396,16 +409,8 @@ class RegionMining:
             for height, width in [image.pixels.shape[1:]]
         ]
         self._check_classes(n_classes)
-        # Weights are drawn by torch's global generator, which is the user's.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.options.seed)
-            self.network = build_region_network(n_classes, self.options)
-        self._optimiser = torch.optim.SGD(
-            self.network.parameters(),
-            self.options.learning_rate,
-            momentum=self.options.momentum,
-            weight_decay=self.options.weight_decay,
-        )
+        self._n_classes = n_classes
+        self._part_size = self.options.micro_batch or self.options.batch
         self._generator = Generator().manual_seed(self.options.seed)
 
     def _check_classes(self, n_classes: int) -> None:
@@ -427,45 +432,120 @@ class RegionMining:
                 "train."
             )
 
+    @cached_property
+    def network(self) -> RegionNetwork:
+        """What is learned so far.
+
+        Raises
+        ------
+        OptionError, ModelFileError, OutputError
+            If the backbone is not known or its weights cannot be had.
+        """
+        # Weights are drawn by torch's global generator, which is the user's.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.options.seed)
+            return build_region_network(self._n_classes, self.options)
+
+    @cached_property
+    def _optimiser(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            self.network.parameters(),
+            self.options.learning_rate,
+            momentum=self.options.momentum,
+            weight_decay=self.options.weight_decay,
+        )
+
     def run(self) -> Iterator[MiningEvent]:
         """Learn until all epochs are over, or nobody asks any more.
 
         Yields
         ------
         MiningEvent
-            First a :class:`MiningStarted`, then at least one event a step.
+            While weights are downloaded a :class:`MiningPartDone` some times a second;
+            a :class:`MiningStarted`; then at least one event a step.
 
         Raises
         ------
         TrainingError
             If the loss is no number.
+        OptionError, ModelFileError, OutputError
+            If the backbone is not known or its weights cannot be had.
         """
+        for _ in fetch_in_parts(self.options.backbone, self.options.weights):
+            yield MiningPartDone(self.steps)
         batch = self.options.batch
+        steps_per_epoch = math.ceil(len(self._images) / batch)
+        epochs = max(
+            self.options.epochs, math.ceil(self.options.least_steps / steps_per_epoch)
+        )
         yield MiningStarted(
             images=len(self._images),
             boxes=sum(len(image.boxes) for image in self._images),
             skipped=self._skipped,
             crowded=sum(not len(each) for each in self._negatives),
-            steps=self.options.epochs * math.ceil(len(self._images) / batch),
+            steps=epochs * steps_per_epoch,
         )
-        for epoch in range(1, self.options.epochs + 1):
+        for epoch in range(1, epochs + 1):
             order = torch.randperm(len(self._images), generator=self._generator)
             for chosen in order.split(batch):
                 yield from self._step(epoch, chosen.tolist())
 
     def _step(self, epoch: int, chosen: Sequence[int]) -> Iterator[MiningEvent]:
         """Learn one mini-batch: the images of those numbers."""
-        background, device = self.network.n_classes, self.options.device
         regions = [self._draw_regions(number) for number in chosen]
-        weights = balance([channels for _, channels in regions], background)
+        losses: Tensor | None = None
+        while losses is None:
+            at_once = min(self._part_size, len(chosen))
+            try:
+                losses = yield from self._gather(chosen, regions)
+            except (RuntimeError, MemoryError) as error:
+                if at_once == 1 or not is_out_of_memory(error):
+                    raise
+            if losses is None:
+                torch.cuda.empty_cache()
+                self._part_size = at_once // 2
+                yield MemorySaved(self.steps, self._part_size)
+        if not losses.isfinite().all():
+            raise TrainingError(
+                f"the loss of region mining is no number at step {self.steps + 1} with "
+                f"the learning rate {self.options.learning_rate:g}; take a lower one, "
+                "and check the images for values outside of [0, 1]."
+            )
+        if self.options.gradient_norm is not None:
+            clip_grad_norm_(self.network.parameters(), self.options.gradient_norm)
+        self._optimiser.step()
+        self.steps += 1
+        loss_a, loss_b = losses.tolist()
+        yield MiningStepDone(
+            self.steps, epoch, loss_a, None if self.network.b is None else loss_b
+        )
+
+    def _gather(
+        self, chosen: Sequence[int], regions: Sequence[tuple[Tensor, Tensor]]
+    ) -> Parts[MiningPartDone, None, Tensor]:
+        """Add up the gradients of a mini-batch, a part of it at once.
+
+        Parameters
+        ----------
+        chosen
+            Numbers of its images.
+        regions
+            Of each image, see :meth:`_draw_regions`.
+
+        Returns
+        -------
+        Tensor
+            (2,): the losses of A and B, 0 where there is no B.
+        """
+        device = self.options.device
+        weights = balance([each for _, each in regions], self.network.n_classes)
         losses = torch.zeros(2)
         self.network.train()
         self._optimiser.zero_grad()
-        part_size = self.options.micro_batch or len(chosen)
-        for start in range(0, len(chosen), part_size):
+        for start in range(0, len(chosen), self._part_size):
             if start:
                 yield MiningPartDone(self.steps)
-            part = slice(start, start + part_size)
+            part = slice(start, start + self._part_size)
             images = [self._images[number].pixels for number in chosen[part]]
             channels = torch.cat([each for _, each in regions[part]]).to(device)
             weight = torch.cat(weights[part]).to(device)
@@ -483,19 +563,7 @@ class RegionMining:
             )
             shares.sum().backward()
             losses[: len(shares)] += shares.detach().cpu()
-        if not losses.isfinite().all():
-            raise TrainingError(
-                f"the loss of region mining is no number at step {self.steps + 1} with "
-                f"the learning rate {self.options.learning_rate:g}; take a lower one, "
-                "and check the images for values outside of [0, 1]."
-            )
-        clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
-        self._optimiser.step()
-        self.steps += 1
-        loss_a, loss_b = losses.tolist()
-        yield MiningStepDone(
-            self.steps, epoch, loss_a, None if self.network.b is None else loss_b
-        )
+        return losses
 
     def _draw_regions(self, number: int) -> tuple[Tensor, Tensor]:
         """Give the boxes of an image and some of its negatives, and their channels."""
