@@ -220,8 +220,10 @@ def test_seconds_end_a_training() -> None:
 def test_a_backbone_brings_its_numbers() -> None:
     light, paper = MINING_PRESETS["light"], MINING_PRESETS["paper"]
     for device in ("cpu", "cuda"):
-        assert _mining("resnet18", device) == light
-    assert _mining("resnet50", "cuda") == _mining(None, "cuda") == paper
+        assert _mining("resnet18", "none", device) == light
+    for backbone in ("resnet50", None):
+        mining = _mining(backbone, "imagenet", "cuda")
+        assert mining == replace(paper, weights="imagenet")
     on_cpu = prepare(scan(), [DISC], device="cpu").options
     assert on_cpu.mining == light
     both = prepare(scan(), [DISC], epochs=3).options
@@ -229,8 +231,14 @@ def test_a_backbone_brings_its_numbers() -> None:
 
 
 def test_a_large_backbone_sees_one_image_at_once_on_a_cpu() -> None:
-    options = prepare(scan(), [DISC], backbone="resnet50", device="cpu").options
-    assert options.mining == replace(MINING_PRESETS["paper"], micro_batch=1)
+    mining = _mining("resnet50", "imagenet", "cpu")
+    assert mining == replace(MINING_PRESETS["paper"], weights="imagenet", micro_batch=1)
+
+
+def test_gradients_are_shortened_where_the_start_is_not_the_papers() -> None:
+    assert _mining("resnet50", "none", "cuda").gradient_norm == 5
+    assert _mining("resnet50", "weights.safetensors", "cuda").gradient_norm is None
+    assert _mining("resnet18", "imagenet", "cuda").gradient_norm == 5
 
 
 def test_epochs_that_are_asked_for_are_taken_however_few_the_images() -> None:

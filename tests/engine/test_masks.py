@@ -16,6 +16,7 @@ from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import live_prediction, mask_making, worker
 from napari_sparseseg.engine.mask_making import MaskMaker
 from napari_sparseseg.engine.messages import (
+    Alive,
     BoxedImage,
     BoxMasked,
     BoxRefined,
@@ -49,6 +50,7 @@ from napari_sparseseg.engine.messages import (
 from napari_sparseseg.engine.worker import Worker
 from napari_sparseseg.inputs.normalisation import fit_normalisation
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
+from napari_sparseseg.networks import backbone
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 from napari_sparseseg.pseudo_masks import api
 from napari_sparseseg.pseudo_masks.box_image import BoxImage
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from tests.conftest import FileServer
 
     Condition = Callable[[Event], bool]
     Turns = list[tuple[Condition, tuple[Request, ...]]]
@@ -541,6 +545,29 @@ def test_cancel_is_obeyed_at_the_next_event_and_more_can_be_asked(
     assert is_a(MasksProgress, what=what, done=1)(last)
     assert isinstance(window.events[cancelled + 1], MasksStarted)
     assert len(window.all_of(MasksDone)) == 1
+
+
+def test_the_engine_is_there_amid_a_download_and_gives_it_up(
+    window: Window,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file_server: FileServer,
+) -> None:
+    monkeypatch.setattr(backbone, "PUBLISHED_AT", file_server.url)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(worker, "ALIVE_S", 0.2)
+    file_server.parts, file_server.pause_s = [b"weights"] * 600, 0.1
+    masks = window.make(weights="imagenet", backbone="resnet18")
+    window.play(
+        masks,
+        turns=[
+            (is_a(Alive), ()),
+            (is_a(Alive), (CancelMasks(),)),
+            (is_a(MasksCancelled), END),
+        ],
+    )
+    assert file_server.asked
+    assert not window.all_of(Failed)
 
 
 def test_where_nothing_is_under_way_nothing_is_cancelled(window: Window) -> None:

@@ -25,6 +25,7 @@ from napari_sparseseg.pseudo_masks.methods import (
     iter_pseudo_masks,
 )
 from napari_sparseseg.pseudo_masks.mining import (
+    LARGEST_GRADIENT,
     MINING_PRESETS,
     MiningStarted,
     MiningStepDone,
@@ -371,7 +372,8 @@ def _options(wishes: PseudoMaskWishes, background: int) -> PseudoMaskOptions:
         )
     check_positive("the number of epochs", epochs)
     device = choose_device(wishes.get("device", "auto"))
-    mining = _mining(wishes.get("backbone"), device)
+    weights = wishes.get("weights", "none")
+    mining = _mining(wishes.get("backbone"), weights, device)
     recursive = RecursiveOptions()
     if epochs is not None:
         mining = dataclasses.replace(mining, epochs=epochs, least_steps=1)
@@ -382,7 +384,7 @@ def _options(wishes: PseudoMaskWishes, background: int) -> PseudoMaskOptions:
         crf_options=wishes.get("crf_options") or CrfOptions(),
         crf_backend=wishes.get("crf_backend", "auto"),
         background=background,
-        mining=dataclasses.replace(mining, weights=wishes.get("weights", "none")),
+        mining=mining,
         recursive=recursive,
         seconds=wishes.get("seconds"),
         seed=seed,
@@ -390,8 +392,10 @@ def _options(wishes: PseudoMaskWishes, background: int) -> PseudoMaskOptions:
     )
 
 
-def _mining(backbone: BackboneName | None, device: str) -> MiningOptions:
-    """Give the numbers of region mining that go with a backbone."""
+def _mining(
+    backbone: BackboneName | None, weights: str | Path, device: str
+) -> MiningOptions:
+    """Give the numbers of region mining that go with a backbone and its weights."""
     if backbone is None:
         backbone = "resnet18" if device == "cpu" else "resnet50"
     if backbone not in PRESET_OF:
@@ -400,10 +404,12 @@ def _mining(backbone: BackboneName | None, device: str) -> MiningOptions:
             f"{', '.join(PRESET_OF)}.",
             backbone=backbone,
         )
-    mining = MINING_PRESETS[PRESET_OF[backbone]]
+    mining = dataclasses.replace(MINING_PRESETS[PRESET_OF[backbone]], weights=weights)
+    if weights == "none":  # the paper starts from ImageNet's
+        mining = dataclasses.replace(mining, gradient_norm=LARGEST_GRADIENT)
     if device == "cpu" and mining.micro_batch is None:
         # A mini-batch takes minutes, in which nobody else would get a turn.
-        return dataclasses.replace(mining, micro_batch=1)
+        mining = dataclasses.replace(mining, micro_batch=1)
     return mining
 
 

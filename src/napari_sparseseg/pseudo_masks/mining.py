@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 #: ``"cam"``: classifier A alone; ``"acol"``: A and B.
 MiningMethod = Literal["cam", "acol"]
 
+#: To which gradients are shortened where training would not recover from longer ones.
+LARGEST_GRADIENT = 5.0
+
 #: Images of fewer pixels a side leave P5 too little to normalise over.
 SMALLEST_SIDE = 64
 
@@ -76,7 +79,8 @@ class MiningOptions:
         Fewest mini-batches: of few images there are more epochs instead.
     gradient_norm
         To which longer gradients are shortened; None, as in the paper = they are taken
-        as they are.
+        as they are. From random weights, which the paper does not start from, a ResNet
+        as deep as ``"resnet50"`` then does not recover from the first ones.
     seed
         Of every random draw.
     device
@@ -160,9 +164,7 @@ MINING_PRESETS: dict[Preset, MiningOptions] = {
         batch=4,
         epochs=25,
         least_steps=50,
-        # From random weights the first gradients may be so long that training would
-        # not recover from them.
-        gradient_norm=5.0,
+        gradient_norm=LARGEST_GRADIENT,
         micro_batch=2,
     ),
 }
