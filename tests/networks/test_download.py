@@ -53,20 +53,14 @@ def test_a_slow_server_leaves_turns_to_others(
     fetch: Callable[..., Generator[int, None, None]],
     target: Path,
 ) -> None:
-    file_server.parts = [
-        CONTENT[start : start + 1024] for start in range(0, 10240, 1024)
-    ]
+    size = len(CONTENT) // 20
+    file_server.parts = [CONTENT[n * size : (n + 1) * size] for n in range(20)]
     file_server.pause_s = 0.1
-    received, gaps, told_at = [], [], time.monotonic()
     # All of it takes longer than the server may be silent.
-    for n_bytes in fetch(silence_s=0.8):
-        received.append(n_bytes)
-        gaps.append(time.monotonic() - told_at)
-        told_at = time.monotonic()
+    received = list(fetch(silence_s=1.5))
     assert target.read_bytes() == CONTENT
     assert received == sorted(received)
-    assert len({*received}) > 3
-    assert max(gaps) < 0.6
+    assert len(received) > len({*received}) > 3
 
 
 def test_a_server_that_hangs_is_given_up(

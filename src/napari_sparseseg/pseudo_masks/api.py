@@ -78,7 +78,8 @@ class PseudoMaskWishes(TypedDict, total=False):
         ``"resnet18"`` with fewer channels, regions and negatives, for a CPU. Default:
         ``resnet18`` on a CPU, else ``resnet50``.
     weights
-        Of the backbone: ``"imagenet"``, a file, or ``"none"``, the default: random.
+        Of the backbone: ``"imagenet"``, a file, or ``"none"``, the default: random;
+        then gradients are shortened, without which ``resnet50`` would not learn.
     epochs
         Passes over the images, of ``cam`` and ``acol``; of ``sdi-box`` and ``crf-box``
         the epochs of each round. Default: those of the method.
