@@ -650,10 +650,7 @@ class Clock:
                 f"weights, with learning rate {event.learning_rate:.1e}"
             )
         elif isinstance(event, events.MemorySaved):
-            self.state = (
-                f"step {event.step}: not enough memory, {event.micro_batch} patches at "
-                "a time"
-            )
+            self.state = event.note
 
 
 class MaskClock:

@@ -20,6 +20,7 @@ from napari_sparseseg.engine.messages import (
     MasksStarted,
 )
 from napari_sparseseg.errors import EngineError
+from napari_sparseseg.learning.events import MemorySaved
 from napari_sparseseg.pseudo_masks.api import prepare
 from napari_sparseseg.pseudo_masks.box_image import BoxImage
 from napari_sparseseg.pseudo_masks.crf import CrfOptions
@@ -355,6 +356,9 @@ def _told(events: Iterator[PseudoMaskEvent], job: Job) -> Iterator[Event | None]
                 if isinstance(event, MiningStarted) and event.note:
                     notes.append(event.note)
                 yield progress.learning(event)
+            case MemorySaved():
+                notes.append(event.note)
+                yield None
             case _:
                 yield None
     yield MasksDone(boxes=n_made, seconds=time.perf_counter() - started, notes=notes)

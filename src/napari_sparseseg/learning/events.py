@@ -116,6 +116,14 @@ class MemorySaved:
     step: int
     micro_batch: int
 
+    @property
+    def note(self) -> str:
+        """What happened, in words."""
+        return (
+            f"step {self.step + 1}: not enough memory, {self.micro_batch} of a "
+            "mini-batch at once from here on"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PartDone:

@@ -245,13 +245,8 @@ def run(preparation: Preparation) -> Generator[PseudoMaskEvent, None, PseudoMask
             masks.append(event.result)
         elif isinstance(event, MiningStepDone | RoundStepDone):
             steps += 1
-        elif isinstance(event, MiningStarted) and event.note:
+        elif isinstance(event, MiningStarted | MemorySaved) and event.note:
             notes.append(event.note)
-        elif isinstance(event, MemorySaved):
-            notes.append(
-                f"step {event.step + 1}: not enough memory, {event.micro_batch} "
-                "image(s) at once from here on"
-            )
         yield event
     joined = _joined(preparation.origins, masks)
     return PseudoMasks(joined, _record(preparation, steps), tuple(notes))

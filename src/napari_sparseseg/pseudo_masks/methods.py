@@ -41,6 +41,7 @@ from napari_sparseseg.pseudo_masks.mining import (
     MiningEvent,
     MiningMethod,
     MiningOptions,
+    MiningStarted,
     MiningStepDone,
     RegionMining,
     mining_image,
@@ -444,6 +445,8 @@ def _mine(
     started = time.perf_counter()
     for event in mining.run():
         yield event
+        if isinstance(event, MiningStarted):  # what is downloaded is there
+            started = time.perf_counter()
         if not isinstance(event, MiningStepDone) or options.seconds is None:
             continue
         if time.perf_counter() - started >= options.seconds:
