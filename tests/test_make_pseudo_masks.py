@@ -337,9 +337,8 @@ def test_memory_that_did_not_suffice_is_noted(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(RegionNetwork, "forward", crowded)
     result = make_pseudo_masks([scan()] * 2, [[DISC]] * 2, crf=False, **quick())
-    assert result.notes[-1].startswith(
-        "step 1: not enough memory, 1 of a mini-batch at once"
-    )
+    expected = "step 1: not enough memory, 1 of a mini-batch at once"
+    assert result.notes[-1].startswith(expected)
 
 
 def test_weights_of_a_file_are_learned_from_and_recorded(tmp_path: Path) -> None:
