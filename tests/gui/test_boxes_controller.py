@@ -587,6 +587,15 @@ def test_masks_stay_where_their_classes_get_other_values(masked: Desk) -> None:
     masked.link.mask(foreground=0)
     masked.controller._show_masks()
     assert not masked.masks.data.any()
+    # But what was learned are the values of before.
+    masked.use(method="acol")
+    masked.controller.generate()
+    masked.link.mask()
+    masked.controller.pick((0,))
+    assert masked.state.cannot_redo == ""
+    masked.controller.classes.use(CLASSES)
+    masked.controller.read()
+    assert masked.state.cannot_redo == LEARN_FIRST
 
 
 def test_classes_that_are_numbers_are_class_values(desk: Desk, told: list[str]) -> None:

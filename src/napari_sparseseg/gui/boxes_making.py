@@ -199,19 +199,19 @@ class MaskMaking(QObject):
     def use_values(self, values: Mapping[int, int]) -> None:
         """Know boxes by other class values, by those of before."""
 
-        def now(request: _Request | None) -> _Request | None:
+        def known(request: _Request | None) -> _Request | None:
             return request and replace(
                 request, boxes=tuple(with_value(box, values) for box in request.boxes)
             )
 
-        self._waiting, self._running = now(self._waiting), now(self._running)
+        self._waiting, self._running = known(self._waiting), known(self._running)
         self._ids = {
             (sheet, with_value(box, values)): number
             for (sheet, box), number in self._ids.items()
         }
-        if self._learned is not None:
-            boxes = frozenset(with_value(box, values) for box in self._learned.boxes)
-            self._learned = replace(self._learned, boxes=boxes)
+        # The network in the engine knows the values of before.
+        if any(before != now for before, now in values.items()):
+            self._learned = None
 
     def lose_engine(self) -> None:
         """Note that the engine has ended, and what it has learned is gone."""
