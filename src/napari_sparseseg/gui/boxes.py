@@ -11,13 +11,16 @@ from napari_sparseseg.gui import boxes_settings
 from napari_sparseseg.gui.boxes_classes import find_training
 from napari_sparseseg.gui.boxes_controller import BoxesController, fits
 from napari_sparseseg.gui.boxes_dock import BoxesDockWidget
+from napari_sparseseg.gui.boxes_layer import is_ours
 from napari_sparseseg.gui.boxes_state import BoxesState
 from napari_sparseseg.gui.dock_frame import PluginWidget
 from napari_sparseseg.gui.engine_link import EngineLink
+from napari_sparseseg.gui.label_and_train import new_mirror
 from napari_sparseseg.gui.launch import DOCK, PLUGIN
 from napari_sparseseg.gui.log import log_folder, start_log
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.prediction_layer import is_prediction
+from napari_sparseseg.gui.restore import offer_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,10 +55,29 @@ class Boxes(PluginWidget):
         boxes_settings.restore(self.state)
         self.dock = BoxesDockWidget(self.state)
         self.link = EngineLink(log_folder() / "engine.log")
-        self.controller = BoxesController(napari_viewer, self.state, self.link)
+        self.controller = BoxesController(
+            napari_viewer, self.state, self.link, new_mirror()
+        )
         self.fill(self.dock, self.controller)
         self._connect()
         self._follow_layers()
+        self._soon = self.once(self._offer_restore)
+        self._soon.start(0)
+
+    @telling()
+    def _offer_restore(self) -> None:
+        if not self.controller.is_closed:
+            offer_boxes(self._viewer, self.dock, self._keep_opened)
+
+    def _keep_opened(
+        self, boxes: list[tuple[Shapes, Image]], labels: list[Labels]
+    ) -> bool:
+        """Work on boxes that were opened; tell whether all is on disk."""
+        for shapes, image in boxes[:1]:
+            self.dock.layers.images.choose(image.name)
+            self.dock.layers.boxes.choose(shapes.name)
+            self._choose()
+        return self.controller.kept.keep(boxes, labels)
 
     def _connect(self) -> None:
         dock, controller = self.dock, self.controller
@@ -101,14 +123,16 @@ class Boxes(PluginWidget):
         layers = self.dock.layers
         layers.images.set_names([each.name for each in own if isinstance(each, Image)])
         image = self._layer(layers.images.currentText(), Image)
+        shapes = [each for each in own if isinstance(each, Shapes)]
         layers.set_layers(
             layers.images.names,
-            [each.name for each in own if isinstance(each, Shapes)],
+            [each.name for each in shapes],
             [
                 each.name
                 for each in own
                 if isinstance(each, Labels) and image is not None and fits(image, each)
             ],
+            ours=[each.name for each in shapes if is_ours(each)],
         )
 
     @telling()
