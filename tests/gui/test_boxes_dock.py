@@ -328,12 +328,23 @@ class TestLayers:
     def test_layers_are_offered(self, dock: BoxesDockWidget) -> None:
         layers = dock.layers
         assert not layers.new_boxes_button.isEnabled()
-        layers.set_layers(["ct"], [], [])
+        layers.set_layers(["ct"], [])
         told = collect(layers.chosen), collect(layers.new_boxes_pressed)
         layers.new_boxes_button.click()
-        layers.set_layers(["ct"], ["boxes", "others"], [])
+        layers.set_layers(["ct"], ["boxes", "others"])
         layers.boxes.setCurrentText("others")
         assert told == ([(), ()], [()])
+
+    def test_no_labels_are_chosen_but_by_the_user(self, dock: BoxesDockWidget) -> None:
+        layers = dock.layers
+        told = collect(layers.labels_chosen)
+        layers.set_labels(["strokes", "masks"], "")
+        assert layers.labels.currentText() == ""
+        layers.set_labels(["strokes", "masks"], "masks")
+        assert layers.labels.currentText() == "masks"
+        assert told == []
+        layers.labels.setCurrentText("strokes")
+        assert told == [("strokes",)]
 
 
 def test_importing_the_dock_loads_no_torch() -> None:

@@ -42,13 +42,13 @@ class LayerCombo(QComboBox):
     def set_names(self, names: Sequence[str]) -> None:
         """Offer other names; *chosen* is sent only if another one is chosen then."""
         before = self.currentText()
-        kept = _kept(self.names, names, before)
-        with QSignalBlocker(self):
-            self.clear()
-            self.addItems(list(names))
-            self.setCurrentIndex(kept)
+        self._offer(names, _kept(self.names, names, before))
         if self.currentText() != before:
             self.chosen.emit(self.currentText())
+
+    def set_names_and_choice(self, names: Sequence[str], name: str) -> None:
+        """Offer other names and choose one, empty = none, without a signal."""
+        self._offer(names, list(names).index(name) if name in names else -1)
 
     def choose(self, name: str) -> None:
         """Choose a name, without a signal; a name that is not there is left alone."""
@@ -56,6 +56,12 @@ class LayerCombo(QComboBox):
         if index >= 0:
             with QSignalBlocker(self):
                 self.setCurrentIndex(index)
+
+    def _offer(self, names: Sequence[str], place: int) -> None:
+        with QSignalBlocker(self):
+            self.clear()
+            self.addItems(list(names))
+            self.setCurrentIndex(place)
 
 
 def _kept(before: Sequence[str], after: Sequence[str], name: str) -> int:
