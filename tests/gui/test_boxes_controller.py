@@ -609,6 +609,13 @@ def test_masks_are_proposed_again_wherever_they_are_undone(
     assert masked.statuses == ["proposed", "proposed"]
 
 
+def test_what_is_not_shown_yet_is_shown_though_others_are_chosen(desk: Desk) -> None:
+    desk.controller.generate()
+    desk.link.mask()
+    desk.controller.choose(desk.image, None, None)
+    assert desk.masks.data[2].any()
+
+
 def test_a_layer_of_masks_comes_back_whole(masked: Desk) -> None:
     masked.controller.show_map(True)
     for name in ("masks of ct", "localisation of ct"):

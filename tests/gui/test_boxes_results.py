@@ -235,6 +235,16 @@ def test_masks_of_a_layer_that_is_gone_are_proposed_again(
     assert not results.undo()
 
 
+@pytest.mark.parametrize("shape", [(3, 3), (2, 5, 6)])
+def test_masks_are_gone_from_another_array(
+    results: BoxResults, into: WrittenLabels, shape: tuple[int, ...]
+) -> None:
+    accept(results, into, LARGE, SMALL)
+    into.labels.data = np.ones(shape, np.uint8)
+    assert refresh(results, into) == {()}
+    assert not results.undo()
+
+
 def test_a_mask_without_a_pixel_stays_accepted(
     results: BoxResults, into: WrittenLabels
 ) -> None:

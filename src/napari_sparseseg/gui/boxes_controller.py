@@ -144,6 +144,8 @@ class BoxesController(QObject):
         self, image: Image | None, shapes: Shapes | None, labels: Labels | None
     ) -> None:
         """Work on these layers."""
+        # While they are known as planes of the sheet of before.
+        self._show_masks()
         if shapes is not self.shapes:
             self._follow(shapes)
         if image is not self.image:

@@ -151,7 +151,9 @@ class BoxResults:
                 made.into = None
                 changed.add(made.box.plane)
         # Strokes that are painted there later are none of the step's.
-        self._steps = [step for step in self._steps if _is_left(step)]
+        self._steps = [
+            step for step in self._steps if any(map(step.into.is_left, step.edits))
+        ]
         return changed
 
     def accept(
@@ -289,7 +291,3 @@ def _values(
     if background:
         own |= (made.mask == 0) & (won == background)
     return np.where(own, won, 0)
-
-
-def _is_left(step: _Step) -> bool:
-    return any(edit.is_left(step.into.plane(edit.plane)) for edit in step.edits)

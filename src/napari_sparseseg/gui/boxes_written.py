@@ -57,8 +57,11 @@ class Edit:
 
     def is_left(self, labels: NDArray[Any]) -> bool:
         """Tell whether any is; of a change of nothing, nothing can be gone."""
+        here = labels[self.slices]
+        if here.shape != self.after.shape:
+            return False
         # Row by row, since mostly the first tells.
-        rows = zip(labels[self.slices], self.before, self.after, strict=True)
+        rows = zip(here, self.before, self.after, strict=True)
         if any(((old != new) & (now == new)).any() for now, old, new in rows):
             return True
         return not self.changed.any()
@@ -94,10 +97,17 @@ class WrittenLabels:
         """Tell whether any pixel of a box's mask is there, as far as is remembered."""
         return bool(self._edits.get(box))
 
+    def is_left(self, edit: Edit) -> bool:
+        """Tell whether any pixel is as it was changed; not so in another array."""
+        try:
+            return edit.is_left(self.plane(edit.plane))
+        except LayerError:
+            return False
+
     def forget_gone(self) -> None:
         """Forget what was erased, painted over or undone altogether."""
         for box, edits in list(self._edits.items()):
-            left = [each for each in edits if each.is_left(self.plane(each.plane))]
+            left = [each for each in edits if self.is_left(each)]
             self._edits[box] = left
             if not left:
                 del self._edits[box]
