@@ -1,6 +1,8 @@
 PYTHONS := >=3.11,<3.14
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .tools/bin/uv)
 TOX := $(UV) tool run --python '$(PYTHONS)' --with tox-uv tox run
+# With the dense CRF of pydensecrf, which has to be compiled.
+SUITE := $(if $(shell command -v c++),py-crf,py)
 INSTALLED := .venv/.installed
 # Runs of another machine are not mixed with those that are committed.
 RESULTS := bench
@@ -26,8 +28,8 @@ screenshots: system-libs $(INSTALLED) ## take the README's pictures of the windo
 # --notest has by then installed everything, with tox free to say what went wrong.
 test: system-libs | $(UV) ## check style, manifest and types, then run the tests
 	$(TOX) -e lint,types
-	$(TOX) -e py --notest
-	@$(TOX) -qq -e py --skip-pkg-install
+	$(TOX) -e $(SUITE) --notest
+	@$(TOX) -qq -e $(SUITE) --skip-pkg-install
 
 slow: system-libs | $(UV) ## run the tests that take long
 	$(TOX) -e slow

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from napari_sparseseg.annotations.boxes import Box
     from napari_sparseseg.networks.backbone import BackboneName
     from napari_sparseseg.pseudo_masks.api import Preparation
-    from napari_sparseseg.pseudo_masks.methods import Method, MinedNetwork
+    from napari_sparseseg.pseudo_masks.method_names import Method
+    from napari_sparseseg.pseudo_masks.methods import MinedNetwork
 
     Arrays = dict[str, NDArray[Any]]
 

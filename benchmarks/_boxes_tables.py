@@ -80,28 +80,28 @@ def mask_section(content: Record, name: str, runs: Sequence[Record]) -> Section:
     return section
 
 
-def training_of(run: Record) -> tuple[float, str, str]:
+def training_of(run: Record) -> tuple[int, str, str]:
     """Return how a network was trained; only such runs are compared."""
-    return run["seconds"], run["preset"], run["recipe"]
+    return run["steps"], run["preset"], run["recipe"]
 
 
 def network_section(
-    name: str, kind: tuple[float, str, str], runs: Sequence[Record]
+    name: str, kind: tuple[int, str, str], runs: Sequence[Record]
 ) -> Section:
     """Dice on the test slices by row, network and class."""
-    seconds, preset, recipe = kind
+    steps, preset, recipe = kind
     classes = [key for key in runs[0]["dice"] if key != BACKGROUND]
     networks = [key for key in NETWORKS if any(r["network"] == key for r in runs)]
     section = new_section(
         f"{name}: Dice on the test slices, over all their pixels, of {preset} networks "
-        f"that learned the masks for {seconds:g} s (recipe {recipe}); median over "
+        f"that learned the masks in {steps} steps (recipe {recipe}); median over "
         "seeds, and the range",
         [
             "masks",
             *(
                 f"{NETWORKS[network].title}\n{what}"
                 for network in networks
-                for what in (*classes, "mean", "steps")
+                for what in (*classes, "mean", "s")
             ),
         ],
     )
@@ -116,7 +116,7 @@ def network_section(
                 middle([each[place] for each in dice]) for place in range(len(classes))
             )
             cells.append(middle([mean(each) for each in dice]))
-            cells.append(middle([run["steps"] for run in of_row], 0))
+            cells.append(middle([run["learned_s"] for run in of_row], 0))
         section.table.add_row(title, *cells)
     return section
 

@@ -1,7 +1,7 @@
 """Boxes to pseudo-masks by every method, and what networks learn from the masks.
 
 Pseudo-masks are compared with the truth inside the boxes of the train slices. With
-``--train-seconds`` networks learn the masks of each method, and the truth, and are
+``--train-steps`` networks learn the masks of each method, and the truth, and are
 scored on the test slices. The dense CRF is timed by both its backends. Every run has a
 process of its own. Finished runs are kept at once and are not repeated, so that a
 benchmark that was stopped goes on where it was.
@@ -33,7 +33,7 @@ Record = dict[str, Any]
 
 #: What tells one run of a kind from another.
 MASK_KEYS = ("set", "method", "seed")
-NETWORK_KEYS = ("set", "row", "network", "seed", "seconds", "preset", "recipe")
+NETWORK_KEYS = ("set", "row", "network", "seed", "steps", "preset", "recipe")
 CRF_KEYS = ("side", "classes")
 
 
@@ -54,7 +54,7 @@ def main() -> None:
             continue
         for seed in range(args.seeds):
             compare_masks(content, path, folder, seed, args)
-            if args.train_seconds:
+            if args.train_steps:
                 compare_networks(content, path, folder, seed, args)
     publish(path, *sections(content), *notes(content))
 
@@ -71,9 +71,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--backbone", choices=get_args(BackboneName), help="default: by the device")
     add("--weights", choices=["none", "imagenet"], default="none", help="of it")
     add(
-        "--train-seconds",
-        type=float,
-        default=0.0,
+        "--train-steps",
+        type=int,
+        default=0,
         help="of each network on each method's masks; 0 = none are trained",
     )
     add("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS])
@@ -145,7 +145,7 @@ def compare_masks(
         what = {"set": folder.name, "method": method, "seed": seed}
         record = find(content["masks"], what, MASK_KEYS)
         files = [mask_file(args, content, record, row) for row in rows if record]
-        if record and (not args.train_seconds or all(map(Path.exists, files))):
+        if record and (not args.train_steps or all(map(Path.exists, files))):
             continue
         if record:
             content["masks"].remove(record)
@@ -160,7 +160,7 @@ def compare_networks(
     content: Record, path: Path, folder: Path, seed: int, args: argparse.Namespace
 ) -> None:
     """Train the networks that are missing on each method's masks, and on the truth."""
-    wishes = TrainWishes(args.train_seconds, args.preset, args.recipe, args.device)
+    wishes = TrainWishes(args.train_steps, args.preset, args.recipe, args.device)
     for row in (*args.rows, FULL):
         labels = None
         if row != FULL:
@@ -174,7 +174,7 @@ def compare_networks(
                 "row": row,
                 "network": network,
                 "seed": seed,
-                "seconds": args.train_seconds,
+                "steps": args.train_steps,
                 "preset": args.preset,
                 "recipe": args.recipe,
                 "source": source_hash(),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -29,7 +32,8 @@ from napari_sparseseg.pseudo_masks.api import (
     prepare,
 )
 from napari_sparseseg.pseudo_masks.crf import CrfOptions, dense_crf
-from napari_sparseseg.pseudo_masks.methods import ImageDone, Method
+from napari_sparseseg.pseudo_masks.method_names import LEARNING, Method
+from napari_sparseseg.pseudo_masks.methods import ImageDone
 from napari_sparseseg.pseudo_masks.mining import (
     MINING_PRESETS,
     MiningStarted,
@@ -95,6 +99,66 @@ def test_images_and_boxes_go_together_by_place_or_by_name() -> None:
     ).masks
     for one, other in zip(by_place.values(), by_name.values(), strict=True):
         np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def stack(*seeds: int) -> NDArray[np.int16]:
+    """Give a volume (z, y, x) of planes like `scan`."""
+    return np.stack([scan(seed=seed) for seed in seeds])
+
+
+@pytest.mark.parametrize("method", ["box", "grabcut", "cam"])
+def test_each_plane_of_a_volume_is_an_image(method: str) -> None:
+    volume = stack(0, 1, 2, 3)
+    boxes = {1: [DISC, Box(50, 5, 60, 25, 4)], 3: [Box(18, 28, 43, 53, 300)]}
+    on_planes = [replace(b, plane=(z,)) for z, of_z in boxes.items() for b in of_z]
+    wishes = quick(method) | {"background": 1, "window": (40.0, 400.0)}
+    whole = make_pseudo_masks(volume, on_planes, **wishes)
+    assert [*whole.masks] == ["image 1"]
+    mask = whole.masks["image 1"]
+    assert mask.labels.shape == mask.localization.shape == volume.shape
+    assert mask.labels.dtype == np.uint16
+    assert mask.localization.dtype == np.float32
+    # Nobody has looked at the planes without boxes, so they are no background.
+    assert not mask.labels[[0, 2]].any()
+    one_by_one = make_pseudo_masks(
+        [volume[z] for z in boxes], [*boxes.values()], **wishes
+    )
+    for z, plane in zip(boxes, one_by_one.masks.values(), strict=True):
+        np.testing.assert_array_equal(mask.labels[z], plane.labels)
+        np.testing.assert_array_equal(mask.localization[z], plane.localization)
+    assert whole.record["boxes"] == {"image 1, plane 1": 2, "image 1, plane 3": 1}
+
+
+def test_volumes_and_images_go_together() -> None:
+    colours = np.stack([stack(0, 1)] * 3, axis=-1)
+    result = make_pseudo_masks(
+        {
+            "ct": stack(0, 1),
+            "photo": colours[0],
+            "film": colours,
+            "4-d": stack(0)[None],
+        },
+        {
+            "ct": [replace(DISC, plane=(1,)), Box(60, 70, 90, 99, 3, (0,))],
+            "photo": [DISC],
+            "film": [replace(DISC, plane=(0,))],
+            "4-d": [replace(DISC, plane=(0, 0))],
+        },
+        method="box",
+        background=1,
+    )
+    shapes = {name: mask.labels.shape for name, mask in result.masks.items()}
+    assert shapes == {
+        "ct": (2, 64, 80),
+        "photo": (64, 80),
+        "film": (2, 64, 80),
+        "4-d": (1, 1, 64, 80),
+    }
+    for mask in result.masks.values():
+        assert (mask.labels == 3).any()
+    (note,) = result.notes
+    assert note.startswith("ct: 1 box clipped")
+    assert "on plane 0" in note
 
 
 def test_grabcut_finds_the_disc() -> None:
@@ -184,10 +248,28 @@ def test_the_record_of_every_method_goes_into_json(method: Method) -> None:
     preparation = prepare(scan(), [DISC], method=method, seed=2, device="cpu")
     record = json.loads(json.dumps(_record(preparation, 7)))
     assert (record["method"], record["steps"], record["seed"]) == (method, 7, 2)
-    learns = method in ("cam", "acol", "sdi-box", "crf-box")
+    learns = method in LEARNING
     assert record["weights"] == ("random" if learns else None)
     assert (record["crf"] is not None) == learns
     assert bool(record["options"]) == (method not in ("box", "ellipse"))
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_record_names_the_backend_that_was_used(
+    installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pydensecrf", "pydensecrf.densecrf"):
+        module = ModuleType(name) if installed else None
+        monkeypatch.setitem(sys.modules, name, module)
+
+    def recorded(method: Method, **wishes: Any) -> Any:
+        preparation = prepare(scan(), [DISC], method=method, device="cpu", **wishes)
+        return _record(preparation, 0)["crf_backend"]
+
+    assert recorded("acol") == ("pydensecrf" if installed else "torch")
+    assert recorded("ellipse", crf=True, crf_backend="torch") == "torch"
+    assert recorded("acol", crf=False) is None
+    assert recorded("box") is None
 
 
 @pytest.mark.parametrize("method", ["box", "ellipse", "grabcut"])
@@ -292,26 +374,36 @@ def test_a_background_that_cannot_be_is_refused(
 @pytest.mark.parametrize(
     ("boxes", "noted"),
     [
-        ([Box(9, 9, 10, 10, 3)], None),
         ([Box(-5, 25, 45, 60, 3)], "1 box clipped"),
         ([DISC, DISC], "the same box was given before"),
         ([DISC, Box(70, 0, 90, 5, 3)], "no pixel in the image"),
         ([DISC, Box(5, 5, 5, 9, 3)], "no pixel in the image"),
     ],
 )
-def test_odd_boxes(method: str, boxes: list[Box], noted: str | None) -> None:
+def test_odd_boxes(method: str, boxes: list[Box], noted: str) -> None:
+    """What is made is that of the part of the first box in the image, alone."""
     result = make_pseudo_masks(scan(), boxes, background=1, **quick(method))
+    part = boxes[0].clipped((64, 80))
+    alone = make_pseudo_masks(scan(), [part], background=1, **quick(method))
+    for name in ("labels", "localization"):
+        made, expected = (
+            getattr(each.masks["image 1"], name) for each in (result, alone)
+        )
+        np.testing.assert_array_equal(made, expected)
+    assert result.record["boxes"] == {"image 1": 1}
+    assert alone.notes == ()
+    (note,) = result.notes
+    assert note.startswith("image 1: ")
+    assert noted in note
+
+
+@pytest.mark.parametrize("method", ["box", "ellipse", "grabcut"])
+def test_a_box_of_one_pixel_is_its_object(method: str) -> None:
+    pixel = Box(9, 9, 10, 10, 3)
+    result = make_pseudo_masks(scan(), [pixel], background=1, **quick(method))
     labels = result.masks["image 1"].labels
-    assert labels.shape == (64, 80)
-    assert set(np.unique(labels)) <= {0, 1, 3}
-    first = boxes[0].clipped(labels.shape)
-    assert (labels[first.slices] != 1).any()
-    if noted is None:
-        assert result.notes == ()
-    else:
-        (note,) = result.notes
-        assert note.startswith("image 1: ")
-        assert noted in note
+    assert np.argwhere(labels != 1).tolist() == [[9, 9]]
+    assert labels[9, 9] == 3
 
 
 @pytest.mark.parametrize("method", ["box", "ellipse", "grabcut"])
@@ -382,6 +474,30 @@ NAN = np.where(np.arange(5120).reshape(64, 80) == 7, np.nan, 1.5)
         ),
         ({"boxes": [[DISC], [DISC]]}, LabelError, "1 image.* boxes of 2 are given"),
         ({"boxes": {"a": [DISC]}}, LabelError, "same name or place"),
+        ({"boxes": DISC}, LabelError, r"boxes of image 1 are Box.*give a list of Box"),
+        (
+            {"images": [scan()], "boxes": [DISC]},
+            LabelError,
+            "boxes of image 1 are Box.*for each image",
+        ),
+        ({"images": {"a": scan()}, "boxes": {"a": DISC}}, LabelError, "boxes of a are"),
+        ({"boxes": [(20, 30, 41, 51)]}, LabelError, r"image 1 are \(20, 30, 41, 51\)"),
+        ({"boxes": [20, 30, 41, 51]}, LabelError, "boxes of image 1 are 20; give a"),
+        (
+            {"images": stack(0, 1), "boxes": [Box(0, 0, 9, 9, 3, (2,))]},
+            LabelError,
+            "image 1: .* on plane 2 lies on no plane",
+        ),
+        (
+            {"images": stack(0, 1), "boxes": [DISC, Box(0, 0, 9, 9, 3, (1,))]},
+            LabelError,
+            "image 1: .* lies on no plane",
+        ),
+        (
+            {"images": np.stack([scan(), NAN]), "boxes": [Box(0, 0, 9, 9, 3, (1,))]},
+            ImageError,
+            "image 1, plane 1 has 1 of 5120 values that are not finite",
+        ),
         ({"images": {"a": scan()}}, LabelError, "the images have names"),
         ({"images": {}, "boxes": {}}, LabelError, "no box on any of the 0 image"),
         ({"images": NAN}, ImageError, "1 of 5120 values that are not finite"),
@@ -423,6 +539,12 @@ def test_bad_input_is_told_in_one_sentence(
     with pytest.raises(kind, match=words) as error:
         make_pseudo_masks(**arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_a_volume_whose_boxes_have_no_plane_is_refused(method: Method) -> None:
+    with pytest.raises(ImageError, match=r"80 channels.*give each box its plane"):
+        make_pseudo_masks(stack(0, 1), [Box(0, 3, 2, 40, 3)], **quick(method))
 
 
 def other_network(path: Path) -> None:

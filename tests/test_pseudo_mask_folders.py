@@ -293,7 +293,10 @@ EVERYTHING = Box(0, 0, 64, 80, 3)
     ("spoil", "words"),
     [
         (boxes_become(Box(1, 1, 9, 9, 2), stems=("a",)), "class table: 2 of 1 box"),
-        (boxes_become(Box(1, 1, 9, 9, 3, (2,)), stems=("a",)), "on no plane"),
+        (
+            boxes_become(Box(1, 1, 9, 9, 3, (2,)), stems=("a",)),
+            "on plane 2 lies on a plane of a volume, but only 2-D images are read",
+        ),
         (write("boxes/a.json", b"[{"), "are not a JSON file"),
         (write("boxes/a.json", b'[{"class": 3}]'), "missing keys: box_yx"),
         (write("boxes/a.json", b'{"class": 3}'), "expected is a list"),
@@ -400,6 +403,45 @@ def test_what_a_user_made_is_not_replaced(
     assert done.code == 2
     assert f"{os.path.join('out', name)} was not made by this command" in done.err
     assert snapshot(place) == before
+
+
+def own_table(place: Path) -> None:
+    """Give one of the boxes files a class table of its own."""
+    path = place / "boxes" / "a.classes.json"
+    write_class_table(path, TABLE.renamed(3, "liver"))
+
+
+def broken_table(place: Path) -> None:
+    (place / "boxes" / "a.classes.json").write_text("{")
+
+
+@pytest.mark.parametrize("make", [own_table, broken_table])
+def test_class_tables_of_others_are_not_replaced(
+    run: Run, place: Path, make: Spoil
+) -> None:
+    make(place)
+    write_class_table(place / "given.json", TABLE)
+    wish = ("pseudo-masks", "images", "boxes", "--out", "boxes", "--method", "box")
+    before = snapshot(place)
+    done = run(*wish, "--classes", "given.json")
+    assert done.code == 2
+    (sentence,) = done.err.splitlines()
+    name = os.path.join("boxes", "a.classes.json")
+    assert f"{name} was not made by this command" in sentence
+    assert snapshot(place) == before
+
+
+def test_class_tables_of_pseudo_masks_and_equal_ones_are_replaced(
+    run: Run, place: Path
+) -> None:
+    write_class_table(place / "boxes" / "a.classes.json", TABLE)
+    wish = ("pseudo-masks", "images", "boxes", "--out", "boxes", "--method", "box")
+    assert run(*wish).code == 0
+    # Now there are label maps of this command, and their tables.
+    renamed = TABLE.renamed(3, "liver")
+    write_class_table(place / "given.json", renamed)
+    assert run(*wish, "--classes", "given.json").code == 0
+    assert read_class_table(place / "boxes" / "a.classes.json") == renamed
 
 
 def test_images_are_not_replaced_by_their_masks(run: Run, place: Path) -> None:

@@ -12,7 +12,12 @@ from napari_sparseseg.annotations.classes import (
     find_class_table,
     read_class_table,
 )
-from napari_sparseseg.errors import ImageError, LabelError, OutputError
+from napari_sparseseg.errors import (
+    ClassTableError,
+    ImageError,
+    LabelError,
+    OutputError,
+)
 from napari_sparseseg.folders import (
     check_writable,
     images_in_the_way,
@@ -21,6 +26,7 @@ from napari_sparseseg.folders import (
 )
 from napari_sparseseg.io.atomic import write_atomically
 from napari_sparseseg.io.images import (
+    is_prediction,
     list_images,
     match_by_stem,
     read_image,
@@ -30,7 +36,7 @@ from napari_sparseseg.pseudo_masks.api import run
 from napari_sparseseg.pseudo_masks.methods import ImageDone
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -106,13 +112,15 @@ def read_box_pairs(images: Path, boxes: Path, classes: Path | None) -> BoxInputs
         )
     for stem, image_path, boxes_path in match.pairs:
         try:
-            image = read_image(image_path).data
             found = (
                 find_class_table(boxes_path.with_suffix(".png"))
                 if classes is None
                 else inputs.classes
             )
-            fitted = fit_boxes(read_boxes(boxes_path, found), image.shape[:2])
+            drawn = read_boxes(boxes_path, found)
+            _check_no_planes(drawn)
+            image = read_image(image_path).data
+            fitted = fit_boxes(drawn, image.shape[:2])
         except (ImageError, LabelError) as error:
             inputs.failures.append(f"{stem}: {error}")
             continue
@@ -122,6 +130,18 @@ def read_box_pairs(images: Path, boxes: Path, classes: Path | None) -> BoxInputs
     if not inputs.images:
         raise LabelError(f"none of the images can be used: {inputs.failures[0]}")
     return inputs
+
+
+def _check_no_planes(boxes: Sequence[Box]) -> None:
+    """Raise LabelError if boxes lie on planes of a volume."""
+    on_planes = [box for box in boxes if box.plane]
+    if on_planes:
+        raise LabelError(
+            f"the box {on_planes[0]} lies on a plane of a volume, but only 2-D images "
+            "are read here; save each plane and its boxes as files of their own, or "
+            "call make_pseudo_masks in Python, which takes volumes.",
+            box=on_planes[0],
+        )
 
 
 def list_boxes(path: Path) -> dict[str, Path]:
@@ -165,7 +185,8 @@ def iter_pseudo_mask_folder(
 
     Writes ``OUT/STEM.png`` with class values, ``OUT/STEM.classes.json`` where there is
     a class table, ``OUT/maps/STEM.tif``, the localisation map, (y, x) float32, and when
-    all is done ``OUT/pseudo_masks.json``, how they were made. Nothing else is replaced.
+    all is done ``OUT/pseudo_masks.json``, how they were made. Of these files none is
+    replaced that something else has made, and no others are touched.
 
     Parameters
     ----------
@@ -187,7 +208,8 @@ def iter_pseudo_mask_folder(
     SparseSegError
         If masks cannot be made, or *out* cannot be written to.
     """
-    _spare_other_files(out, {image.name for image in preparation.images})
+    stems = {image.name for image in preparation.images}
+    _spare_other_files(out, stems, inputs.classes)
     make_folder(out / MAPS)
     check_writable(out)
     events = run(preparation)
@@ -241,11 +263,16 @@ def _is_other(name: str) -> bool:
     )
 
 
-def _spare_other_files(out: Path, stems: set[str]) -> None:
+def _spare_other_files(out: Path, stems: set[str], classes: ClassTable | None) -> None:
     """Raise OutputError if a mask would replace what was not made by a program."""
     others = images_in_the_way(out, stems)
     maps = [out / MAPS / f"{stem}.tif" for stem in sorted(stems)]
     others += [path for path in maps if path.exists() and not _is_map(path)]
+    others += [
+        out / f"{stem}.classes.json"
+        for stem in sorted(stems)
+        if classes is not None and _has_other_classes(out, stem, classes)
+    ]
     record = out / RECORD
     if record.exists() and not _is_record(record):
         others.append(record)
@@ -256,6 +283,17 @@ def _spare_other_files(out: Path, stems: set[str]) -> None:
             "another folder.",
             paths=[str(path) for path in others],
         )
+
+
+def _has_other_classes(out: Path, stem: str, classes: ClassTable) -> bool:
+    """Tell whether there is another class table, of anything but a pseudo-mask."""
+    table = out / f"{stem}.classes.json"
+    if not table.exists() or is_prediction(out / f"{stem}.png"):
+        return False
+    try:
+        return read_class_table(table) != classes
+    except ClassTableError:
+        return True
 
 
 def _is_map(path: Path) -> bool:

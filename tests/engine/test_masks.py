@@ -24,6 +24,7 @@ from napari_sparseseg.engine.messages import (
     DrawnBox,
     Event,
     Failed,
+    ForgetMasks,
     MakeMasks,
     MaskMethod,
     MasksCancelled,
@@ -434,6 +435,78 @@ def test_a_method_in_rounds_is_redone_from_its_maps(window: Window) -> None:
     assert not learning(events)
     for key, event in masked(events).items():
         assert np.array_equal(np.load(event.mask), np.load(first[key].mask))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"crf_options": SMOOTH}, {"crf": False}, {"background": 4}],
+)
+def test_in_rounds_another_crf_or_background_is_learned_anew(
+    window: Window, changed: dict[str, Any]
+) -> None:
+    """The CRF makes what the second round learns, and background is learned too."""
+    maker = MaskMaker()
+    drain(maker, window.make(method="sdi-box", background=1))
+    wished = {"background": 1, **changed}
+    again = window.make(method="sdi-box", reuse=True, **wished)
+    assert learning(drain(maker, again))
+    acol = window.make(background=1)
+    drain(maker, acol)
+    assert not learning(drain(maker, window.make(reuse=True, **wished)))
+
+
+# What is forgotten.
+
+
+def test_of_boxes_that_are_gone_nothing_is_kept(window: Window) -> None:
+    forget = ForgetMasks(ids={"a": [3, 99], "gone": [1]})
+    window.play(
+        window.make(method="grabcut"),
+        turns=[
+            (DONE, (forget, window.refine("a", 3))),
+            (is_a(Failed), (window.refine("b", 3),)),
+            (is_a(BoxRefined), END),
+        ],
+    )
+    (failed,) = window.all_of(Failed)
+    assert "no localisation map of this box of a" in failed.message
+
+
+def test_what_lacks_a_forgotten_map_is_learned_anew(window: Window) -> None:
+    maker = MaskMaker()
+    drain(maker, window.make(method="sdi-box"))
+    maker.forget({"a": [8]})
+    kept = window.image("a", (3, BOXES["a"][3]))
+    assert not learning(drain(maker, window.make(kept, method="sdi-box", reuse=True)))
+    assert learning(drain(maker, window.make(method="sdi-box", reuse=True)))
+
+
+def test_boxes_may_be_forgotten_while_their_masks_are_made_anew(
+    window: Window,
+) -> None:
+    maker = MaskMaker()
+    drain(maker, window.make())
+    maker.start(window.make(reuse=True, crf_options=SMOOTH))
+    maker.forget({"a": [3, 8], "b": [3]})
+    events = []
+    while maker.is_busy:
+        events.append(maker.advance())
+    assert sum(isinstance(event, BoxMasked) for event in events) == 3
+
+
+def test_a_preview_that_waits_is_forgotten_with_its_box(window: Window) -> None:
+    window.play(
+        window.make(),
+        turns=[
+            (
+                is_a(BoxMasked, id=8),
+                (window.refine("a", 8), ForgetMasks(ids={"a": [8]})),
+            ),
+            (DONE, END),
+        ],
+    )
+    assert not window.all_of(Failed)
+    assert not window.all_of(BoxRefined)
 
 
 # The preview of one box.

@@ -85,6 +85,7 @@ VALUES: dict[str, Any] = {
     "total": 50,
     "images": [BoxedImage(name="a µm", pixels="p", boxes=[DRAWN])],
     "folder": "/tmp",
+    "ids": {"a µm": [1, 3]},
 }
 
 #: Their settings are others.

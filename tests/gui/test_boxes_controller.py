@@ -260,6 +260,77 @@ def test_a_box_that_is_moved_or_deleted_loses_its_proposal(masked: Desk) -> None
     assert not masked.masks.data.any()
 
 
+def ids_of(request: messages.MakeMasks) -> list[int]:
+    return [box.id for image in request.images for box in image.boxes]
+
+
+def test_the_engine_forgets_boxes_that_are_moved_or_deleted(masked: Desk) -> None:
+    asked = masked.link.last(messages.MakeMasks)
+    first, second = ids_of(asked)
+    names = [image.name for image in asked.images]
+    assert not masked.link.count(messages.ForgetMasks)
+    moved = [boxes_to_shapes([replace(FIRST, y1=15)])[0], masked.shapes.data[1]]
+    masked.shapes.data = moved
+    masked.controller.read()
+    assert masked.link.last(messages.ForgetMasks).ids == {names[0]: [first]}
+    # What was redone keeps its number, and takes the place of what is there.
+    masked.controller.generate()
+    masked.link.mask()
+    anew = ids_of(masked.link.last(messages.MakeMasks))
+    assert anew[1] == second
+    assert anew[0] not in (first, second)
+    masked.controller.read()
+    assert masked.link.count(messages.ForgetMasks) == 1
+    masked.controller.delete((1,))
+    assert masked.link.last(messages.ForgetMasks).ids == {names[1]: [second]}
+
+
+@pytest.mark.parametrize("what", ["deleted", "other pixels"])
+def test_the_engine_forgets_all_boxes_of_an_image(masked: Desk, what: str) -> None:
+    asked = masked.link.last(messages.MakeMasks)
+    if what == "deleted":
+        masked.viewer.layers.remove(masked.image)
+    else:
+        masked.image.data = masked.image.data + 1
+    assert masked.link.last(messages.ForgetMasks).ids == {
+        image.name: [box.id for box in image.boxes] for image in asked.images
+    }
+
+
+def test_a_mask_that_comes_after_its_box_has_gone_is_forgotten(desk: Desk) -> None:
+    desk.controller.generate()
+    first, _ = ids_of(desk.link.last(messages.MakeMasks))
+    desk.controller.delete((0,))
+    before = desk.link.count(messages.ForgetMasks)
+    desk.link.mask()
+    assert desk.link.count(messages.ForgetMasks) == before + 1
+    ((only,),) = desk.link.last(messages.ForgetMasks).ids.values()
+    assert only == first
+    desk.controller._show_masks()
+    assert desk.statuses == ["proposed"]
+
+
+def test_in_rounds_another_crf_is_learned_anew(desk: Desk) -> None:
+    desk.use(method="sdi-box")
+    desk.controller.generate()
+    desk.link.mask()
+    desk.controller.pick((0,))
+    assert desk.state.cannot_redo == ""
+    desk.use(crf=False)
+    assert desk.state.cannot_redo == LEARN_FIRST
+    desk.controller.generate()
+    assert not desk.link.last(messages.MakeMasks).reuse
+    desk.link.mask()
+    assert desk.state.cannot_redo == ""
+    # Of a box that was moved away and back the engine has nothing any more.
+    for y1 in (15, 14):
+        moved = [boxes_to_shapes([replace(FIRST, y1=y1)])[0], desk.shapes.data[1]]
+        desk.shapes.data = moved
+        desk.controller.read()
+    desk.controller.pick((0,))
+    assert desk.state.cannot_redo == LEARN_FIRST
+
+
 def test_the_picked_box_follows_the_canvas_and_shows_its_plane(
     desk: Desk, qtbot: QtBot
 ) -> None:

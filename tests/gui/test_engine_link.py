@@ -189,6 +189,7 @@ def test_an_engine_that_cannot_be_started_is_told(qtbot: QtBot, tmp_path: Path) 
     link = EngineLink(tmp_path / "no folder" / "engine.log", ["python"])
     _, died = told_by(link)
     link.start()
+    wait_for(qtbot, died, 1)
     ((sentence, restarting),) = died
     assert "the engine cannot be started with python" in sentence
     assert not restarting
@@ -200,11 +201,24 @@ def test_nothing_is_told_once_it_is_stopped(
     link = start("works")
     told, died = told_by(link)
     link.start()
+    qtbot.waitUntil(lambda: link.pid is not None, timeout=PATIENCE_MS)
     pid = link.pid
     assert pid is not None
     link.stop()
     assert not psutil.pid_exists(pid)
     qtbot.wait(300)
+    assert (told, died) == ([], [])
+
+
+def test_an_engine_that_is_not_wanted_any_more_is_not_started(
+    start: Callable[[str], EngineLink], qtbot: QtBot
+) -> None:
+    link = start("works")
+    told, died = told_by(link)
+    link.start()
+    link.stop()
+    qtbot.wait(2 * engine_link.START_MS)
+    assert link.pid is None
     assert (told, died) == ([], [])
 
 

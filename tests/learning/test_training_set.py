@@ -256,6 +256,18 @@ def test_a_fifth_of_the_dense_images_is_held_out_whole(
     assert found.count({LEARNED}) == count - held_out
 
 
+def test_where_nothing_is_to_be_held_out_all_is_learned() -> None:
+    images = [image(f"s{n}") for n in range(6)] + [dense(f"d{n}") for n in range(6)]
+    data = TrainingSet(
+        images, CLASSES, Normalisation("range", 0, 255), 0, holds_out=False
+    )
+    assert set().union(*roles(data).values()) == {LEARNED}
+    data.put(image("s0", strokes(1, 4, 300)), dense("d0", 1, 4, 300), image("new"))
+    data.remove("d1")
+    assert set().union(*roles(data).values()) == {LEARNED}
+    assert not data.has_held_out
+
+
 def test_dense_images_that_come_one_by_one_are_held_out_too() -> None:
     data = training_set(dense("d0"))
     before = roles(data)

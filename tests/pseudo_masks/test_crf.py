@@ -279,6 +279,26 @@ def test_many_crops_at_once_are_the_same_as_one_by_one(
         np.testing.assert_allclose(q, alone, atol=1e-5)
 
 
+def test_each_crop_may_have_options_of_its_own(
+    backend: CrfBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crf, "EXACT_PIXELS", 200)
+    options = [
+        CrfOptions(theta_alpha=2),
+        CrfOptions(theta_alpha=9, theta_gamma=0.5),
+        CrfOptions(iterations=1),
+        CrfOptions(w1=0),
+        CrfOptions(w1=0, w2=1, iterations=2),
+        CrfOptions(theta_beta=60, iterations=9),
+    ]
+    crops = [noise(20, 21 + n, seed=n) for n in range(5)] + [noise(8, 9)]
+    probabilities, images = zip(*crops, strict=True)
+    together = dense_crf_of_crops(probabilities, images, options, backend)
+    for (p, image), each, q in zip(crops, options, together, strict=True):
+        alone = dense_crf(p, image, each, backend)
+        np.testing.assert_allclose(q, alone, atol=1e-5)
+
+
 def test_no_crop_at_all_gives_none() -> None:
     assert dense_crf_of_crops([], [], backend="torch") == []
 
@@ -475,8 +495,8 @@ def test_auto_takes_pydensecrf_on_a_cpu_where_it_is_there() -> None:
 @pytest.mark.usefixtures("fake")
 def test_auto_takes_torch_on_any_other_device() -> None:
     for device in ("cuda", "mps", "meta"):
-        assert crf._chosen("auto", torch.device(device)) == "torch"
-        assert crf._chosen("pydensecrf", torch.device(device)) == "pydensecrf"
+        assert crf.chosen_backend("auto", torch.device(device)) == "torch"
+        assert crf.chosen_backend("pydensecrf", torch.device(device)) == "pydensecrf"
 
 
 @pytest.mark.usefixtures("missing")

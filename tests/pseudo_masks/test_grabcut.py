@@ -12,15 +12,18 @@ from numpy.random import default_rng
 
 from napari_sparseseg.annotations import Box
 from napari_sparseseg.errors import ImageError, LabelError, OptionError
+from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.pseudo_masks.grabcut import (
     GrabCutOptions,
     grabcut_in_parts,
-    grabcut_mask,
     mask_of_votes,
 )
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
     from numpy.typing import NDArray
+
+    from napari_sparseseg.pseudo_masks.label_map import BoxMask
 
 # Small and few, since each takes time.
 QUICK = GrabCutOptions(runs=3, working_side=60, iterations=2)
@@ -39,6 +42,12 @@ def disc(
     return image, box, inside[box.slices]
 
 
+def cut_out(
+    image: NDArray[np.uint8], box: Box, options: GrabCutOptions, generator: Generator
+) -> BoxMask:
+    return finish(grabcut_in_parts(image, box, options, generator))
+
+
 def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     return float((one & other).sum() / (one | other).sum())
 
@@ -48,7 +57,7 @@ def test_a_disc_is_cut_out(channels: int) -> None:
     image, box, truth = disc()
     if channels:
         image = np.repeat(image[..., None], channels, axis=2)
-    mask = grabcut_mask(image, box, QUICK, default_rng(0))
+    mask = cut_out(image, box, QUICK, default_rng(0))
     assert iou(mask.foreground, truth) > 0.9
     assert mask.localization.dtype == np.float32
     assert mask.localization.shape == box.shape
@@ -59,21 +68,20 @@ def test_a_disc_is_cut_out(channels: int) -> None:
 def test_a_disc_of_another_colour_and_the_same_brightness_is_cut_out() -> None:
     image, box, truth = disc()
     coloured = np.stack([image, 255 - image, np.full_like(image, 90)], axis=2)
-    mask = grabcut_mask(coloured, box, QUICK, default_rng(0))
+    mask = cut_out(coloured, box, QUICK, default_rng(0))
     assert iou(mask.foreground, truth) > 0.9
 
 
 def test_a_small_object_of_little_contrast_is_not_lost() -> None:
     image, box, truth = disc(radius=5, contrast=20)
-    mask = grabcut_mask(image, box, replace(QUICK, working_side=200), default_rng(0))
+    mask = cut_out(image, box, replace(QUICK, working_side=200), default_rng(0))
     assert iou(mask.foreground, truth) > 0.7
 
 
 def test_the_generator_decides() -> None:
     image, box, _ = disc(contrast=12)
     maps = [
-        grabcut_mask(image, box, QUICK, default_rng(seed)).localization
-        for seed in (1, 1, 2)
+        cut_out(image, box, QUICK, default_rng(seed)).localization for seed in (1, 1, 2)
     ]
     assert np.array_equal(maps[0], maps[1])
     assert not np.array_equal(maps[0], maps[2])
@@ -90,7 +98,7 @@ def test_boxes_are_jittered_and_framed_as_wished(
     options = GrabCutOptions(
         runs=40, jitter=0.05, least_margin=0.1, largest_margin=0.6, working_side=100
     )
-    mask = grabcut_mask(image, box, options, default_rng(0))
+    mask = cut_out(image, box, options, default_rng(0))
     assert len(given) == 40
     margins, sides, shifts = [], [], []
     for seen in given:
@@ -140,7 +148,7 @@ def test_there_is_a_break_between_the_runs() -> None:
 def test_a_box_with_nothing_to_tell_by_is_all_foreground(
     image: NDArray[np.uint8], box: Box
 ) -> None:
-    mask = grabcut_mask(image, box, QUICK, default_rng(0))
+    mask = cut_out(image, box, QUICK, default_rng(0))
     assert mask.foreground.all()
 
 
@@ -148,7 +156,7 @@ def test_a_box_with_nothing_to_tell_by_is_all_foreground(
     "box", [Box(0, 0, 1, 1, 1), Box(79, 5, 80, 90, 1), Box(3, 89, 70, 90, 1)]
 )
 def test_boxes_of_one_pixel_and_one_line_are_cut_out(box: Box) -> None:
-    mask = grabcut_mask(disc()[0], box, QUICK, default_rng(0))
+    mask = cut_out(disc()[0], box, QUICK, default_rng(0))
     assert mask.foreground.shape == box.shape
 
 
@@ -156,10 +164,10 @@ def test_what_cannot_be_used_is_refused() -> None:
     image, box, _ = disc()
     for wrong in (image.astype(np.float32), np.zeros((9, 9, 2), np.uint8)):
         with pytest.raises(ImageError, match="GrabCut was given an image of shape"):
-            grabcut_mask(wrong, box, QUICK, default_rng(0))  # type: ignore[arg-type]
+            cut_out(wrong, box, QUICK, default_rng(0))  # type: ignore[arg-type]
     for outside in (Box(0, 0, 81, 5, 1), Box(3, 3, 3, 9, 1)):
         with pytest.raises(LabelError, match="is empty or leaves the image"):
-            grabcut_mask(image, outside, QUICK, default_rng(0))
+            cut_out(image, outside, QUICK, default_rng(0))
 
 
 @pytest.mark.parametrize(

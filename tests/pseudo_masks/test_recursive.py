@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
 from napari_sparseseg.annotations import Box
 from napari_sparseseg.errors import OptionError, TrainingError
+from napari_sparseseg.learning.held_out import LEARNED
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
 from napari_sparseseg.learning.trainer import Trainer
 from napari_sparseseg.networks.registry import NetworkSpec
-from napari_sparseseg.prediction.predictor import TileDone
+from napari_sparseseg.prediction.predictor import TileDone, iter_predict
 from napari_sparseseg.pseudo_masks import recursive
 from napari_sparseseg.pseudo_masks.box_image import BoxImage
 from napari_sparseseg.pseudo_masks.crf import CrfOptions
@@ -143,6 +147,59 @@ def test_rounds_and_steps_are_told() -> None:
             (number, step) for number in range(1, rounds + 1) for step in (1, 2)
         ]
         assert all(np.isfinite(each.loss) for each in steps)
+
+
+def test_nothing_that_is_labelled_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With five strokes of a class the training of strokes would hold some out."""
+    shares: list[float] = []
+    run = Trainer.run
+
+    def watch(self: Trainer, steps: int | None = None) -> Iterator[Any]:
+        for image in self.data.images.values():
+            labelled = image.labels > 0
+            members = self.data.held_out.membership[image.name]
+            shares.append(float((members[labelled] == LEARNED).mean()))
+        return run(self, steps)
+
+    monkeypatch.setattr(Trainer, "run", watch)
+    images = [disc(name, seed)[0] for seed, name in enumerate("abcdef")]
+    empty = [BoxImage(f"{n}", disc(seed=n)[0].pixels, ()) for n in range(6)]
+    drain("sdi-box", [*images, *empty], replace(QUICK, rounds=2))
+    assert shares == [1.0] * 24
+
+
+def test_the_weights_at_the_end_of_a_round_predict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not those at the end of an epoch before, when time is over amid the next."""
+    trainers: list[Trainer] = []
+    models: list[Any] = []
+    run = Trainer.run
+
+    def watch(self: Trainer, steps: int | None = None) -> Iterator[Any]:
+        trainers.append(self)
+        return run(self, steps)
+
+    def give(model: Any, image: Any, options: Any) -> Iterator[TileDone]:
+        models.append(model)
+        return iter_predict(model, image, options)
+
+    clock = SimpleNamespace(perf_counter=itertools.count().__next__)
+    monkeypatch.setattr(recursive, "time", clock)
+    monkeypatch.setattr(Trainer, "run", watch)
+    monkeypatch.setattr(recursive, "iter_predict", give)
+    options = replace(QUICK, rounds=1, epochs=50)
+    events, _ = drain("sdi-box", [disc()[0]], options, seconds=3)
+    steps = [event for event in events if isinstance(event, RoundStepDone)]
+    assert len(steps) == 3  # of epochs of two
+    (network,) = trainers[0].networks
+    used = models[0].parts["network"].state_dict()
+    for name, value in network.average.state_dict().items():
+        assert torch.equal(used[name], value)
+    assert any(
+        not torch.equal(used[name], value)
+        for name, value in network.best.state_dict().items()
+    )
 
 
 def test_the_first_labels_of_sdi_box_are_the_boxes(

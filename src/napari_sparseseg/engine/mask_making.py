@@ -23,8 +23,8 @@ from napari_sparseseg.errors import EngineError
 from napari_sparseseg.pseudo_masks.api import prepare
 from napari_sparseseg.pseudo_masks.box_image import BoxImage
 from napari_sparseseg.pseudo_masks.crf import CrfOptions
+from napari_sparseseg.pseudo_masks.method_names import IN_ROUNDS, TELLING_BACKGROUND
 from napari_sparseseg.pseudo_masks.methods import (
-    TELLING_BACKGROUND,
     BoxDone,
     MiningDone,
     PseudoMaskOptions,
@@ -35,7 +35,7 @@ from napari_sparseseg.pseudo_masks.mining import MiningStarted, MiningStepDone
 from napari_sparseseg.pseudo_masks.recursive import RoundStarted, RoundStepDone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -44,11 +44,8 @@ if TYPE_CHECKING:
     from napari_sparseseg.inputs.normalisation import Normalisation
     from napari_sparseseg.pseudo_masks.api import PseudoMaskWishes
     from napari_sparseseg.pseudo_masks.label_map import BoxMask
-    from napari_sparseseg.pseudo_masks.methods import (
-        Method,
-        MinedNetwork,
-        PseudoMaskEvent,
-    )
+    from napari_sparseseg.pseudo_masks.method_names import Method
+    from napari_sparseseg.pseudo_masks.methods import MinedNetwork, PseudoMaskEvent
 
 #: What is in the file of a mask.
 BACKGROUND, FOREGROUND, UNDECIDED = 0, 1, 2
@@ -64,7 +61,8 @@ class Source:
     Attributes
     ----------
     options
-        With the default CRF and background, which decide about masks alone.
+        With the default CRF and background where these decide about masks alone: not
+        of the methods in rounds, which learn what the CRF has made of the round before.
     window
         (centre, width), or None for percentiles.
     """
@@ -167,8 +165,9 @@ class MaskMaker:
         self.cancel()
         job = _job(request)
         events: Iterator[PseudoMaskEvent]
-        if request.reuse and self._has_all(job):
-            events = self._make_anew(job)
+        kept = self._kept(job) if request.reuse else None
+        if kept is not None:
+            events = _made_anew(kept, job.options)
         elif request.reuse and self._learned and _knows(self._learned, job):
             job = _as_learned(job, self._learned)
             events = self._make(job, self._learned.network)
@@ -231,26 +230,23 @@ class MaskMaker:
             mask=request.mask,
         )
 
-    def _has_all(self, job: Job) -> bool:
-        """Tell whether the map of every box is kept."""
-        return all(
-            self._has(job, image.name, id_, box)
-            for image in job.images
-            for id_, box in zip(job.ids[image.name], image.boxes, strict=True)
-        )
+    def forget(self, ids: Mapping[str, Collection[int]]) -> None:
+        """Drop what is kept of boxes, by the name of their image, if there is any."""
+        for name, of_image in ids.items():
+            for id_ in of_image:
+                self._made.pop((name, id_), None)
 
-    def _has(self, job: Job, name: str, id_: int, box: Box) -> bool:
-        made = self._made.get((name, id_))
-        wanted = (job.source, job.pixels[name], box)
-        return made is not None and (made.source, made.pixels, made.box) == wanted
-
-    def _make_anew(self, job: Job) -> Iterator[BoxDone]:
-        """Make masks from the maps that are kept."""
+    def _kept(self, job: Job) -> list[tuple[str, int, MadeBox]] | None:
+        """Return the name and place of every box with its map, None if one lacks."""
+        found = []
         for image in job.images:
-            for place, id_ in enumerate(job.ids[image.name]):
-                made = self._made[image.name, id_]
-                mask = replace(made.refined(job.options), box=made.box)
-                yield BoxDone(image.name, place, mask)
+            for place, box in enumerate(image.boxes):
+                made = self._made.get((image.name, job.ids[image.name][place]))
+                wanted = job.source, job.pixels[image.name], box
+                if made is None or (made.source, made.pixels, made.box) != wanted:
+                    return None
+                found.append((image.name, place, made))
+        return found
 
     def _make(self, job: Job, mined: MinedNetwork | None) -> Iterator[PseudoMaskEvent]:
         """Make masks, and keep what was learned and made."""
@@ -268,6 +264,14 @@ class MaskMaker:
                     event.mask.localization,
                 )
             yield event
+
+
+def _made_anew(
+    kept: Sequence[tuple[str, int, MadeBox]], options: PseudoMaskOptions
+) -> Iterator[BoxDone]:
+    """Make masks from the maps that are kept."""
+    for name, place, made in kept:
+        yield BoxDone(name, place, replace(made.refined(options), box=made.box))
 
 
 class _Progress:
@@ -407,20 +411,23 @@ def _job(request: MakeMasks) -> Job:
         for image in preparation.images
     }
     options = preparation.options
-    source = Source(
-        replace(options, crf=None, crf_options=CrfOptions(), background=0),
-        settings.window,
-    )
     return Job(
         preparation.images,
         ids,
         pixels,
         options,
-        source,
+        Source(_deciding(options), settings.window),
         preparation.normalisation,
         preparation.notes,
         Path(request.folder),
     )
+
+
+def _deciding(options: PseudoMaskOptions) -> PseudoMaskOptions:
+    """Give what decides about localisation maps; the rest as by default."""
+    if options.method in IN_ROUNDS:
+        return options
+    return replace(options, crf=None, crf_options=CrfOptions(), background=0)
 
 
 def _knows(learned: Learned, job: Job) -> bool:

@@ -1,7 +1,7 @@
 """What window and engine say to each other: frozen records, sent as JSON.
 
 A message travels as its length in bytes (4 bytes, most significant first) and a JSON
-object ``{"protocol": 2, "message": {"kind": ..., ...}}``. Nothing is unpickled;
+object ``{"protocol": 3, "message": {"kind": ..., ...}}``. Nothing is unpickled;
 whatever is not known is refused. Arrays do not travel: messages name ``.npy`` files
 that both sides map into memory. Regions are (y0, x0, y1, x1) in image pixels.
 """
@@ -16,9 +16,10 @@ from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from napari_sparseseg.errors import EngineError
+from napari_sparseseg.pseudo_masks.method_names import Method
 
 #: Raised whenever messages change; window and engine must agree on it.
-PROTOCOL = 2
+PROTOCOL = 3
 
 #: Longer messages are not ours.
 LONGEST = 64 * 2**20
@@ -26,7 +27,7 @@ LONGEST = 64 * 2**20
 Region = tuple[int, int, int, int]
 Phase = Literal["idle", "preparing", "running", "paused"]
 Shown = Literal["head", "network", "both"]
-MaskMethod = Literal["box", "ellipse", "grabcut", "sdi-box", "crf-box", "cam", "acol"]
+MaskMethod = Method
 Backbone = Literal["resnet18", "resnet50"]
 
 _STRICT = ConfigDict(extra="forbid")
@@ -94,7 +95,7 @@ class MaskSettings:
     Attributes
     ----------
     method
-        See ``pseudo_masks.methods.Method``.
+        See ``pseudo_masks.method_names.Method``.
     crf
         Whether a dense CRF refines the maps; None = as the method has it.
     crf_options
@@ -301,8 +302,9 @@ class MakeMasks:
         Exists; for the results of this request alone.
     reuse
         Use the network that was mined last, or the localisation maps where those of
-        all boxes are there, if they were made with the same settings but for CRF and
-        background; if not, learn from these boxes alone.
+        all boxes are there, if they were made with the same settings (but for CRF and
+        background, unless the method learns in rounds); if not, learn from these boxes
+        alone.
     """
 
     kind: Literal["make-masks"] = "make-masks"
@@ -347,6 +349,20 @@ class RefineBox:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ForgetMasks:
+    """Keep nothing more of boxes that are gone; a `RefineBox` of them is refused then.
+
+    Attributes
+    ----------
+    ids
+        Of the boxes, by the name of their image; some may not be known.
+    """
+
+    kind: Literal["forget-masks"] = "forget-masks"
+    ids: dict[str, list[int]]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SaveModel:
     """Write the best model so far."""
 
@@ -382,6 +398,7 @@ Request = Annotated[
     | MakeMasks
     | CancelMasks
     | RefineBox
+    | ForgetMasks
     | SaveModel
     | LoadModel
     | Shutdown,

@@ -230,6 +230,8 @@ class Worker:
                 self._cancel_masks()
             case messages.RefineBox():
                 self._refinement = request
+            case messages.ForgetMasks():
+                self._forget_masks(request)
             case messages.SaveModel():
                 api.save_model(self._model().to("cpu"), request.path)
                 self._tell(messages.ModelSaved(path=request.path))
@@ -534,6 +536,12 @@ class Worker:
         if self._masks.is_busy:
             self._masks.cancel()
             self._tell(messages.MasksCancelled())
+
+    def _forget_masks(self, request: messages.ForgetMasks) -> None:
+        self._masks.forget(request.ids)
+        waiting = self._refinement
+        if waiting is not None and waiting.id in request.ids.get(waiting.name, ()):
+            self._refinement = None
 
     def _refine_box(self, request: messages.RefineBox) -> None:
         self._refinement = None

@@ -407,6 +407,7 @@ class BoxesController(QObject):
         if sheet is not None:
             self._name_all(sheet.shapes)
             self._stale |= sheet.read(self.classes.table)
+            self._making.keep_only(sheet, sheet.boxes())
             color_classes(sheet.shapes, self.classes.table)
             self._tell_of_enclosing(sheet)
             self._showing.start()

@@ -19,15 +19,16 @@ from napari_sparseseg.annotations.boxes import boxes_to_json
 from napari_sparseseg.engine import messages
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui.boxes_results import MadeMask
-from napari_sparseseg.gui.boxes_state import LEARNING, MINING
+from napari_sparseseg.gui.boxes_state import LEARNING
 from napari_sparseseg.gui.log import log_file
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.parts import counted
 from napari_sparseseg.gui.plane_files import PREFIX
 from napari_sparseseg.gui.planes import PlaneKey
+from napari_sparseseg.pseudo_masks.method_names import IN_ROUNDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -140,7 +141,10 @@ class MaskMaking(QObject):
         learned, wished = self._learned, without_refinement(settings)
         if learned is None or learned.sheet is not sheet or learned.settings != wished:
             return LEARN_FIRST
-        if settings.method not in MINING and not learned.boxes.issuperset(boxes):
+        if settings.method in IN_ROUNDS and not all(
+            box in learned.boxes and self._ids.get((sheet, box)) in self._known
+            for box in boxes
+        ):
             return LEARN_FIRST
         return ""
 
@@ -179,7 +183,18 @@ class MaskMaking(QObject):
             self.cancel()
         if self._learned is not None and self._learned.sheet is sheet:
             self._learned = None
-        self._ids = {key: each for key, each in self._ids.items() if key[0] != sheet}
+        self.keep_only(sheet, ())
+
+    def keep_only(self, sheet: BoxSheet, boxes: Iterable[Box]) -> None:
+        """Have the engine forget what it keeps of all other boxes of a sheet."""
+        kept = {(sheet, box) for box in boxes}
+        gone: dict[str, list[int]] = {}
+        for key in [k for k in self._ids if k[0] is sheet and k not in kept]:
+            number = self._ids.pop(key)
+            self._known.discard(number)
+            gone.setdefault(sheet.name_of(key[1].plane), []).append(number)
+        if gone:
+            self._send(messages.ForgetMasks(ids=gone))
 
     def lose_engine(self) -> None:
         """Note that the engine has ended, and what it has learned is gone."""
@@ -241,7 +256,8 @@ class MaskMaking(QObject):
 
     def _on_masked(self, event: messages.BoxMasked) -> None:
         found = self._find(event.id)
-        if found is None:
+        if found is None:  # the box has gone meanwhile
+            self._send(messages.ForgetMasks(ids={event.name: [event.id]}))
             return
         sheet, box = found
         self._known.add(event.id)
@@ -387,4 +403,6 @@ def _taken(path: str) -> NDArray[Any]:
 
 def without_refinement(settings: messages.MaskSettings) -> messages.MaskSettings:
     """Return settings by which the same is learned, whatever is done with it then."""
+    if settings.method in IN_ROUNDS:  # in which the CRF takes part
+        return settings
     return replace(settings, crf=None, crf_options=messages.CrfSettings(), background=0)

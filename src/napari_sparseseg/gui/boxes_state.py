@@ -9,6 +9,7 @@ from psygnal import SignalGroupDescriptor
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine.messages import MaskMethod, MaskSettings
+from napari_sparseseg.pseudo_masks import method_names
 
 if TYPE_CHECKING:
     from napari_sparseseg.gui.state import EngineState
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 BoxStatus = Literal["drawn", "proposed", "accepted", "skipped"]
 
 #: Methods that learn from all boxes together, in minutes.
-LEARNING: frozenset[MaskMethod] = frozenset({"sdi-box", "crf-box", "cam", "acol"})
+LEARNING = method_names.LEARNING
 
 #: Methods that refine by a dense CRF unless it is switched off.
-REFINING: frozenset[MaskMethod] = LEARNING
+REFINING = method_names.REFINED
 
 #: Why methods have no choice about the CRF.
 FIXED_CRF: dict[MaskMethod, str] = {
@@ -30,7 +31,7 @@ FIXED_CRF: dict[MaskMethod, str] = {
 }
 
 #: Methods with a backbone.
-MINING: frozenset[MaskMethod] = frozenset({"cam", "acol"})
+MINING = method_names.MINING
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ SILENCE_S = 60.0
 #: Importing torch from a slow disk for the first time takes minutes.
 SILENCE_AT_START_S = 300.0
 
+#: The dock is to be seen before the engine takes a core.
+START_MS = 200
+
 #: It is listened so often.
 WATCH_S = 2.0
 
@@ -82,6 +85,10 @@ class EngineLink(QObject):
             log_path=log_path,
             command=command,
         )
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(START_MS)
+        self._soon.timeout.connect(self._start)
         self._watchdog = QTimer(self)
         self._watchdog.setInterval(round(WATCH_S * 1000))
         self._watchdog.timeout.connect(self._watch)
@@ -92,7 +99,10 @@ class EngineLink(QObject):
         return self._process.pid
 
     def start(self) -> None:
-        """Start the engine; ``Ready`` follows when it stands, else ``died``."""
+        """Start the engine soon; ``Ready`` follows when it stands, else ``died``."""
+        self._soon.start()
+
+    def _start(self) -> None:
         self._starts += 1
         self._is_ready = False
         self._silent_s = 0.0
@@ -115,6 +125,7 @@ class EngineLink(QObject):
     def stop(self) -> None:
         """End the engine for good."""
         self._is_stopped = True
+        self._soon.stop()
         self._watchdog.stop()
         self._process.stop()
 
@@ -143,7 +154,7 @@ class EngineLink(QObject):
         if self._starts < MOST_STARTS:
             engine = ", so the engine" if reason else " and"
             self.died.emit(f"{told}{engine} is started again; {SAFE}.", True)
-            self.start()
+            self._start()
             return
         last = last_lines.strip().rpartition("\n")[2]
         because = f" ({last})" if ERROR_LINE.fullmatch(last) else ""

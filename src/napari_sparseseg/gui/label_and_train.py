@@ -28,6 +28,9 @@ from napari_sparseseg.gui.restore import offer_restore
 from napari_sparseseg.gui.session_folder import new_folder
 from napari_sparseseg.gui.state import State
 
+#: The dock is painted before what may wait is done.
+AFTER_SEEN_MS = 200
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -65,7 +68,7 @@ class LabelAndTrain(PluginWidget):
         self._follow_layers()
         self._preferred = once(self, self._take_preferences)
         self._soon = once(self, self._settle)
-        self._soon.start(0)
+        self._soon.start(AFTER_SEEN_MS)
 
     def _connect_dock(self) -> None:
         dock, controller = self.dock, self.controller

@@ -87,7 +87,7 @@ class HeldOutStrokes:
         self._strokes[name] = {}
 
     def learn_image(self, name: str, labels: NDArray[np.integer]) -> None:
-        """Let everything that is annotated in a (densely labelled) image be learned."""
+        """Let everything that is annotated in an image be learned."""
         self.membership[name] = np.where(labels != 0, LEARNED, UNLABELLED).astype(
             np.uint8
         )

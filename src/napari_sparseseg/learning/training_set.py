@@ -111,6 +111,9 @@ class TrainingSet:
         Of all images.
     seed
         Decides what is held out.
+    holds_out
+        Whether anything is held out; otherwise all that is annotated is learned, and
+        nothing is scored.
 
     Raises
     ------
@@ -124,6 +127,8 @@ class TrainingSet:
         classes: ClassTable,
         normalisation: Normalisation,
         seed: int,
+        *,
+        holds_out: bool = True,
     ) -> None:
         if not images:
             raise ImageError("no image is given; training needs at least one.")
@@ -134,6 +139,7 @@ class TrainingSet:
         self.n_channels = images[0].n_channels
         self.images: dict[str, TrainingImage] = {}
         self.held_out = HeldOutStrokes(seed)
+        self._holds_out = holds_out
         self._working: dict[tuple[str, float], Tensor] = {}
         # What they are of: the image, the classes and the membership.
         self._working_images: dict[
@@ -169,6 +175,10 @@ class TrainingSet:
             if previous is None or previous.pixels is not image.pixels:
                 self._forget_pixels(image.name)
             self.images[image.name] = image
+        if not self._holds_out:
+            for image in images:
+                self.held_out.learn_image(image.name, image.labels)
+            return
         self.held_out.update(
             {image.name: image.labels for image in images if not image.dense}
         )

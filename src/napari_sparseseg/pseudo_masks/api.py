@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
+import torch
 
 from napari_sparseseg.annotations.boxes import Box, check_box_classes, fit_boxes
 from napari_sparseseg.annotations.strokes import MAX_CLASS_VALUE
 from napari_sparseseg.api import MOST_SEEDS, check_positive, choose_device, named
-from napari_sparseseg.errors import LabelError, OptionError
+from napari_sparseseg.errors import LabelError, OptionError, shortened
 from napari_sparseseg.inputs.normalisation import fit_normalisation, window
 from napari_sparseseg.io.images import check_pixels
 from napari_sparseseg.io.model_file import versions
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.pseudo_masks.box_image import BoxImage
-from napari_sparseseg.pseudo_masks.crf import CrfOptions
+from napari_sparseseg.pseudo_masks.crf import CrfOptions, chosen_backend
+from napari_sparseseg.pseudo_masks.label_map import PseudoMask
+from napari_sparseseg.pseudo_masks.method_names import IN_ROUNDS, MINING
 from napari_sparseseg.pseudo_masks.methods import (
     ImageDone,
     PseudoMaskOptions,
@@ -31,8 +34,10 @@ from napari_sparseseg.pseudo_masks.mining import (
 from napari_sparseseg.pseudo_masks.recursive import RecursiveOptions, RoundStepDone
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Sequence
+    from collections.abc import Collection, Generator, Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.api import Images
@@ -40,9 +45,10 @@ if TYPE_CHECKING:
     from napari_sparseseg.networks.backbone import BackboneName
     from napari_sparseseg.networks.registry import Preset
     from napari_sparseseg.pseudo_masks.crf import CrfBackend
-    from napari_sparseseg.pseudo_masks.label_map import PseudoMask
-    from napari_sparseseg.pseudo_masks.methods import Method, PseudoMaskEvent
+    from napari_sparseseg.pseudo_masks.method_names import Method
+    from napari_sparseseg.pseudo_masks.methods import PseudoMaskEvent
     from napari_sparseseg.pseudo_masks.mining import MiningOptions
+    from napari_sparseseg.pseudo_masks.refinement import Refinement
 
     Boxes = Sequence[Box] | Sequence[Sequence[Box]] | Mapping[str, Sequence[Box]]
 
@@ -111,7 +117,7 @@ class PseudoMasks:
     ----------
     masks
         Label map and localisation map by the name of the image; images without a box
-        have none.
+        have none, and in volumes planes without a box are 0.
     record
         Method, options, seed, weights, versions: JSON values only.
     notes
@@ -123,6 +129,33 @@ class PseudoMasks:
     notes: tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """Which of the given arrays an image is, or is a plane of.
+
+    Attributes
+    ----------
+    name
+        Of the array.
+    plane
+        The index of the plane on each axis before y and x; () where the image is all
+        of the array.
+    grid
+        The lengths of these axes.
+    """
+
+    name: str
+    plane: tuple[int, ...] = ()
+    grid: tuple[int, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The name of the image."""
+        if not self.plane:
+            return self.name
+        return f"{self.name}, plane {', '.join(map(str, self.plane))}"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Preparation:
     """Images, boxes and wishes, checked and ready for :func:`run`.
@@ -130,7 +163,9 @@ class Preparation:
     Attributes
     ----------
     images
-        Those that have boxes, normalised.
+        Those that have boxes, normalised; of volumes, the planes that have boxes.
+    origins
+        Of each image.
     options
         How masks are made.
     normalisation
@@ -140,6 +175,7 @@ class Preparation:
     """
 
     images: tuple[BoxImage, ...]
+    origins: tuple[Origin, ...]
     options: PseudoMaskOptions
     normalisation: Normalisation
     notes: tuple[str, ...]
@@ -157,19 +193,21 @@ def make_pseudo_masks(
     Parameters
     ----------
     images
-        (y, x) or (y, x, 3) arrays of any numeric type: one, several, or by name. Of a
-        volume each plane is an image.
+        (y, x) or (y, x, 3) arrays of any numeric type, or volumes with axes before
+        these: one, several, or by name.
     boxes
         For each image, in the same order or by the same names, its boxes; of a single
         array just its boxes. They are clipped to the image; empty ones and repetitions
-        are skipped.
+        are skipped. Those of a volume have a plane, and each plane that has boxes is
+        an image of its own.
     **wishes
         See :class:`PseudoMaskWishes`.
 
     Returns
     -------
     PseudoMasks
-        Label map and localisation map of each image that has a box.
+        Label map and localisation map, (y, x), or of a volume (z, y, x), of each image
+        that has a box.
 
     Raises
     ------
@@ -196,18 +234,45 @@ def iter_make_pseudo_masks(
 
 def run(preparation: Preparation) -> Generator[PseudoMaskEvent, None, PseudoMasks]:
     """Make the masks of what was prepared."""
-    masks: dict[str, PseudoMask] = {}
+    masks: list[PseudoMask] = []
     notes = list(preparation.notes)
     steps = 0
     for event in iter_pseudo_masks(preparation.images, preparation.options):
         if isinstance(event, ImageDone):
-            masks[event.name] = event.result
+            masks.append(event.result)
         elif isinstance(event, MiningStepDone | RoundStepDone):
             steps += 1
         elif isinstance(event, MiningStarted) and event.note:
             notes.append(event.note)
         yield event
-    return PseudoMasks(masks, _record(preparation, steps), tuple(notes))
+    joined = _joined(preparation.origins, masks)
+    return PseudoMasks(joined, _record(preparation, steps), tuple(notes))
+
+
+def _joined(
+    origins: Sequence[Origin], masks: Sequence[PseudoMask]
+) -> dict[str, PseudoMask]:
+    """Give the masks of images by name, with those of planes in their volumes."""
+    by_name: dict[str, list[tuple[Origin, PseudoMask]]] = {}
+    for origin, mask in zip(origins, masks, strict=True):
+        by_name.setdefault(origin.name, []).append((origin, mask))
+    joined = {}
+    for name, planes in by_name.items():
+        origin, mask = planes[0]
+        joined[name] = _volume(planes) if origin.plane else mask
+    return joined
+
+
+def _volume(planes: Sequence[tuple[Origin, PseudoMask]]) -> PseudoMask:
+    """Put planes together, 0 where there is none."""
+    origin, mask = planes[0]
+    shape = *origin.grid, *mask.labels.shape
+    dtype = np.result_type(*(mask.labels for _, mask in planes))
+    volume = PseudoMask(np.zeros(shape, dtype), np.zeros(shape, np.float32))
+    for origin, mask in planes:
+        volume.labels[origin.plane] = mask.labels
+        volume.localization[origin.plane] = mask.localization
+    return volume
 
 
 def prepare(
@@ -232,22 +297,29 @@ def prepare(
     table = wishes.get("classes")
     notes: list[str] = []
     boxed: dict[str, tuple[Box, ...]] = {}
+    planes: list[tuple[Origin, NDArray[Any], tuple[Box, ...]]] = []
     for name, pixels in pixels_of.items():
-        pixels_of[name] = check_pixels(pixels, name)
-        boxed[name] = _fitted(name, boxes_of[name], pixels.shape[:2], table, notes)
+        n_axes = _axes_of_planes(pixels, boxes_of[name])
+        if not n_axes:
+            pixels = check_pixels(pixels, name)
+        shape = pixels.shape[: n_axes + 2]
+        boxed[name] = _fitted(name, boxes_of[name], shape, table, notes)
+        planes += _planes(name, pixels, shape[:n_axes], boxed[name])
     _check_some_box(boxed, notes)
     drawn = {box.class_value for each in boxed.values() for box in each}
     background = _background(wishes.get("background"), table, drawn, notes)
     hu = wishes.get("window")
-    with_boxes = {name: pixels_of[name] for name in boxed if boxed[name]}
     normalisation = (
-        fit_normalisation(with_boxes.values()) if hu is None else window(*hu)
+        fit_normalisation([pixels for _, pixels, _ in planes])
+        if hu is None
+        else window(*hu)
     )
     return Preparation(
         tuple(
-            BoxImage(name, normalisation.apply(pixels).numpy(), boxed[name])
-            for name, pixels in with_boxes.items()
+            BoxImage(origin.title, normalisation.apply(pixels).numpy(), its_boxes)
+            for origin, pixels, its_boxes in planes
         ),
+        tuple(origin for origin, _, _ in planes),
         _options(wishes, background),
         normalisation,
         tuple(notes),
@@ -257,17 +329,49 @@ def prepare(
 def _named_boxes(images: Images, boxes: Boxes) -> dict[str, Sequence[Box]]:
     """Give the boxes of each image by its name."""
     if isinstance(boxes, Mapping):
-        return dict(boxes)
-    given: list[Any] = list(boxes)
-    if isinstance(images, np.ndarray) and all(isinstance(each, Box) for each in given):
-        given = [given]
+        return _listed(boxes)
     if isinstance(images, Mapping):
         raise LabelError(
             "the images have names, but the boxes are a list; give them by the names "
             "of the images.",
             images=sorted(images),
         )
-    return {f"image {i}": each for i, each in enumerate(given, 1)}
+    if isinstance(boxes, Box):
+        return _listed({"image 1": boxes})
+    given: list[Any] = list(boxes)
+    if isinstance(images, np.ndarray) and all(isinstance(each, Box) for each in given):
+        given = [given]
+    return _listed({f"image {i}": each for i, each in enumerate(given, 1)})
+
+
+def _listed(boxes_of: Mapping[str, Any]) -> dict[str, Sequence[Box]]:
+    """Give the boxes of each image as a list, or raise LabelError."""
+    listed: dict[str, Sequence[Box]] = {}
+    for name, boxes in boxes_of.items():
+        listed[name] = list(boxes) if isinstance(boxes, Iterable) else [boxes]
+        if isinstance(boxes, Box) or not all(isinstance(b, Box) for b in listed[name]):
+            raise LabelError(
+                f"the boxes of {name} are {shortened(boxes)}; give a list of "
+                "Box(y0, x0, y1, x1, class_value) for each image.",
+                name=name,
+            )
+    return listed
+
+
+def _axes_of_planes(pixels: NDArray[Any], boxes: Sequence[Box]) -> int:
+    """Give the number of axes before y and x that boxes say an array has."""
+    n_axes = max((len(box.plane) for box in boxes), default=0)
+    return n_axes if pixels.ndim >= n_axes + 2 else 0
+
+
+def _planes(
+    name: str, pixels: NDArray[Any], grid: tuple[int, ...], boxes: Sequence[Box]
+) -> Iterator[tuple[Origin, NDArray[Any], tuple[Box, ...]]]:
+    """Give each plane of an array that has boxes, and these."""
+    for plane in sorted({box.plane for box in boxes}):
+        origin = Origin(name, plane, grid)
+        image = check_pixels(pixels[plane], origin.title) if plane else pixels
+        yield origin, image, tuple(box for box in boxes if box.plane == plane)
 
 
 def _fitted(
@@ -397,16 +501,26 @@ def _mining(backbone: BackboneName | None, device: str) -> MiningOptions:
     return MINING_PRESETS[PRESET_OF[backbone]]
 
 
+def _record_of_crf(refinement: Refinement) -> dict[str, Any]:
+    if refinement.crf is None:
+        return {"crf": None, "crf_backend": None}
+    device = torch.device(refinement.device)
+    return {
+        "crf": dataclasses.asdict(refinement.crf),
+        "crf_backend": chosen_backend(refinement.backend, device),
+    }
+
+
 def _record(preparation: Preparation, steps: int) -> dict[str, Any]:
     """Tell how masks were made, as JSON values."""
     options = preparation.options
     refinement = options.refinement
     numbers: dict[str, Any] = {}
     weights = None
-    if options.method in ("cam", "acol"):
+    if options.method in MINING:
         numbers = dataclasses.asdict(options.mining)
         weights = str(numbers["weights"])
-    elif options.method in ("sdi-box", "crf-box"):
+    elif options.method in IN_ROUNDS:
         numbers = dataclasses.asdict(options.recursive)
         weights = "none"
     elif options.method == "grabcut":
@@ -416,8 +530,7 @@ def _record(preparation: Preparation, steps: int) -> dict[str, Any]:
         numbers.get("training", {}).pop(of_all, None)
     return {
         "method": options.method,
-        "crf": None if refinement.crf is None else dataclasses.asdict(refinement.crf),
-        "crf_backend": options.crf_backend,
+        **_record_of_crf(refinement),
         "options": numbers,
         # Weights from nowhere are drawn by the seed.
         "weights": "random" if weights == "none" else weights,

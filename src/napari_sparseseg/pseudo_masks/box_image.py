@@ -24,7 +24,7 @@ class BoxImage:
     name
         Unique among the images given together.
     pixels
-        (C, y, x) float32 in [0, 1]. C is 1 or 3 for all methods that look at pixels.
+        (C, y, x) float32 in [0, 1]. All methods take a C of 1 or 3.
     boxes
         Inside of the plane, none of them empty, all on the same plane: see
         :func:`~napari_sparseseg.annotations.boxes.fit_boxes`. There may be none.

@@ -30,7 +30,8 @@ ROUNDING = 1e-3
 #: Crops of up to so many pixels are computed by exact sums over all pairs.
 EXACT_PIXELS = 32**2
 
-#: Crops are put together on one lattice up to so many pixels, which take about 300 MB.
+#: Crops are put together on one lattice up to so many pixels, which take about 300 MB,
+#: in colours 600.
 PIXELS_AT_ONCE = 2**19
 
 
@@ -42,7 +43,7 @@ class CrfOptions:
     ----------
     theta_alpha
         Reach of the appearance kernel in pixels; None = sqrt(width * height) / 4 of
-        the crop.
+        the box, or of the whole image where :func:`dense_crf` is given no box.
     theta_beta
         How far colours, or grey values, may differ in it; in steps of 8 bits.
     theta_gamma
@@ -150,27 +151,28 @@ def dense_crf(
 def dense_crf_of_crops(
     probabilities: Sequence[NDArray[np.floating[Any]]],
     images: Sequence[NDArray[np.uint8]],
-    options: CrfOptions | None = None,
+    options: CrfOptions | Sequence[CrfOptions] | None = None,
     backend: CrfBackend = "auto",
     device: torch.device | str = "cpu",
 ) -> list[NDArray[np.float32]]:
     """Refine many crops at once, of any sizes: the same as one by one, and faster.
 
-    Parameters as in :func:`dense_crf`, one array of each a crop.
+    Parameters as in :func:`dense_crf`, one array of each a crop, and options for all
+    or for each.
     """
-    options = options or CrfOptions()
+    if options is None or isinstance(options, CrfOptions):
+        options = [options or CrfOptions()] * len(images)
     crops = [
-        _prepare(p, image, options)
-        for p, image in zip(probabilities, images, strict=True)
+        _prepare(*each) for each in zip(probabilities, images, options, strict=True)
     ]
-    if _chosen(backend, torch.device(device)) == "pydensecrf":
-        marginals = [_infer_with_pydensecrf(crop, options) for crop in crops]
+    if chosen_backend(backend, torch.device(device)) == "pydensecrf":
+        marginals = [_infer_with_pydensecrf(crop) for crop in crops]
     else:
         with torch.no_grad():
             marginals = [
                 q.T.numpy()
                 for batch in _batches(crops)
-                for q in _infer_with_torch(batch, options, torch.device(device))
+                for q in _infer_with_torch(batch, torch.device(device))
             ]
     return [
         np.ascontiguousarray(q, dtype=np.float32).reshape(p.shape)
@@ -188,6 +190,7 @@ class _Crop:
 
     log_p: NDArray[np.float32]
     kernels: list[tuple[float, NDArray[np.float32]]]
+    iterations: int
 
     @property
     def n_pixels(self) -> int:
@@ -195,9 +198,10 @@ class _Crop:
         return n_pixels
 
     @property
-    def kind(self) -> tuple[int, ...]:
+    def kind(self) -> tuple[object, ...]:
         """What crops on one lattice must have in common."""
-        return len(self.log_p), *(len(features) for _, features in self.kernels)
+        kernels = [(weight, len(features)) for weight, features in self.kernels]
+        return len(self.log_p), self.iterations, *kernels
 
 
 def _prepare(
@@ -224,7 +228,7 @@ def _prepare(
         for weight, features in ((options.w2, smoothness), (options.w1, appearance))
         if weight > 0
     ]
-    return _Crop(log_p, kernels)
+    return _Crop(log_p, kernels, options.iterations)
 
 
 def _check_image(image: NDArray[Any]) -> None:
@@ -265,9 +269,16 @@ def _check_probabilities(probabilities: NDArray[Any], size: tuple[int, int]) -> 
         )
 
 
-def _chosen(
+def chosen_backend(
     backend: CrfBackend, device: torch.device
 ) -> Literal["pydensecrf", "torch"]:
+    """Tell which code infers, as :func:`dense_crf` has it.
+
+    Raises
+    ------
+    OptionError
+        If pydensecrf is asked for and not installed, or the backend is unknown.
+    """
     if backend == "torch" or (backend == "auto" and device.type != "cpu"):
         return "torch"
     if backend not in ("auto", "pydensecrf"):
@@ -288,7 +299,7 @@ def _chosen(
     return "pydensecrf"
 
 
-def _infer_with_pydensecrf(crop: _Crop, options: CrfOptions) -> NDArray[np.float32]:
+def _infer_with_pydensecrf(crop: _Crop) -> NDArray[np.float32]:
     """Give the (c, n) marginals."""
     from pydensecrf.densecrf import DenseCRF
 
@@ -296,7 +307,7 @@ def _infer_with_pydensecrf(crop: _Crop, options: CrfOptions) -> NDArray[np.float
     crf.setUnaryEnergy(-crop.log_p)
     for weight, features in crop.kernels:
         crf.addPairwiseEnergy(features, compat=weight)
-    return np.array(crf.inference(options.iterations))
+    return np.array(crf.inference(crop.iterations))
 
 
 def _batches(crops: list[_Crop]) -> Iterator[list[_Crop]]:
@@ -313,10 +324,8 @@ def _batches(crops: list[_Crop]) -> Iterator[list[_Crop]]:
         yield batch
 
 
-def _infer_with_torch(
-    crops: list[_Crop], options: CrfOptions, device: torch.device
-) -> list[Tensor]:
-    """Give the (n, c) marginals of each crop, on the CPU."""
+def _infer_with_torch(crops: list[_Crop], device: torch.device) -> list[Tensor]:
+    """Give the (n, c) marginals of each crop of a kind, on the CPU."""
     marginals: dict[int, Tensor] = {}
     large = []
     for index, crop in enumerate(crops):
@@ -324,11 +333,11 @@ def _infer_with_torch(
             large.append(index)
             continue
         couple = _exact_coupling(crop, device)
-        marginals[index] = _mean_field([crop], couple, options.iterations, device)
+        marginals[index] = _mean_field([crop], couple, device)
     if large:
         chosen = [crops[index] for index in large]
         couple = _lattice_coupling(chosen, device)
-        joined = _mean_field(chosen, couple, options.iterations, device)
+        joined = _mean_field(chosen, couple, device)
         parts = joined.split([crop.n_pixels for crop in chosen])
         marginals.update(zip(large, parts, strict=True))
     return [marginals[index] for index in range(len(crops))]
@@ -337,17 +346,16 @@ def _infer_with_torch(
 def _mean_field(
     crops: list[_Crop],
     couple: Callable[[Tensor], Tensor],
-    iterations: int,
     device: torch.device,
 ) -> Tensor:
-    """Iterate to (n, c) marginals of the pixels of all crops, on the CPU.
+    """Iterate to (n, c) marginals of the pixels of all crops of a kind, on the CPU.
 
     *couple* sums (n, c) marginals over the pixels, weighted by the kernels.
     """
     log_p = np.concatenate([crop.log_p for crop in crops], axis=1).T
     scores = torch.from_numpy(np.ascontiguousarray(log_p)).to(device)
     marginals = scores.softmax(dim=1)
-    for _ in range(iterations):
+    for _ in range(crops[0].iterations):
         marginals = (scores + couple(marginals)).softmax(dim=1)
     return marginals.cpu()
 

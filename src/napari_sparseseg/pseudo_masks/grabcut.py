@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sparseseg.errors import ImageError, LabelError, OptionError
-from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.pseudo_masks.label_map import BoxMask
 
 if TYPE_CHECKING:
@@ -87,10 +86,10 @@ class GrabCutOptions:
         )
 
 
-def grabcut_mask(
+def grabcut_in_parts(
     image: NDArray[np.uint8], box: Box, options: GrabCutOptions, generator: Generator
-) -> BoxMask:
-    """Cut the object out of a box.
+) -> Parts[None, None, BoxMask]:
+    """Cut the object out of a box, with a break between the runs.
 
     Each run moves the edges of the box, takes a frame of random width around it for
     background, and separates both by GrabCut (Rother et al. 2004). A run that has
@@ -122,13 +121,6 @@ def grabcut_mask(
     LabelError
         If the box is empty or leaves the image.
     """
-    return finish(grabcut_in_parts(image, box, options, generator))
-
-
-def grabcut_in_parts(
-    image: NDArray[np.uint8], box: Box, options: GrabCutOptions, generator: Generator
-) -> Parts[None, None, BoxMask]:
-    """Cut the object out like `grabcut_mask`, with a break between the runs."""
     import cv2
 
     pixels = _three_channels(image)

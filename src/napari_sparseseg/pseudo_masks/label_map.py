@@ -68,15 +68,15 @@ class BoxMask:
 
 @dataclass(frozen=True, eq=False)
 class PseudoMask:
-    """The pseudo-masks of all boxes on one plane.
+    """The pseudo-masks of all boxes on one plane, or on the planes of a volume.
 
     Attributes
     ----------
     labels
-        (y, x) uint8 or uint16: a class value, or 0 where ignored.
+        (..., y, x) uint8 or uint16: a class value, or 0 where ignored.
     localization
-        (y, x) float32 in [0, 1]: at each pixel the localisation map of the smallest
-        box that covers it; 0 outside all boxes.
+        (..., y, x) float32 in [0, 1]: at each pixel the localisation map of the
+        smallest box that covers it; 0 outside all boxes.
     """
 
     labels: NDArray[np.uint8] | NDArray[np.uint16]

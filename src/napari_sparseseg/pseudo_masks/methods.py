@@ -9,13 +9,18 @@ import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import numpy as np
+import torch
 
 from napari_sparseseg.errors import ImageError, LabelError, OptionError
 from napari_sparseseg.learning.parts import advance
-from napari_sparseseg.pseudo_masks.crf import CrfBackend, CrfOptions, dense_crf
+from napari_sparseseg.pseudo_masks.crf import (
+    CrfBackend,
+    CrfOptions,
+    chosen_backend,
+)
 from napari_sparseseg.pseudo_masks.grabcut import (
     GrabCutOptions,
     grabcut_in_parts,
@@ -23,6 +28,14 @@ from napari_sparseseg.pseudo_masks.grabcut import (
 )
 from napari_sparseseg.pseudo_masks.label_map import BoxMask, PseudoMask, merge_masks
 from napari_sparseseg.pseudo_masks.localization import fit_to_box, localise
+from napari_sparseseg.pseudo_masks.method_names import (
+    FIXED,
+    IN_ROUNDS,
+    MINING,
+    REFINED,
+    TELLING_BACKGROUND,
+    Method,
+)
 from napari_sparseseg.pseudo_masks.mining import (
     MINING_PRESETS,
     MiningEvent,
@@ -51,23 +64,6 @@ if TYPE_CHECKING:
     from napari_sparseseg.networks.region_classifier import RegionNetwork
     from napari_sparseseg.pseudo_masks.box_image import BoxImage
 
-#: ``box``, ``ellipse``: nothing but the box is looked at. ``grabcut``: GrabCut+ of
-#: Khoreva et al. 2017. ``sdi-box``: their recursive training. ``crf-box``: Bbox-Seg of
-#: Papandreou et al. 2015. ``cam``, ``acol``: region mining of Fan et al. 2022.
-Method = Literal["box", "ellipse", "grabcut", "sdi-box", "crf-box", "cam", "acol"]
-
-#: Methods that train a network, and so have a limit of time.
-TRAINED: frozenset[Method] = frozenset({"sdi-box", "crf-box", "cam", "acol"})
-
-#: Methods that refine by a dense CRF unless it is switched off.
-REFINED: frozenset[Method] = frozenset({"sdi-box", "crf-box", "cam", "acol"})
-
-#: Methods without a choice: a box has no map to refine, ``crf-box`` is a CRF.
-FIXED: frozenset[Method] = frozenset({"box", "crf-box"})
-
-#: Methods that tell background inside of a box; of the others only foreground is sure.
-TELLING_BACKGROUND: frozenset[Method] = frozenset({"grabcut", "sdi-box", "crf-box"})
-
 
 @dataclass(frozen=True, slots=True)
 class PseudoMaskOptions:
@@ -76,7 +72,7 @@ class PseudoMaskOptions:
     Attributes
     ----------
     method
-        See `Method`.
+        See :data:`~napari_sparseseg.pseudo_masks.method_names.Method`.
     crf
         Whether a dense CRF refines the maps; None = as the method has it.
     crf_options, crf_backend
@@ -151,7 +147,7 @@ class PseudoMaskOptions:
             self.crf_options if uses_crf else None,
             self.crf_backend,
             self.device,
-            self.recursive.margin if self.method in ("sdi-box", "crf-box") else 0.0,
+            self.recursive.margin if self.method in IN_ROUNDS else 0.0,
         )
 
 
@@ -262,19 +258,19 @@ def iter_pseudo_masks(
     LabelError
         If there is no box, or two images have the same name.
     ImageError
-        If the method cannot take the channels of an image.
+        If an image has other than one or three channels.
     TrainingError
         If there is nothing to learn, or the loss is no number.
     OptionError, ModelFileError
         If an option cannot be used, or weights cannot be loaded.
     """
     _check(images, options)
-    if options.method in ("sdi-box", "crf-box"):
+    if options.method in IN_ROUNDS:
         made = yield from _train_in_rounds(images, options)
         for image, masks in zip(images, made, strict=True):
             yield from _told(image, masks, options)
         return
-    if options.method not in ("cam", "acol"):
+    if options.method not in MINING:
         mined = None
     elif mined is None:
         mined = yield from _mine(images, options)
@@ -372,24 +368,17 @@ def _check(images: Sequence[BoxImage], options: PseudoMaskOptions) -> None:
             f"several images have the name {repeated[0]}; give each one of its own.",
             names=repeated,
         )
-    refinement = options.refinement
-    if options.method in ("box", "ellipse") and refinement.crf is None:
-        return
     for image in images:
         if len(image.pixels) not in (1, 3):
             raise ImageError(
-                f"{image.name} has {len(image.pixels)} channels, but the method "
-                f"{options.method} takes 1 or 3; choose one channel, or three.",
+                f"{image.name} has {len(image.pixels)} channels, but 1 or 3 are "
+                "expected; choose one channel, or three, and if it is a volume "
+                "(z, y, x), give each box its plane.",
                 n_channels=len(image.pixels),
             )
+    refinement = options.refinement
     if refinement.crf is not None:  # is its backend there?
-        dense_crf(
-            np.full((2, 1, 1), 0.5),
-            np.zeros((1, 1), np.uint8),
-            refinement.crf,
-            refinement.backend,
-            refinement.device,
-        )
+        chosen_backend(refinement.backend, torch.device(refinement.device))
 
 
 def _told(
@@ -417,20 +406,22 @@ def _masks_of(
         yield MaskPartDone()
         yield from refine_boxes(image, image.boxes, maps, options.refinement)
         return
+    grabcut = options.method == "grabcut"
+    pixels = image.in_8_bits() if grabcut and image.boxes else None
     for box in image.boxes:
-        if options.method == "grabcut":
-            mask = yield from _cut_out(image, box, options)
+        if pixels is not None:
+            mask = yield from _cut_out(pixels, box, options)
         else:
             mask = box_mask(box) if options.method == "box" else ellipse_mask(box)
         yield refine(image, box, mask.localization, options)
 
 
 def _cut_out(
-    image: BoxImage, box: Box, options: PseudoMaskOptions
+    pixels: NDArray[np.uint8], box: Box, options: PseudoMaskOptions
 ) -> Events[MaskPartDone, None, BoxMask]:
     # So that a box is cut out the same whatever else is drawn.
     generator = np.random.default_rng([options.seed, *box.edges])
-    parts = grabcut_in_parts(image.in_8_bits(), box, options.grabcut, generator)
+    parts = grabcut_in_parts(pixels, box, options.grabcut, generator)
     while (mask := advance(parts)) is None:
         yield MaskPartDone()
     return mask

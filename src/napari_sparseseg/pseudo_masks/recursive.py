@@ -159,10 +159,11 @@ def train_in_rounds(
     At first a mask is the whole box (``sdi-box``), or what a dense CRF makes of a box
     of which only the centre is known (``crf-box``). The network learns the label maps
     of these masks, with background outside of boxes and inside where all masks say so.
-    Then the probability of its class in each box is the next map. ``sdi-box``: where
-    the network calls too little of a box its class, the map is 1 in the whole box.
-    ``crf-box``: the map is 1 in the centre. A mask that comes out empty is not taken.
-    From round to round the network goes on learning.
+    Nothing is held out of them, and the weights at the end of a round predict: the
+    probability of its class in each box is the next map. ``sdi-box``: where the network
+    calls too little of a box its class, the map is 1 in the whole box. ``crf-box``: the
+    map is 1 in the centre. A mask that comes out empty is not taken. From round to
+    round the network goes on learning.
 
     Parameters
     ----------
@@ -219,7 +220,7 @@ def train_in_rounds(
             trainer.put(*labelled)
         limit = None if seconds is None else seconds / rounds
         yield from _learn(trainer, number, steps, limit)
-        model = trainer.best_model()
+        model = trainer.model()
         for place, image in enumerate(images):
             if image.boxes:
                 masks[place] = yield from _predicted_masks(
@@ -288,7 +289,7 @@ def _make_trainer(
             "a method that does not train."
         )
     # Pixels are in [0, 1] already.
-    data = TrainingSet(images, table, window(0.5, 1), options.seed)
+    data = TrainingSet(images, table, window(0.5, 1), options.seed, holds_out=False)
     return Trainer(data, options)
 
 
