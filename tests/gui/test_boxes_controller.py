@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import numpy as np
 import pytest
 from napari.components import ViewerModel
@@ -455,10 +456,48 @@ def test_no_background_stays_no_background(desk: Desk) -> None:
     desk.controller.classes.use(CLASSES)
     assert desk.state.settings.background == 0
     desk.controller.classes.use(ClassTable())
-    assert desk.state.drawn_class == 0
-    desk.controller.read()
-    # The classes that boxes have come back.
+    # The classes that boxes have stay.
     assert set(desk.state.classes.names) == {"liver", "tumour"}
+    desk.controller.delete((0, 1))
+    desk.controller.classes.use(ClassTable())
+    assert desk.state.drawn_class == 0
+
+
+def test_masks_stay_where_their_classes_get_other_values(masked: Desk) -> None:
+    masked.controller.generate()
+    masked.link.mask(most=1)
+    other = ClassTable().add("tumour").add("background").add("liver")
+    masked.controller.classes.use(other)
+    masked.controller._show_masks()
+    assert [row.class_value for row in masked.state.rows] == [3, 1]
+    assert masked.statuses == ["proposed", "proposed"]
+    assert (masked.masks.data[1, 4:14, 6:12] == 3).all()
+    assert (masked.masks.data[2, 30:34, 30:34] == 1).all()
+    assert masked.state.settings.background == 2
+    # Those under way, too.
+    masked.link.mask(foreground=0)
+    masked.controller._show_masks()
+    assert not masked.masks.data.any()
+
+
+def test_classes_that_are_numbers_are_class_values(desk: Desk, told: list[str]) -> None:
+    boxes = [FIRST, SECOND, replace(FIRST, plane=(0,)), replace(FIRST, plane=(3,))]
+    shapes = desk.viewer.add_shapes(
+        boxes_to_shapes(boxes), features={"class": [3, 2, 7, 9]}, scale=(5, 0.5, 0.5)
+    )
+    shapes.translate = desk.image.translate
+    desk.controller.choose(desk.image, shapes, None)
+    desk.controller.read()
+    names = [row.class_name for row in desk.state.rows]
+    assert names == ["tumour", "liver", "", ""]
+    assert desk.statuses == ["drawn", "drawn", "skipped", "skipped"]
+    assert shapes.features["class"].tolist() == ["tumour", "liver", 7, 9]
+    (once,) = told
+    assert "2 shapes of the class 7, 9, which the class table does not have" in once
+    desk.controller.give_class((2,), 3)
+    names = [row.class_name for row in desk.state.rows]
+    assert names == ["tumour", "liver", "tumour", ""]
+    assert desk.state.classes == CLASSES
 
 
 def test_labels_whose_values_mean_something_else_are_refused(
@@ -507,6 +546,36 @@ def test_other_pixels_are_another_image(masked: Desk) -> None:
     masked.controller.generate()
     image = masked.link.last(messages.MakeMasks).images[0]
     np.testing.assert_array_equal(np.load(image.pixels), masked.image.data[1])
+
+
+def test_pixels_that_are_replaced_behind_another_image_are_noticed(
+    masked: Desk,
+) -> None:
+    other = masked.viewer.add_image(np.zeros((4, 40, 48)), name="other")
+    shapes = masked.shapes
+    masked.controller.choose(other, shapes, None)
+    masked.image.data = np.zeros((4, 20, 20), np.int16)
+    masked.controller.choose(masked.image, shapes, None)
+    # In the smaller image there is no pixel of the second box.
+    assert masked.statuses == ["drawn", "skipped"]
+    masked.controller.generate()
+    (image,) = masked.link.last(messages.MakeMasks).images
+    assert not np.load(image.pixels).any()
+
+
+def test_planes_that_cannot_be_read_end_it_with_one_sentence(
+    desk: Desk, told: list[str], qtbot: QtBot
+) -> None:
+    pixels = da.full((4, 40, 48), np.nan, chunks=(1, 40, 48))  # type: ignore[no-untyped-call]
+    image = desk.viewer.add_image(pixels, name="damaged", contrast_limits=(0, 1))
+    image.scale, image.translate = desk.image.scale, desk.image.translate
+    desk.controller.choose(image, desk.shapes, None)
+    desk.controller.generate()
+    assert desk.runs()
+    qtbot.waitUntil(lambda: not desk.runs())
+    assert desk.state.status == "The masks cannot be made."
+    (once,) = told
+    assert "finite" in once
 
 
 def test_nothing_is_left_when_it_is_closed(masked: Desk) -> None:

@@ -16,6 +16,8 @@ from napari.layers import Labels
 from qtpy.compat import isalive
 
 from napari_sparseseg.annotations.boxes import boxes_to_shapes
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.engine.messages import MaskSettings
 from napari_sparseseg.gui import (
     boxes,
     boxes_settings,
@@ -25,8 +27,10 @@ from napari_sparseseg.gui import (
 )
 from napari_sparseseg.gui.boxes import Boxes
 from napari_sparseseg.gui.boxes_classes import find_training
+from napari_sparseseg.gui.boxes_results import MadeMask
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.label_and_train import LabelAndTrain
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.samples import abdomen_phantom
 
 if TYPE_CHECKING:
@@ -144,6 +148,76 @@ def test_classes_are_those_of_label_and_train(
     training.controller.close()
     widget.controller.add_class("kidney")
     assert list(widget.state.classes.names)[3:] == ["spleen", "kidney"]
+    widget.controller.close()
+
+
+def test_shapes_of_others_stay_as_they_are_until_they_are_chosen(
+    stubbed: napari.Viewer,
+) -> None:
+    stubbed.add_image(np.zeros((40, 40)), name="ct")
+    box = [[4, 4], [4, 20], [20, 20], [20, 4]]
+    theirs = stubbed.add_shapes([box], name="theirs", edge_color="red")
+    widget = open_boxes(stubbed)
+    assert widget.controller.shapes is None
+    assert "class" not in theirs.features
+    np.testing.assert_array_equal(theirs.edge_color, [[1, 0, 0, 1]])
+    widget.dock.layers.boxes.setCurrentText("theirs")
+    assert widget.controller.shapes is theirs
+    assert theirs.features["class"].tolist() == ["structure"]
+    widget.controller.close()
+
+
+def test_a_class_that_is_deleted_in_label_and_train_stays_deleted(
+    stubbed: napari.Viewer, qtbot: QtBot
+) -> None:
+    stubbed.add_image(np.zeros((40, 40)), name="ct")
+    training = LabelAndTrain(stubbed)
+    stubbed.window.add_dock_widget(training, name="Label & train")
+    widget = open_boxes(stubbed)
+    widget.controller.add_class("liver")
+    widget.dock.layers.new_boxes_button.click()
+    stubbed.layers["ct boxes"].add_rectangles([[[4, 4], [4, 20], [20, 20], [20, 4]]])
+    widget.controller.read()
+    training.controller.classes.delete(3)
+    qtbot.waitUntil(lambda: widget.state.rows[0].status == "skipped")
+    widget.controller.read()
+    assert training.state.classes.names == ("background", "structure")
+    problem = widget.state.rows[0].problem
+    assert problem == "the class 'liver' is not in the table"
+    # The box was not lost.
+    widget.controller.add_class("liver")
+    qtbot.waitUntil(lambda: widget.state.rows[0].status == "drawn")
+    widget.controller.close()
+
+
+def test_masks_stay_when_label_and_train_brings_other_values(
+    stubbed: napari.Viewer,
+) -> None:
+    stubbed.add_image(np.zeros((40, 40)), name="ct")
+    widget = open_boxes(stubbed)
+    widget.dock.layers.new_boxes_button.click()
+    stubbed.layers["ct boxes"].add_rectangles([[[4, 4], [4, 20], [20, 20], [20, 4]]])
+    controller = widget.controller
+    controller.read()
+    sheet = controller.sheet
+    assert sheet is not None
+    (box,) = sheet.boxes()
+    mask = np.ones(box.shape, np.uint8)
+    sheet.results.put(MadeMask(box, mask, mask.astype(np.float32), MaskSettings()))
+    painted = np.zeros((40, 40), np.uint8)
+    painted[0, :9], painted[2, :9] = 1, 2
+    table = ClassTable().add("gland").add("stroma")
+    stubbed.add_labels(painted, metadata={CLASSES_KEY: table.to_json()})
+    training = LabelAndTrain(stubbed)
+    stubbed.window.add_dock_widget(training, name="Label & train")
+    controller.read()
+    (row,) = widget.state.rows
+    assert (row.class_value, row.status) == (3, "proposed")
+    # Another model brings classes of its own.
+    training.controller.classes.use(ClassTable().add("lumen").add("structure"))
+    controller.read()
+    (row,) = widget.state.rows
+    assert (row.class_value, row.status) == (2, "proposed")
     widget.controller.close()
 
 

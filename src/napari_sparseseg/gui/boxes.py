@@ -11,6 +11,7 @@ from napari_sparseseg.gui import boxes_settings
 from napari_sparseseg.gui.boxes_classes import find_training
 from napari_sparseseg.gui.boxes_controller import BoxesController, fits
 from napari_sparseseg.gui.boxes_dock import BoxesDockWidget
+from napari_sparseseg.gui.boxes_layer import is_ours
 from napari_sparseseg.gui.boxes_state import BoxesState
 from napari_sparseseg.gui.dock_frame import PluginWidget
 from napari_sparseseg.gui.engine_link import EngineLink
@@ -101,14 +102,16 @@ class Boxes(PluginWidget):
         layers = self.dock.layers
         layers.images.set_names([each.name for each in own if isinstance(each, Image)])
         image = self._layer(layers.images.currentText(), Image)
+        shapes = [each for each in own if isinstance(each, Shapes)]
         layers.set_layers(
             layers.images.names,
-            [each.name for each in own if isinstance(each, Shapes)],
+            [each.name for each in shapes],
             [
                 each.name
                 for each in own
                 if isinstance(each, Labels) and image is not None and fits(image, each)
             ],
+            ours=[each.name for each in shapes if is_ours(each)],
         )
 
     @telling()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,6 +123,11 @@ def centre_in_world(image: Image, box: Box) -> tuple[float, ...]:
     return tuple(centre[:-1].tolist())
 
 
+def is_ours(shapes: Shapes) -> bool:
+    """Tell whether boxes were drawn here before, so that their look may be changed."""
+    return CLASSES_KEY in shapes.metadata
+
+
 def class_names(shapes: Shapes) -> list[str]:
     """Return the name of the class of each shape, empty where it has none."""
     if CLASS_FEATURE not in shapes.features:
@@ -130,10 +136,20 @@ def class_names(shapes: Shapes) -> list[str]:
     return [value if isinstance(value, str) else "" for value in values]
 
 
+def class_numbers(shapes: Shapes) -> dict[int, Any]:
+    """Return the classes that are numbers, by the place of their shape."""
+    if CLASS_FEATURE not in shapes.features:
+        return {}
+    values = enumerate(shapes.features[CLASS_FEATURE])
+    return {n: v for n, v in values if isinstance(v, Real) and not np.isnan(v)}
+
+
 def name_classes(shapes: Shapes, names: list[str]) -> None:
-    """Give each shape the name of its class."""
+    """Give each shape the name of its class; numbers without a name stay."""
+    numbers = class_numbers(shapes)
+    values = [name or numbers.get(place, "") for place, name in enumerate(names)]
     features = shapes.features.copy()
-    features[CLASS_FEATURE] = np.array(names, object)
+    features[CLASS_FEATURE] = np.array(values, object)
     shapes.features = features
 
 

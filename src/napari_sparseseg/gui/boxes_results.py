@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from napari_sparseseg.gui.planes import PlaneKey, read_label_plane
 from napari_sparseseg.pseudo_masks.label_map import BoxMask, merge_masks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from napari.layers import Labels
     from numpy.typing import NDArray
@@ -96,6 +96,12 @@ class BoxResults:
         for box in gone:
             del self._made[box]
         return {box.plane for box in gone}
+
+    def use_values(self, values: Mapping[int, int]) -> None:
+        """Give boxes other class values, by those of before; masks stay theirs."""
+        for made in self._made.values():
+            made.box = with_value(made.box, values)
+        self._made = {made.box: made for made in self._made.values()}
 
     @property
     def planes(self) -> set[tuple[int, ...]]:
@@ -214,6 +220,11 @@ class BoxResults:
     ) -> NDArray[np.integer[Any]]:
         each = [made.as_box_mask() for made in masks]
         return merge_masks(each, self._shape, background, background_inside=True).labels
+
+
+def with_value(box: Box, values: Mapping[int, int]) -> Box:
+    """Return a box with another class value, by that of before, or as it is."""
+    return replace(box, class_value=values.get(box.class_value, box.class_value))
 
 
 def _is_there(made: MadeMask) -> bool:
