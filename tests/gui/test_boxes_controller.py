@@ -21,6 +21,7 @@ from napari_sparseseg.gui.boxes_controller import BoxesController
 from napari_sparseseg.gui.boxes_making import LEARN_FIRST
 from napari_sparseseg.gui.boxes_state import BoxesState
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.prediction_layer import is_prediction
 
 if TYPE_CHECKING:
@@ -91,11 +92,17 @@ class Link(QObject):
 class Desk:
     """A controller and all that is around it, with two boxes on a volume."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.viewer = ViewerModel()
         self.state = BoxesState()
         self.link = Link()
-        self.controller = BoxesController(self.viewer, self.state, self.link)  # type: ignore[arg-type]
+        self.mirror = Mirror(folder / "test.sparseseg")
+        self.controller = BoxesController(
+            self.viewer,
+            self.state,
+            self.link,  # type: ignore[arg-type]
+            self.mirror,
+        )
         self.controller.shapes_added.connect(self._on_shapes)
         self.controller.labels_added.connect(self._on_labels)
         self.viewer.layers.events.removed.connect(
@@ -148,10 +155,10 @@ class Desk:
 
 @pytest.fixture
 def desk(
-    qtbot: QtBot, told: list[str], monkeypatch: pytest.MonkeyPatch
+    qtbot: QtBot, told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Desk]:
     monkeypatch.setattr(boxes_settings, "keep", lambda _: None)
-    desk = Desk()
+    desk = Desk(tmp_path)
     desk.controller.new_boxes()
     desk.draw(FIRST, SECOND)
     desk.use(method="grabcut")
@@ -434,7 +441,7 @@ def test_why_nothing_can_be_made_is_said(desk: Desk) -> None:
     assert "Press New boxes" in desk.state.cannot_generate
 
 
-def test_classes_are_kept_with_the_boxes(desk: Desk) -> None:
+def test_classes_are_kept_with_the_boxes(desk: Desk, tmp_path: Path) -> None:
     desk.controller.add_class("spleen")
     spleen = desk.state.classes.by_name("spleen").value
     assert desk.state.drawn_class == spleen
@@ -442,7 +449,8 @@ def test_classes_are_kept_with_the_boxes(desk: Desk) -> None:
     assert desk.state.rows[0].class_name == "spleen"
     assert desk.shapes.metadata[CLASSES_KEY] == desk.state.classes.to_json()
     # Another session opens them.
-    other = BoxesController(desk.viewer, BoxesState(), Link())  # type: ignore[arg-type]
+    mirror = Mirror(tmp_path / "other.sparseseg")
+    other = BoxesController(desk.viewer, BoxesState(), Link(), mirror)  # type: ignore[arg-type]
     other.choose(desk.image, desk.shapes, None)
     assert other.classes.table == desk.state.classes
     other.close()

@@ -15,10 +15,12 @@ from napari_sparseseg.gui.boxes_layer import is_ours
 from napari_sparseseg.gui.boxes_state import BoxesState
 from napari_sparseseg.gui.dock_frame import PluginWidget
 from napari_sparseseg.gui.engine_link import EngineLink
+from napari_sparseseg.gui.label_and_train import new_mirror
 from napari_sparseseg.gui.launch import DOCK, PLUGIN
 from napari_sparseseg.gui.log import log_folder, start_log
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.prediction_layer import is_prediction
+from napari_sparseseg.gui.restore import offer_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,10 +55,19 @@ class Boxes(PluginWidget):
         boxes_settings.restore(self.state)
         self.dock = BoxesDockWidget(self.state)
         self.link = EngineLink(log_folder() / "engine.log")
-        self.controller = BoxesController(napari_viewer, self.state, self.link)
+        self.controller = BoxesController(
+            napari_viewer, self.state, self.link, new_mirror()
+        )
         self.fill(self.dock, self.controller)
         self._connect()
         self._follow_layers()
+        self._soon = self.once(self._offer_restore)
+        self._soon.start(0)
+
+    @telling()
+    def _offer_restore(self) -> None:
+        if not self.controller.is_closed:
+            offer_boxes(self._viewer, self.dock, self.controller.kept.keep)
 
     def _connect(self) -> None:
         dock, controller = self.dock, self.controller

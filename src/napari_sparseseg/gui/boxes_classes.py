@@ -52,9 +52,12 @@ class BoxClasses(QObject):
     changed(renamed, values)
         The table is another one: names of now by those of before, and values of now by
         those of before, each of classes that are in both.
+    shared()
+        There is a training, whose table this is.
     """
 
     changed = Signal(object, object)
+    shared = Signal()
 
     def __init__(
         self,
@@ -98,6 +101,7 @@ class BoxClasses(QObject):
         self._training = ref(dock)
         listen(self, dock.state.events.classes, self._on_shared)
         self._take(dock.state.classes)
+        self.shared.emit()
 
     def add(self, name: str) -> None:
         """Add a class.

@@ -33,6 +33,7 @@ from napari_sparseseg.gui.boxes_sheet import BoxSheet
 from napari_sparseseg.gui.boxes_state import FIXED_CRF
 from napari_sparseseg.gui.class_colors import class_colormap
 from napari_sparseseg.gui.controller import DEVICE_LOST
+from napari_sparseseg.gui.kept_boxes import KeptBoxes
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.log import log_file, without_words
 from napari_sparseseg.gui.notify import telling
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.engine.messages import MaskSettings
     from napari_sparseseg.gui.boxes_state import BoxesState
     from napari_sparseseg.gui.engine_link import EngineLink
+    from napari_sparseseg.gui.mirror import Mirror
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +71,15 @@ class BoxesController(QObject):
         What the dock shows.
     link
         To the engine, which is started here.
+    mirror
+        Has the folder in which boxes and labels are kept on disk.
 
     Attributes
     ----------
     classes
         The class table.
+    kept
+        Keeps boxes and labels on disk.
     image, shapes, labels
         The layers that are worked on.
     is_closed
@@ -96,6 +102,7 @@ class BoxesController(QObject):
         viewer: ViewerModel,
         state: BoxesState,
         link: EngineLink,
+        mirror: Mirror,
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
@@ -113,6 +120,7 @@ class BoxesController(QObject):
         self._stale: set[tuple[int, ...]] = set()
         self._pixels = PixelWatch(self)
         self.classes = BoxClasses(viewer, self._names, self)
+        self.kept = KeptBoxes(viewer, mirror, self.classes, self)
         self._making = MaskMaking(state, link.send, self._files, self)
         self._reading = self._timer(READ_MS, self.read)
         self._looking = self._timer(READ_MS, self._look_at_labels)
@@ -192,6 +200,7 @@ class BoxesController(QObject):
         """Forget a layer that the user has deleted."""
         if self.is_closed:
             return
+        self.kept.forget(layer)
         self._close_sheets(layer)
         if isinstance(layer, Image):
             self._files.forget(layer)
@@ -202,6 +211,7 @@ class BoxesController(QObject):
     def _open_sheet(self) -> None:
         if self.image is not None and self.shapes is not None and self.sheet is None:
             self._pixels.watch(self.image)
+            self.kept.follow(self.shapes, self.image)
             self._sheets.append(
                 BoxSheet(
                     self._viewer.layers, self.image, self.shapes, self.classes.table
@@ -356,10 +366,11 @@ class BoxesController(QObject):
         self.classes.look_for_training()
 
     def close(self) -> None:
-        """End the engine; accepted masks stay in their layers."""
+        """End the engine; boxes and accepted masks stay in their layers."""
         if self.is_closed:
             return
         self.is_closed = True
+        self.kept.close()
         for timer in (self._reading, self._looking, self._showing, self._previewing):
             timer.stop()
         with telling():
@@ -519,6 +530,7 @@ class BoxesController(QObject):
         self._give_classes(labels)
         background = self._state.settings.background
         sheet.results.accept(boxes, labels, background, outside)
+        self.kept.keep_labels(labels)
         self._stale |= sheet.results.planes
         self._show_masks()
         return labels
