@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Labels, Shapes
+from napari.utils import progress
 from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg.annotations.boxes import Box, boxes_to_shapes
@@ -396,6 +397,35 @@ def test_progress_is_told_in_words(desk: Desk) -> None:
     desk.link.told.emit(messages.MasksProgress(what="masks", done=1, total=2))
     assert desk.state.status == "Masks: 1 of 2"
     assert desk.state.progress == 0.5
+
+
+@pytest.mark.parametrize(
+    "end", ["done", "cancel", "failed", "died", "removed", "close"]
+)
+def test_the_activity_dock_shows_what_runs(desk: Desk, end: str) -> None:
+    assert not progress._all_instances
+    desk.controller.generate()
+    desk.link.told.emit(messages.MasksProgress(what="masks", done=1, total=2))
+    (bar,) = progress._all_instances
+    assert (bar.desc, bar.n, bar.total) == ("Masks of boxes", 50, 100)
+    # The second part begins anew.
+    desk.link.told.emit(messages.MasksProgress(what="masks", done=1, total=4))
+    assert bar.n == 25
+    match end:
+        case "done":
+            desk.link.mask()
+        case "cancel":
+            desk.controller.cancel()
+        case "failed":
+            failed = messages.Failed(request="make-masks", message="it fails.")
+            desk.link.told.emit(failed)
+        case "died":
+            desk.link.died.emit("It ended.", False)
+        case "removed":
+            desk.viewer.layers.remove(desk.image)
+        case "close":
+            desk.controller.close()
+    assert not progress._all_instances
 
 
 def test_what_fails_is_told_once(desk: Desk, told: list[str]) -> None:

@@ -16,6 +16,7 @@ from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
 from napari_sparseseg.errors import LabelError, LayerError, enumerated
 from napari_sparseseg.gui import boxes_settings
+from napari_sparseseg.gui.activity import Activity
 from napari_sparseseg.gui.boxes_classes import BoxClasses
 from napari_sparseseg.gui.boxes_layer import (
     centre_in_world,
@@ -122,6 +123,7 @@ class BoxesController(QObject):
         self.classes = BoxClasses(viewer, self._names, self)
         self.kept = KeptBoxes(viewer, mirror, self.classes, self)
         self._making = MaskMaking(state, link.send, self._files, self)
+        self._activity = Activity("Masks of boxes")
         self._reading = self._timer(READ_MS, self.read)
         self._looking = self._timer(READ_MS, self._look_at_labels)
         self._showing = self._timer(READ_MS, self._show_masks)
@@ -130,6 +132,7 @@ class BoxesController(QObject):
         self._making.made.connect(self._on_made)
         self._making.ended.connect(self._show_state)
         self._pixels.replaced.connect(self._on_pixels)
+        state.events.progress.connect(self._activity.show)
         link.told.connect(self._on_told)
         link.died.connect(self._on_died)
         # Background is a class like any other, by default the first.
@@ -371,6 +374,7 @@ class BoxesController(QObject):
             return
         self.is_closed = True
         self.kept.close()
+        self._activity.show(None)
         for timer in (self._reading, self._looking, self._showing, self._previewing):
             timer.stop()
         with telling():
