@@ -161,7 +161,8 @@ def test_shapes_of_others_stay_as_they_are_until_they_are_chosen(
     box = [[4, 4], [4, 20], [20, 20], [20, 4]]
     theirs: Any = stubbed.add_shapes([box], name="theirs", edge_color="red")
     widget = open_boxes(stubbed)
-    assert widget.controller.shapes is None
+    chosen: Any = widget.controller.shapes
+    assert chosen is None
     assert "class" not in theirs.features
     np.testing.assert_array_equal(theirs.edge_color, [[1, 0, 0, 1]])
     widget.dock.layers.boxes.setCurrentText("theirs")
@@ -271,6 +272,7 @@ def test_boxes_of_a_crash_are_offered_when_the_dock_opens(
     monkeypatch.setattr(
         session_folder, "is_in_use", lambda each: each != crashed and in_use(each)
     )
+    stubbed.add_image(np.zeros((9, 9)), name="other")
     stubbed.add_image(np.zeros((40, 40)), name="ct")
     widget = open_boxes(stubbed)
     qtbot.waitUntil(lambda: bool(widget.dock.findChildren(QMessageBox)))
@@ -279,6 +281,7 @@ def test_boxes_of_a_crash_are_offered_when_the_dock_opens(
     (button,) = [each for each in question.buttons() if each.text() == "Open"]
     button.click()
     assert widget.controller.shapes is stubbed.layers["ct boxes"]
+    assert widget.controller.image is stubbed.layers["ct"]
     (row,) = widget.state.rows
     assert (row.class_name, row.place) == ("gland", "10 x 12 px")
     assert not (crashed / "open.json").exists()

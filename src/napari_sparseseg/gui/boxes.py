@@ -67,7 +67,17 @@ class Boxes(PluginWidget):
     @telling()
     def _offer_restore(self) -> None:
         if not self.controller.is_closed:
-            offer_boxes(self._viewer, self.dock, self.controller.kept.keep)
+            offer_boxes(self._viewer, self.dock, self._keep_opened)
+
+    def _keep_opened(
+        self, boxes: list[tuple[Shapes, Image]], labels: list[Labels]
+    ) -> bool:
+        """Work on boxes that were opened; tell whether all is on disk."""
+        for shapes, image in boxes[:1]:
+            self.dock.layers.images.choose(image.name)
+            self.dock.layers.boxes.choose(shapes.name)
+            self._choose()
+        return self.controller.kept.keep(boxes, labels)
 
     def _connect(self) -> None:
         dock, controller = self.dock, self.controller

@@ -32,7 +32,7 @@ from napari_sparseseg.gui.boxes_layer import (
 from napari_sparseseg.gui.boxes_making import MaskMaking
 from napari_sparseseg.gui.boxes_sheet import BoxSheet
 from napari_sparseseg.gui.boxes_state import FIXED_CRF
-from napari_sparseseg.gui.class_colors import class_colormap
+from napari_sparseseg.gui.class_colors import give_classes
 from napari_sparseseg.gui.controller import DEVICE_LOST
 from napari_sparseseg.gui.kept_boxes import KeptBoxes
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
@@ -186,7 +186,7 @@ class BoxesController(QObject):
         highest = max(self.classes.table.values, default=1)
         name = f"{self.image.name} labels"
         labels = Labels(**new_labels_for(self.image, name, highest))
-        self._give_classes(labels)
+        give_classes(labels, self.classes.table)
         active = self._viewer.layers.selection.active
         self._viewer.add_layer(labels)
         # Boxes shall stay on top, and to be drawn.
@@ -519,10 +519,6 @@ class BoxesController(QObject):
         self.draw(state.drawn_class)
         self._reading.start()
 
-    def _give_classes(self, labels: Labels) -> None:
-        labels.colormap = class_colormap(self.classes.table)
-        labels.metadata[CLASSES_KEY] = self.classes.table.to_json()
-
     # Labels.
 
     def _accept(self, boxes: Sequence[Box], outside: bool = False) -> Labels:
@@ -531,7 +527,7 @@ class BoxesController(QObject):
         labels = self.labels if self.labels is not None else self.new_labels()
         assert labels is not None
         self._check_labels(sheet, labels)
-        self._give_classes(labels)
+        give_classes(labels, self.classes.table)
         background = self._state.settings.background
         sheet.results.accept(boxes, labels, background, outside)
         self.kept.keep_labels(labels)
