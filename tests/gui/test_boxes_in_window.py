@@ -166,7 +166,8 @@ def test_shapes_of_others_stay_as_they_are_until_they_are_chosen(
     assert "class" not in theirs.features
     np.testing.assert_array_equal(theirs.edge_color, [[1, 0, 0, 1]])
     widget.dock.layers.boxes.setCurrentText("theirs")
-    assert widget.controller.shapes is theirs
+    chosen = widget.controller.shapes
+    assert chosen is theirs
     assert theirs.features["class"].tolist() == ["structure"]
     widget.controller.close()
 
