@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Labels, Shapes
+from napari.utils import progress
 from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg.annotations.boxes import Box, boxes_to_shapes
@@ -21,6 +23,7 @@ from napari_sparseseg.gui.boxes_making import LEARN_FIRST
 from napari_sparseseg.gui.boxes_state import BoxesState
 from napari_sparseseg.gui.homes import settle
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.prediction_layer import is_prediction
 
 if TYPE_CHECKING:
@@ -91,11 +94,17 @@ class Link(QObject):
 class Desk:
     """A controller and all that is around it, with two boxes on a volume."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.viewer = ViewerModel()
         self.state = BoxesState()
         self.link = Link()
-        self.controller = BoxesController(self.viewer, self.state, self.link)  # type: ignore[arg-type]
+        self.mirror = Mirror(folder / "test.sparseseg")
+        self.controller = BoxesController(
+            self.viewer,
+            self.state,
+            self.link,  # type: ignore[arg-type]
+            self.mirror,
+        )
         self.controller.shapes_added.connect(self._on_shapes)
         self.controller.labels_added.connect(self._on_labels)
         self.viewer.layers.events.removed.connect(
@@ -148,10 +157,10 @@ class Desk:
 
 @pytest.fixture
 def desk(
-    qtbot: QtBot, told: list[str], monkeypatch: pytest.MonkeyPatch
+    qtbot: QtBot, told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Desk]:
     monkeypatch.setattr(boxes_settings, "keep", lambda _: None)
-    desk = Desk()
+    desk = Desk(tmp_path)
     desk.controller.new_boxes()
     desk.draw(FIRST, SECOND)
     desk.use(method="grabcut")
@@ -462,6 +471,35 @@ def test_progress_is_told_in_words(desk: Desk) -> None:
     assert desk.state.progress == 0.5
 
 
+@pytest.mark.parametrize(
+    "end", ["done", "cancel", "failed", "died", "removed", "close"]
+)
+def test_the_activity_dock_shows_what_runs(desk: Desk, end: str) -> None:
+    assert not progress._all_instances
+    desk.controller.generate()
+    desk.link.told.emit(messages.MasksProgress(what="masks", done=1, total=2))
+    (bar,) = progress._all_instances
+    assert (bar.desc, bar.n, bar.total) == ("Masks of boxes", 50, 100)
+    # The second part begins anew.
+    desk.link.told.emit(messages.MasksProgress(what="masks", done=1, total=4))
+    assert bar.n == 25
+    match end:
+        case "done":
+            desk.link.mask()
+        case "cancel":
+            desk.controller.cancel()
+        case "failed":
+            failed = messages.Failed(request="make-masks", message="it fails.")
+            desk.link.told.emit(failed)
+        case "died":
+            desk.link.died.emit("It ended.", False)
+        case "removed":
+            desk.viewer.layers.remove(desk.image)
+        case "close":
+            desk.controller.close()
+    assert not progress._all_instances
+
+
 def test_what_fails_is_told_once(desk: Desk, told: list[str]) -> None:
     desk.controller.generate()
     desk.link.told.emit(
@@ -505,7 +543,7 @@ def test_why_nothing_can_be_made_is_said(desk: Desk) -> None:
     assert "Press New boxes" in desk.state.cannot_generate
 
 
-def test_classes_are_kept_with_the_boxes(desk: Desk) -> None:
+def test_classes_are_kept_with_the_boxes(desk: Desk, tmp_path: Path) -> None:
     desk.controller.add_class("spleen")
     spleen = desk.state.classes.by_name("spleen").value
     assert desk.state.drawn_class == spleen
@@ -513,7 +551,8 @@ def test_classes_are_kept_with_the_boxes(desk: Desk) -> None:
     assert desk.state.rows[0].class_name == "spleen"
     assert desk.shapes.metadata[CLASSES_KEY] == desk.state.classes.to_json()
     # Another session opens them.
-    other = BoxesController(desk.viewer, BoxesState(), Link())  # type: ignore[arg-type]
+    mirror = Mirror(tmp_path / "other.sparseseg")
+    other = BoxesController(desk.viewer, BoxesState(), Link(), mirror)  # type: ignore[arg-type]
     other.choose(desk.image, desk.shapes, None)
     assert other.classes.table == desk.state.classes
     other.close()
@@ -527,10 +566,48 @@ def test_no_background_stays_no_background(desk: Desk) -> None:
     desk.controller.classes.use(CLASSES)
     assert desk.state.settings.background == 0
     desk.controller.classes.use(ClassTable())
-    assert desk.state.drawn_class == 0
-    desk.controller.read()
-    # The classes that boxes have come back.
+    # The classes that boxes have stay.
     assert set(desk.state.classes.names) == {"liver", "tumour"}
+    desk.controller.delete((0, 1))
+    desk.controller.classes.use(ClassTable())
+    assert desk.state.drawn_class == 0
+
+
+def test_masks_stay_where_their_classes_get_other_values(masked: Desk) -> None:
+    masked.controller.generate()
+    masked.link.mask(most=1)
+    other = ClassTable().add("tumour").add("background").add("liver")
+    masked.controller.classes.use(other)
+    masked.controller._show_masks()
+    assert [row.class_value for row in masked.state.rows] == [3, 1]
+    assert masked.statuses == ["proposed", "proposed"]
+    assert (masked.masks.data[1, 4:14, 6:12] == 3).all()
+    assert (masked.masks.data[2, 30:34, 30:34] == 1).all()
+    assert masked.state.settings.background == 2
+    # Those under way, too.
+    masked.link.mask(foreground=0)
+    masked.controller._show_masks()
+    assert not masked.masks.data.any()
+
+
+def test_classes_that_are_numbers_are_class_values(desk: Desk, told: list[str]) -> None:
+    boxes = [FIRST, SECOND, replace(FIRST, plane=(0,)), replace(FIRST, plane=(3,))]
+    shapes = desk.viewer.add_shapes(
+        boxes_to_shapes(boxes), features={"class": [3, 2, 7, 9]}, scale=(5, 0.5, 0.5)
+    )
+    shapes.translate = desk.image.translate
+    desk.controller.choose(desk.image, shapes, None)
+    desk.controller.read()
+    names = [row.class_name for row in desk.state.rows]
+    assert names == ["tumour", "liver", "", ""]
+    assert desk.statuses == ["drawn", "drawn", "skipped", "skipped"]
+    assert shapes.features["class"].tolist() == ["tumour", "liver", 7, 9]
+    (once,) = told
+    assert "2 shapes of the class 7, 9, which the class table does not have" in once
+    desk.controller.give_class((2,), 3)
+    names = [row.class_name for row in desk.state.rows]
+    assert names == ["tumour", "liver", "tumour", ""]
+    assert desk.state.classes == CLASSES
 
 
 def test_labels_whose_values_mean_something_else_are_refused(
@@ -579,6 +656,36 @@ def test_other_pixels_are_another_image(masked: Desk) -> None:
     masked.controller.generate()
     image = masked.link.last(messages.MakeMasks).images[0]
     np.testing.assert_array_equal(np.load(image.pixels), masked.image.data[1])
+
+
+def test_pixels_that_are_replaced_behind_another_image_are_noticed(
+    masked: Desk,
+) -> None:
+    other = masked.viewer.add_image(np.zeros((4, 40, 48)), name="other")
+    shapes = masked.shapes
+    masked.controller.choose(other, shapes, None)
+    masked.image.data = np.zeros((4, 20, 20), np.int16)
+    masked.controller.choose(masked.image, shapes, None)
+    # In the smaller image there is no pixel of the second box.
+    assert masked.statuses == ["drawn", "skipped"]
+    masked.controller.generate()
+    (image,) = masked.link.last(messages.MakeMasks).images
+    assert not np.load(image.pixels).any()
+
+
+def test_planes_that_cannot_be_read_end_it_with_one_sentence(
+    desk: Desk, told: list[str], qtbot: QtBot
+) -> None:
+    pixels = da.full((4, 40, 48), np.nan, chunks=(1, 40, 48))  # type: ignore[no-untyped-call]
+    image = desk.viewer.add_image(pixels, name="damaged", contrast_limits=(0, 1))
+    image.scale, image.translate = desk.image.scale, desk.image.translate
+    desk.controller.choose(image, desk.shapes, None)
+    desk.controller.generate()
+    assert desk.runs()
+    qtbot.waitUntil(lambda: not desk.runs())
+    assert desk.state.status == "The masks cannot be made."
+    (once,) = told
+    assert "finite" in once
 
 
 def test_nothing_is_left_when_it_is_closed(

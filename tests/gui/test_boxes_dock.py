@@ -328,10 +328,10 @@ class TestLayers:
     def test_layers_are_offered(self, dock: BoxesDockWidget) -> None:
         layers = dock.layers
         assert not layers.new_boxes_button.isEnabled()
-        layers.set_layers(["ct"], [])
+        layers.set_layers(["ct"], [], ours=[])
         told = collect(layers.chosen), collect(layers.new_boxes_pressed)
         layers.new_boxes_button.click()
-        layers.set_layers(["ct"], ["boxes", "others"])
+        layers.set_layers(["ct"], ["boxes", "others"], ours=["boxes"])
         layers.boxes.setCurrentText("others")
         assert told == ([(), ()], [()])
 
@@ -345,6 +345,18 @@ class TestLayers:
         assert told == []
         layers.labels.setCurrentText("strokes")
         assert told == [("strokes",)]
+
+    def test_shapes_that_may_mean_something_else_wait_to_be_chosen(
+        self, dock: BoxesDockWidget
+    ) -> None:
+        boxes = dock.layers.boxes
+        dock.layers.set_layers(["ct"], ["theirs"], ours=[])
+        assert boxes.currentText() == ""
+        dock.layers.set_layers(["ct"], ["theirs", "ours"], ours=["ours"])
+        assert boxes.currentText() == "ours"
+        boxes.setCurrentText("theirs")
+        dock.layers.set_layers(["ct"], ["theirs", "ours"], ours=["ours"])
+        assert boxes.currentText() == "theirs"
 
 
 def test_importing_the_dock_loads_no_torch() -> None:

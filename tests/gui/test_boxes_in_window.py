@@ -16,15 +16,16 @@ import tifffile
 from napari.layers import Labels
 from PIL import Image as Picture
 from qtpy.compat import isalive
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_sparseseg.annotations.boxes import Box, boxes_to_shapes
-from napari_sparseseg.annotations.classes import read_class_table
+from napari_sparseseg.annotations.classes import ClassTable, read_class_table
 from napari_sparseseg.engine.messages import MaskSettings
 from napari_sparseseg.gui import (
     boxes,
     boxes_settings,
     label_and_train,
+    session_boxes,
     session_folder,
     settings,
 )
@@ -34,6 +35,8 @@ from napari_sparseseg.gui.boxes_results import MadeMask
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.label_and_train import LabelAndTrain
 from napari_sparseseg.gui.launch import PLUGIN
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui.session_boxes import BoxesRecord, write_kept_boxes
 from napari_sparseseg.io.export import export_labels
 from napari_sparseseg.samples import abdomen_phantom
 
@@ -42,8 +45,6 @@ if TYPE_CHECKING:
 
     import napari
     from pytestqt.qtbot import QtBot
-
-    from napari_sparseseg.annotations.classes import ClassTable
 
 PATIENCE_MS = 300_000
 
@@ -245,6 +246,143 @@ def test_classes_are_those_of_label_and_train(
     training.controller.close()
     widget.controller.add_class("kidney")
     assert list(widget.state.classes.names)[3:] == ["spleen", "kidney"]
+    widget.controller.close()
+
+
+def test_shapes_of_others_stay_as_they_are_until_they_are_chosen(
+    stubbed: napari.Viewer,
+) -> None:
+    stubbed.add_image(np.zeros((40, 40)), name="ct")
+    box = [[4, 4], [4, 20], [20, 20], [20, 4]]
+    theirs: Any = stubbed.add_shapes([box], name="theirs", edge_color="red")
+    widget = open_boxes(stubbed)
+    chosen: Any = widget.controller.shapes
+    assert chosen is None
+    assert "class" not in theirs.features
+    np.testing.assert_array_equal(theirs.edge_color, [[1, 0, 0, 1]])
+    widget.dock.layers.boxes.setCurrentText("theirs")
+    chosen = widget.controller.shapes
+    assert chosen is theirs
+    assert theirs.features["class"].tolist() == ["structure"]
+    widget.controller.close()
+
+
+def test_a_class_that_is_deleted_in_label_and_train_stays_deleted(
+    stubbed: napari.Viewer, qtbot: QtBot
+) -> None:
+    stubbed.add_image(np.zeros((40, 40)), name="ct")
+    training = LabelAndTrain(stubbed)
+    stubbed.window.add_dock_widget(training, name="Label & train")
+    widget = open_boxes(stubbed)
+    widget.controller.add_class("liver")
+    widget.dock.layers.new_boxes_button.click()
+    stubbed.layers["ct boxes"].add_rectangles([[[4, 4], [4, 20], [20, 20], [20, 4]]])
+    widget.controller.read()
+    training.controller.classes.delete(3)
+    qtbot.waitUntil(lambda: widget.state.rows[0].status == "skipped")
+    widget.controller.read()
+    assert training.state.classes.names == ("background", "structure")
+    problem = widget.state.rows[0].problem
+    assert problem == "the class 'liver' is not in the table"
+    # The box was not lost.
+    widget.controller.add_class("liver")
+    qtbot.waitUntil(lambda: widget.state.rows[0].status == "drawn")
+    widget.controller.close()
+
+
+def test_masks_stay_when_label_and_train_brings_other_values(
+    stubbed: napari.Viewer,
+) -> None:
+    stubbed.add_image(np.zeros((40, 40)), name="ct")
+    widget = open_boxes(stubbed)
+    widget.dock.layers.new_boxes_button.click()
+    stubbed.layers["ct boxes"].add_rectangles([[[4, 4], [4, 20], [20, 20], [20, 4]]])
+    controller = widget.controller
+    controller.read()
+    sheet = controller.sheet
+    assert sheet is not None
+    (box,) = sheet.boxes()
+    mask = np.ones(box.shape, np.uint8)
+    sheet.results.put(MadeMask(box, mask, mask.astype(np.float32), MaskSettings()))
+    painted = np.zeros((40, 40), np.uint8)
+    painted[0, :9], painted[2, :9] = 1, 2
+    table = ClassTable().add("gland").add("stroma")
+    stubbed.add_labels(painted, metadata={CLASSES_KEY: table.to_json()})
+    training = LabelAndTrain(stubbed)
+    stubbed.window.add_dock_widget(training, name="Label & train")
+    controller.read()
+    (row,) = widget.state.rows
+    assert (row.class_value, row.status) == (3, "proposed")
+    # Another model brings classes of its own.
+    training.controller.classes.use(ClassTable().add("lumen").add("structure"))
+    controller.read()
+    (row,) = widget.state.rows
+    assert (row.class_value, row.status) == (2, "proposed")
+    widget.controller.close()
+
+
+def test_accepted_masks_are_kept_by_one_dock_at_a_time(
+    stubbed: napari.Viewer, tmp_path: Path
+) -> None:
+    stubbed.add_image(np.zeros((40, 40)), name="ct")
+    widget = open_boxes(stubbed)
+    widget.dock.layers.new_boxes_button.click()
+    stubbed.layers["ct boxes"].add_rectangles([[[4, 4], [4, 20], [20, 20], [20, 4]]])
+    controller = widget.controller
+    controller.read()
+    sheet = controller.sheet
+    assert sheet is not None
+    (box,) = sheet.boxes()
+    mask = np.ones(box.shape, np.uint8)
+    sheet.results.put(MadeMask(box, mask, mask.astype(np.float32), MaskSettings()))
+    controller._show_masks()
+    controller.accept((0,))
+    (mine,) = (tmp_path / "sessions").iterdir()
+    assert session_folder.has_labels(mine)
+    training = LabelAndTrain(stubbed)
+    stubbed.window.add_dock_widget(training, name="Label & train")
+    controller.read()
+    (other,) = set((tmp_path / "sessions").iterdir()) - {mine}
+    assert not session_folder.has_labels(mine)
+    (kept,) = session_folder.restore(other).labels
+    np.testing.assert_array_equal(kept.data, stubbed.layers["ct labels"].data)
+    # Without the other dock it is kept here again.
+    training.controller.close()
+    controller.undo()
+    controller.accept((0,))
+    (kept,) = [each for each in session_folder.restore(mine).labels if each.present]
+    np.testing.assert_array_equal(kept.data, stubbed.layers["ct labels"].data)
+    controller.close()
+    assert session_boxes.has_boxes(mine)
+    assert not session_folder.find_crashed(boxes=True)
+
+
+def test_boxes_of_a_crash_are_offered_when_the_dock_opens(
+    stubbed: napari.Viewer, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashed = session_folder.new_folder()
+    session_folder.take(crashed)
+    record = BoxesRecord("ct boxes", "ct", (40, 40), (Box(4, 6, 14, 18, 2),))
+    write_kept_boxes(crashed, [record], ClassTable().add("lumen").add("gland"))
+    in_use = session_folder.is_in_use
+    monkeypatch.setattr(
+        session_folder, "is_in_use", lambda each: each != crashed and in_use(each)
+    )
+    stubbed.add_image(np.zeros((9, 9)), name="other")
+    stubbed.add_image(np.zeros((40, 40)), name="ct")
+    widget = open_boxes(stubbed)
+    qtbot.waitUntil(lambda: bool(widget.dock.findChildren(QMessageBox)))
+    (question,) = widget.dock.findChildren(QMessageBox)
+    assert "Your boxes of" in question.text()
+    (button,) = [each for each in question.buttons() if each.text() == "Open"]
+    button.click()
+    assert widget.controller.shapes is stubbed.layers["ct boxes"]
+    assert widget.controller.image is stubbed.layers["ct"]
+    (row,) = widget.state.rows
+    assert (row.class_name, row.place) == ("gland", "10 x 12 px")
+    assert not (crashed / "open.json").exists()
+    (mine,) = session_folder.default_root().glob("*/open.json")
+    assert session_boxes.has_boxes(mine.parent)
     widget.controller.close()
 
 

@@ -12,15 +12,18 @@ from napari_sparseseg.gui import boxes_settings
 from napari_sparseseg.gui.boxes_classes import find_training
 from napari_sparseseg.gui.boxes_controller import BoxesController, fits
 from napari_sparseseg.gui.boxes_dock import BoxesDockWidget
+from napari_sparseseg.gui.boxes_layer import is_ours
 from napari_sparseseg.gui.boxes_state import BoxesState
 from napari_sparseseg.gui.dock_frame import PluginWidget, find_layer
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.homes import other_home
+from napari_sparseseg.gui.label_and_train import new_mirror
 from napari_sparseseg.gui.launch import DOCK, PLUGIN
 from napari_sparseseg.gui.log import log_folder, start_log
 from napari_sparseseg.gui.notify import telling
-from napari_sparseseg.gui.parts import agrees, counted
+from napari_sparseseg.gui.parts import agrees, counted, once
 from napari_sparseseg.gui.prediction_layer import is_prediction
+from napari_sparseseg.gui.restore import offer_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,12 +58,31 @@ class Boxes(PluginWidget):
         boxes_settings.restore(self.state)
         self.dock = BoxesDockWidget(self.state)
         self.link = EngineLink(log_folder() / "engine.log")
-        self.controller = BoxesController(napari_viewer, self.state, self.link)
+        self.controller = BoxesController(
+            napari_viewer, self.state, self.link, new_mirror()
+        )
         # The labels that masks of an image are accepted into.
         self._into: WeakKeyDictionary[Image, ref[Labels]] = WeakKeyDictionary()
         self.fill(self.dock, self.controller)
         self._connect()
         self._follow_layers()
+        self._soon = once(self, self._offer_restore)
+        self._soon.start(0)
+
+    @telling()
+    def _offer_restore(self) -> None:
+        if not self.controller.is_closed:
+            offer_boxes(self._viewer, self.dock, self._keep_opened)
+
+    def _keep_opened(
+        self, boxes: list[tuple[Shapes, Image]], labels: list[Labels]
+    ) -> bool:
+        """Work on boxes that were opened; tell whether all is on disk."""
+        for shapes, image in boxes[:1]:
+            self.dock.layers.images.choose(image.name)
+            self.dock.layers.boxes.choose(shapes.name)
+            self._choose()
+        return self.controller.kept.keep(boxes, labels)
 
     def _connect(self) -> None:
         dock, controller = self.dock, self.controller
@@ -105,9 +127,11 @@ class Boxes(PluginWidget):
         """Offer the layers of the viewer, but only labels that fit the image."""
         own = [layer for layer in self._viewer.layers if not is_prediction(layer)]
         layers = self.dock.layers
+        shapes = [each for each in own if isinstance(each, Shapes)]
         layers.set_layers(
             [each.name for each in own if isinstance(each, Image)],
-            [each.name for each in own if isinstance(each, Shapes)],
+            [each.name for each in shapes],
+            ours=[each.name for each in shapes if is_ours(each)],
         )
         image = find_layer(self._viewer, layers.images.currentText(), Image)
         if image is None:

@@ -16,10 +16,12 @@ from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
 from napari_sparseseg.errors import LabelError, LayerError, enumerated
 from napari_sparseseg.gui import boxes_settings
+from napari_sparseseg.gui.activity import Activity
 from napari_sparseseg.gui.boxes_classes import BoxClasses
 from napari_sparseseg.gui.boxes_layer import (
     centre_in_world,
     class_names,
+    class_numbers,
     color_classes,
     draw_class,
     label_boxes,
@@ -31,19 +33,21 @@ from napari_sparseseg.gui.boxes_making import MaskMaking
 from napari_sparseseg.gui.boxes_sheet import BoxSheet
 from napari_sparseseg.gui.boxes_state import FIXED_CRF
 from napari_sparseseg.gui.boxes_written import WrittenLabels
-from napari_sparseseg.gui.class_colors import class_colormap
+from napari_sparseseg.gui.class_colors import give_classes
 from napari_sparseseg.gui.controller import DEVICE_LOST
 from napari_sparseseg.gui.homes import other_home, settle
+from napari_sparseseg.gui.kept_boxes import KeptBoxes
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.log import log_file, without_words
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.painted_classes import values_of
 from napari_sparseseg.gui.parts import counted, once
+from napari_sparseseg.gui.pixel_watch import PixelWatch
 from napari_sparseseg.gui.plane_files import PlaneFiles
 from napari_sparseseg.gui.planes import check_pair, labels_level, new_labels_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from napari.components import ViewerModel
 
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.engine.messages import MaskSettings
     from napari_sparseseg.gui.boxes_state import BoxesState
     from napari_sparseseg.gui.engine_link import EngineLink
+    from napari_sparseseg.gui.mirror import Mirror
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +75,15 @@ class BoxesController(QObject):
         What the dock shows.
     link
         To the engine, which is started here.
+    mirror
+        Has the folder in which boxes and labels are kept on disk.
 
     Attributes
     ----------
     classes
         The class table.
+    kept
+        Keeps boxes and labels on disk.
     image, shapes, labels
         The layers that are worked on.
     is_closed
@@ -97,6 +106,7 @@ class BoxesController(QObject):
         viewer: ViewerModel,
         state: BoxesState,
         link: EngineLink,
+        mirror: Mirror,
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
@@ -110,10 +120,14 @@ class BoxesController(QObject):
         self._files = PlaneFiles()
         self._sheets: list[BoxSheet] = []
         self._enclosing: WeakSet[Shapes] = WeakSet()
+        self._numbered: WeakSet[Shapes] = WeakSet()
         self._stale: set[tuple[int, ...]] = set()
         self._written: dict[Labels, WrittenLabels] = {}
-        self.classes = BoxClasses(viewer, self)
+        self._pixels = PixelWatch(self)
+        self.classes = BoxClasses(viewer, self._names, self)
+        self.kept = KeptBoxes(viewer, mirror, self.classes, self)
         self._making = MaskMaking(state, link.send, self._files, self)
+        self._activity = Activity("Masks of boxes")
         self._reading = once(self, self.read, READ_MS)
         self._looking = once(self, self._look_at_labels, READ_MS)
         self._showing = once(self, self._show_masks, READ_MS)
@@ -121,12 +135,14 @@ class BoxesController(QObject):
         self.classes.changed.connect(self._on_classes)
         self._making.made.connect(self._on_made)
         self._making.ended.connect(self._show_state)
+        self._pixels.replaced.connect(self._on_pixels)
+        state.events.progress.connect(self._activity.show)
         link.told.connect(self._on_told)
         link.died.connect(self._on_died)
         # Background is a class like any other, by default the first.
         first = self.classes.table.values[0]
         state.settings = replace(state.settings, background=first)
-        self._on_classes({})
+        self._on_classes({}, {first: first})
         link.start()
 
     @property
@@ -148,13 +164,11 @@ class BoxesController(QObject):
         self._show_masks()
         if shapes is not self.shapes:
             self._follow(shapes)
-        if image is not self.image:
-            self._watch(image)
         self.image, self.shapes, self.labels = image, shapes, labels
         self._open_sheet()
         self._adopt_classes()
-        self.draw(self._state.drawn_class)
         self.read()
+        self.draw(self._state.drawn_class)
 
     @telling()
     def new_boxes(self) -> None:
@@ -178,7 +192,7 @@ class BoxesController(QObject):
         name = f"{self.image.name} labels"
         labels = Labels(**new_labels_for(self.image, name, highest))
         settle(labels, self.image)
-        self._give_classes(labels)
+        give_classes(labels, self.classes.table)
         active = self._viewer.layers.selection.active
         self._viewer.add_layer(labels)
         # Boxes shall stay on top, and to be drawn.
@@ -195,6 +209,7 @@ class BoxesController(QObject):
         """Forget a layer that the user has deleted."""
         if self.is_closed:
             return
+        self.kept.forget(layer)
         self._close_sheets(layer)
         if isinstance(layer, Image):
             self._files.forget(layer)
@@ -203,6 +218,8 @@ class BoxesController(QObject):
 
     def _open_sheet(self) -> None:
         if self.image is not None and self.shapes is not None and self.sheet is None:
+            self._pixels.watch(self.image)
+            self.kept.follow(self.shapes, self.image)
             self._sheets.append(
                 BoxSheet(
                     self._viewer.layers, self.image, self.shapes, self.classes.table
@@ -215,18 +232,14 @@ class BoxesController(QObject):
             sheet.layers.remove()
             self._sheets.remove(sheet)
 
-    def _watch(self, image: Image | None) -> None:
-        """Notice when the pixels of another image are replaced."""
-        if self.image is not None:
-            self.image.events.data.disconnect(self._on_pixels)
-        if image is not None:
-            image.events.data.connect(self._on_pixels)
-
     @telling()
-    def _on_pixels(self, _event: Any = None) -> None:
-        if self.image is not None:
-            self._files.forget(self.image)
-            self._close_sheets(self.image)
+    def _on_pixels(self, image: Image) -> None:
+        """Forget what was made of other pixels than those of now."""
+        if self.is_closed:
+            return
+        self._files.forget(image)
+        self._close_sheets(image)
+        if image is self.image:
             self._open_sheet()
             self.read()
 
@@ -242,7 +255,7 @@ class BoxesController(QObject):
     @telling()
     def add_class(self, name: str) -> None:
         """Add a class; new boxes have it."""
-        self.classes.look_for_training(self._names())
+        self.classes.look_for_training()
         self.classes.add(name)
         if name in self.classes.table.names:
             self.draw(self.classes.table.by_name(name).value)
@@ -371,18 +384,19 @@ class BoxesController(QObject):
         left = self._proposed(self._state.places("proposed"))
         labels = self._accept(left, outside=True)
         self.training_wished.emit(sheet.image, labels)
-        self.classes.look_for_training(self._names())
+        self.classes.look_for_training()
 
     def close(self) -> None:
-        """End the engine; accepted masks stay in their layers."""
+        """End the engine; boxes and accepted masks stay in their layers."""
         if self.is_closed:
             return
         self.is_closed = True
+        self.kept.close()
+        self._activity.show(None)
         for timer in (self._reading, self._looking, self._showing, self._previewing):
             timer.stop()
         with telling():
             self._follow(None)
-            self._watch(None)
             for labels in list(self._written):
                 self._look_to(labels, "disconnect")
             self._link.stop()
@@ -402,7 +416,7 @@ class BoxesController(QObject):
         self._reading.stop()
         if self.is_closed:
             return
-        self.classes.look_for_training(self._names())
+        self.classes.look_for_training()
         sheet = self.sheet
         if sheet is not None:
             self._name_all(sheet.shapes)
@@ -415,17 +429,23 @@ class BoxesController(QObject):
 
     def _name_all(self, shapes: Shapes) -> None:
         """See that each shape has a class, and each class is in the table."""
-        names = class_names(shapes)
-        drawn = dict(self.classes.table.named_values).get(self._state.drawn_class, "")
-        named = [name or drawn for name in names]
+        names, numbers = class_names(shapes), class_numbers(shapes)
+        by_value = dict(self.classes.table.named_values)
+        drawn = by_value.get(self._state.drawn_class, "")
+        named = [
+            name or (by_value.get(numbers[n], "") if n in numbers else drawn)
+            for n, name in enumerate(names)
+        ]
         if named != names:
             name_classes(shapes, named)
             self.draw(self._state.drawn_class)
         if named:
             label_boxes(shapes)
         for name in dict.fromkeys(named):
-            if name and name not in self.classes.table.names:
+            known = {"", *self.classes.table.names, *self.classes.deleted}
+            if name not in known:
                 self.classes.add(name)
+        self._tell_of_numbers(shapes, {n for n in numbers if not named[n]})
 
     def _names(self) -> list[str]:
         return sorted({n for sheet in self._sheets for n in class_names(sheet.shapes)})
@@ -466,6 +486,17 @@ class BoxesController(QObject):
                 f"{'' if count == 1 else 's'}; the box around each is taken."
             )
 
+    def _tell_of_numbers(self, shapes: Shapes, places: set[int]) -> None:
+        if places and shapes not in self._numbered:
+            self._numbered.add(shapes)
+            numbers = class_numbers(shapes)
+            values = sorted({f"{numbers[place]:g}" for place in places})
+            show_warning(
+                f"In '{shapes.name}' {counted(len(places), 'shape')} of the class "
+                f"{enumerated(values)}, which the class table does not have; give "
+                "them one of its classes below the list."
+            )
+
     def _tell_of_skipped(self, sheet: BoxSheet, places: Sequence[int] | None) -> None:
         chosen = range(len(sheet.drawn)) if places is None else places
         skipped = [
@@ -489,24 +520,30 @@ class BoxesController(QObject):
             self.classes.use(ClassTable.from_json(brought[0]))
 
     @telling()
-    def _on_classes(self, renamed: dict[str, str]) -> None:
+    def _on_classes(
+        self, renamed: Mapping[str, str], values: Mapping[int, int]
+    ) -> None:
         table, state = self.classes.table, self._state
         state.classes = table
+        self._making.use_values(values)
+        for written in self._written.values():
+            written.use_values(values)
         for sheet in self._sheets:
             rename_classes(sheet.shapes, renamed)
+            sheet.results.use_values(values)
             sheet.layers.use_classes(table)
-        settings = state.settings
-        if settings.background not in (0, *table.values):
-            state.settings = replace(settings, background=0)
-        if state.drawn_class not in table.values:
-            objects = [v for v in table.values if v != state.settings.background]
+            self._stale |= sheet.read(table) | sheet.results.planes
+        background = values.get(state.settings.background, 0)
+        if state.settings.background and not values:
+            background = next(iter(table.values), 0)
+        if state.settings.background != background:
+            state.settings = replace(state.settings, background=background)
+        state.drawn_class = values.get(state.drawn_class, 0)
+        if not state.drawn_class:
+            objects = [v for v in table.values if v != background]
             state.drawn_class = next(iter((*objects, *table.values)), 0)
         self.draw(state.drawn_class)
         self._reading.start()
-
-    def _give_classes(self, labels: Labels) -> None:
-        labels.colormap = class_colormap(self.classes.table)
-        labels.metadata[CLASSES_KEY] = self.classes.table.to_json()
 
     # Labels.
 
@@ -532,6 +569,7 @@ class BoxesController(QObject):
             outside_of=self._drawn_on(sheet.image) if outside else None,
         )
         settle(labels, sheet.image)
+        self.kept.keep_labels(labels)
         self._stale |= sheet.results.planes
         self._show_masks()
         return labels
@@ -602,7 +640,7 @@ class BoxesController(QObject):
                 f"{np.iinfo(labels.dtype).max}, but a class has {highest}; "
                 "press New labels."
             )
-        self._give_classes(labels)
+        give_classes(labels, self.classes.table)
 
     def _forget_labels(self, labels: Labels) -> None:
         """Forget what was accepted into labels that are deleted."""

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isnan
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.utils.transforms import Affine
 
-from napari_sparseseg.annotations.boxes import boxes_from_shapes, fit_boxes
+from napari_sparseseg.annotations.boxes import (
+    boxes_from_shapes,
+    boxes_to_shapes,
+    fit_boxes,
+)
+from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import LabelError, LayerError
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui.painted_classes import with_values
 from napari_sparseseg.gui.planes import labels_level, level_shape, placement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from napari.layers import Image, Shapes
     from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.boxes import Box
-    from napari_sparseseg.annotations.classes import ClassTable
 
 #: The feature of a Shapes layer that names the class of each shape.
 CLASS_FEATURE = "class"
@@ -64,18 +71,46 @@ def new_boxes_for(image: Image, name: str, classes: ClassTable) -> dict[str, Any
         For ``napari.layers.Shapes``.
     """
     level = labels_level(image)
-    shape = level_shape(image, level)
+    layer = layer_of_boxes((), name, classes, level_shape(image, level))
+    return layer | placement(image, level)
+
+
+def layer_of_boxes(
+    boxes: Sequence[Box], name: str, classes: ClassTable, shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Give the arguments of a Shapes layer with boxes, in pixels.
+
+    Parameters
+    ----------
+    boxes
+        All with as many axes as the image.
+    name
+        Of the layer.
+    classes
+        Of all boxes.
+    shape
+        (..., y, x) of the image.
+
+    Returns
+    -------
+    dict
+        For ``napari.layers.Shapes``.
+    """
+    of_boxes = [classes.by_value(box.class_value) for box in boxes]
+    filled = {
+        "shape_type": "rectangle",
+        "edge_color": np.array([_rgba(each.color) for each in of_boxes]),
+    }
     return {
-        "data": None,
+        "data": boxes_to_shapes(boxes) or None,
         "ndim": len(shape),
         "name": name,
-        "features": {CLASS_FEATURE: np.array([], object)},
+        "features": {CLASS_FEATURE: np.array([each.name for each in of_boxes], object)},
         "edge_width": max(1.0, max(shape[-2:]) * EDGE_WIDTH),
         "face_color": "transparent",
         "text": _text(),
         "metadata": {CLASSES_KEY: classes.to_json()},
-        **placement(image, level),
-    }
+    } | (filled if boxes else {})
 
 
 def read_boxes(
@@ -114,6 +149,41 @@ def read_boxes(
     return tuple(read)
 
 
+def boxes_of(shapes: Shapes) -> tuple[list[Box], ClassTable]:
+    """Return all boxes of a layer in its own pixels, and their classes.
+
+    Raises
+    ------
+    LabelError
+        If a shape has no class, or does not lie on one plane.
+    ClassTableError
+        If the class table in its metadata is damaged.
+    """
+    brought = shapes.metadata.get(CLASSES_KEY)
+    table = ClassTable() if brought is None else ClassTable.from_json(brought)
+    numbers = class_numbers(shapes)
+    classes = with_classes_of(with_values(table, set(numbers.values())), shapes)
+    values = []
+    for place, name in enumerate(class_names(shapes)):
+        if not name and place not in numbers:
+            raise LabelError(
+                f"Shape {place + 1} of '{shapes.name}' has no class; give it one in "
+                "the dock Boxes, then save again.",
+                place=place,
+            )
+        values.append(classes.by_name(name).value if name else numbers[place])
+    read = boxes_from_shapes(shapes.data, shapes.shape_type, values)
+    return list(read.boxes), classes
+
+
+def with_classes_of(classes: ClassTable, shapes: Shapes) -> ClassTable:
+    """Return a table that has all classes that are named in a layer."""
+    for name in dict.fromkeys(class_names(shapes)):
+        if name and name not in classes.names:
+            classes = classes.add(name)
+    return classes
+
+
 def centre_in_world(image: Image, box: Box) -> tuple[float, ...]:
     """Return where the centre of a box is, in world coordinates of the image."""
     y, x = (box.y0 + box.y1 - 1) / 2, (box.x0 + box.x1 - 1) / 2
@@ -122,18 +192,29 @@ def centre_in_world(image: Image, box: Box) -> tuple[float, ...]:
     return tuple(centre[:-1].tolist())
 
 
+def is_ours(shapes: Shapes) -> bool:
+    """Tell whether boxes were drawn here before, so that their look may be changed."""
+    return CLASSES_KEY in shapes.metadata
+
+
 def class_names(shapes: Shapes) -> list[str]:
     """Return the name of the class of each shape, empty where it has none."""
-    if CLASS_FEATURE not in shapes.features:
-        return [""] * shapes.nshapes
-    values = shapes.features[CLASS_FEATURE]
+    values = _classes(shapes)
     return [value if isinstance(value, str) else "" for value in values]
 
 
+def class_numbers(shapes: Shapes) -> dict[int, Any]:
+    """Return the classes that are numbers, by the place of their shape."""
+    values = enumerate(_classes(shapes))
+    return {n: v for n, v in values if isinstance(v, Real) and not isnan(v)}
+
+
 def name_classes(shapes: Shapes, names: list[str]) -> None:
-    """Give each shape the name of its class."""
+    """Give each shape the name of its class; numbers without a name stay."""
+    numbers = class_numbers(shapes)
+    values = [name or numbers.get(place, "") for place, name in enumerate(names)]
     features = shapes.features.copy()
-    features[CLASS_FEATURE] = np.array(names, object)
+    features[CLASS_FEATURE] = np.array(values, object)
     shapes.features = features
 
 
@@ -164,11 +245,19 @@ def color_classes(shapes: Shapes, classes: ClassTable) -> None:
 def draw_class(shapes: Shapes, classes: ClassTable, value: int) -> None:
     """Give shapes that are drawn from now on a class; the others stay."""
     each = classes.by_value(value)
+    _hold_names(shapes)
     defaults = {name: column[0] for name, column in shapes.feature_defaults.items()}
     with shapes.block_update_properties():
         if CLASS_FEATURE in shapes.features:
             shapes.feature_defaults = {**defaults, CLASS_FEATURE: each.name}
         shapes.current_edge_color = _rgba(each.color)
+
+
+def _hold_names(shapes: Shapes) -> None:
+    """Let a column of numbers of classes have names, too."""
+    features = shapes.features
+    if CLASS_FEATURE in features and features[CLASS_FEATURE].dtype.kind in "iuf":
+        shapes.features = features.astype({CLASS_FEATURE: object})
 
 
 def _read_box(
@@ -190,6 +279,15 @@ def _read_box(
     if not fitted.boxes:
         return DrawnBox(class_name, problem="it has no pixel in the image")
     return DrawnBox(class_name, fitted.boxes[0], encloses=bool(read.enclosed))
+
+
+def _classes(shapes: Shapes) -> list[Any]:
+    """Return the class of each shape as it stands in the layer."""
+    if CLASS_FEATURE not in shapes.features:
+        return [None] * shapes.nshapes
+    # napari leaves features where all shapes are taken away by assignment.
+    values: list[Any] = shapes.features[CLASS_FEATURE].tolist()[: shapes.nshapes]
+    return values
 
 
 def _text() -> dict[str, Any]:

@@ -24,7 +24,7 @@ from napari_sparseseg.gui.parts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from napari_sparseseg.gui.boxes_state import BoxesState
 
@@ -69,7 +69,7 @@ class LayersWidget(QWidget):
         self._state = state
         self.images = LayerCombo("no image is open")
         self.images.setToolTip("Image that the boxes are drawn on")
-        self.boxes = LayerCombo("no boxes yet")
+        self.boxes = LayerCombo("none is chosen")
         self.boxes.setToolTip(
             "Shapes layer that your boxes are in. Of other shapes than upright "
             "rectangles the box around them is taken"
@@ -97,10 +97,18 @@ class LayersWidget(QWidget):
             listen(self, getattr(state.events, name), self._show)
         self._show()
 
-    def set_layers(self, images: Sequence[str], boxes: Sequence[str]) -> None:
-        """Offer the layers of the viewer; what was chosen stays."""
+    def set_layers(
+        self,
+        images: Sequence[str],
+        boxes: Sequence[str],
+        ours: Container[str],
+    ) -> None:
+        """Offer the layers of the viewer; what was chosen stays.
+
+        Shapes that are not *ours* may mean something else, so they wait to be chosen.
+        """
         self.images.set_names(images)
-        self.boxes.set_names(boxes)
+        self.boxes.set_names(boxes, unasked=ours)
         self._show()
 
     def set_labels(self, labels: Sequence[str], into: str) -> None:

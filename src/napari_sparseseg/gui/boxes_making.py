@@ -20,6 +20,7 @@ from napari_sparseseg.engine import messages
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui.boxes_results import MadeMask
 from napari_sparseseg.gui.boxes_state import LEARNING
+from napari_sparseseg.gui.boxes_written import with_value
 from napari_sparseseg.gui.log import log_file
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.parts import counted
@@ -28,7 +29,7 @@ from napari_sparseseg.gui.planes import PlaneKey
 from napari_sparseseg.pseudo_masks.method_names import IN_ROUNDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -196,6 +197,23 @@ class MaskMaking(QObject):
         if gone:
             self._send(messages.ForgetMasks(ids=gone))
 
+    def use_values(self, values: Mapping[int, int]) -> None:
+        """Know boxes by other class values, by those of before."""
+
+        def now(request: _Request | None) -> _Request | None:
+            return request and replace(
+                request, boxes=tuple(with_value(box, values) for box in request.boxes)
+            )
+
+        self._waiting, self._running = now(self._waiting), now(self._running)
+        self._ids = {
+            (sheet, with_value(box, values)): number
+            for (sheet, box), number in self._ids.items()
+        }
+        if self._learned is not None:
+            boxes = frozenset(with_value(box, values) for box in self._learned.boxes)
+            self._learned = replace(self._learned, boxes=boxes)
+
     def lose_engine(self) -> None:
         """Note that the engine has ended, and what it has learned is gone."""
         self._known.clear()
@@ -308,6 +326,8 @@ class MaskMaking(QObject):
                     image, key, wish.sheet.level, self._pixels_ready.emit
                 ):
                     return
+                # Raises what has failed, before the other planes are read.
+                self._files.pixels(image, key, wish.sheet.level)
             self._waiting = None
             self._ask(wish)
         except Exception:

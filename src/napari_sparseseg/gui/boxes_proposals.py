@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Labels
 
-from napari_sparseseg.gui.class_colors import class_colormap
-from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui.class_colors import give_classes
 from napari_sparseseg.gui.planes import (
     PlaneKey,
     labels_level,
     level_shape,
     new_labels_for,
+    place_on,
     placement,
+    placing_events,
 )
-from napari_sparseseg.gui.prediction_layer import PLACED_BY, insert_result
+from napari_sparseseg.gui.prediction_layer import insert_result
 
 if TYPE_CHECKING:
     from napari.components import LayerList
@@ -48,8 +49,8 @@ class ProposalLayers:
         self._level = labels_level(image)
         self._masks: Labels | None = None
         self._map: Image | None = None
-        for name in PLACED_BY:
-            getattr(image.events, name).connect(self._on_image_moved)
+        for event in placing_events(image):
+            event.connect(self._on_image_moved)
 
     @property
     def masks(self) -> Labels | None:
@@ -106,13 +107,12 @@ class ProposalLayers:
         """Take colours and names from this table."""
         self._classes = classes
         if self.masks is not None:
-            self.masks.colormap = class_colormap(classes)
-            self.masks.metadata[CLASSES_KEY] = classes.to_json()
+            give_classes(self.masks, classes)
 
     def remove(self) -> None:
         """Take the layers out of the viewer and leave the image alone."""
-        for name in PLACED_BY:
-            getattr(self._image.events, name).disconnect(self._on_image_moved)
+        for event in placing_events(self._image):
+            event.disconnect(self._on_image_moved)
         self.hide_map()
         if self.masks is not None:
             self._layers.remove(self.masks)
@@ -124,8 +124,7 @@ class ProposalLayers:
         highest = int(np.iinfo(proposed.dtype).max)
         name = f"masks of {self._image.name}"
         layer = Labels(**new_labels_for(self._image, name, highest))
-        layer.colormap = class_colormap(self._classes)
-        layer.metadata[CLASSES_KEY] = self._classes.to_json()
+        give_classes(layer, self._classes)
         layer.opacity = 0.5
         layer.editable = False
         insert_result(self._layers, layer, self._image, above)
@@ -146,7 +145,6 @@ class ProposalLayers:
         self._map = layer
 
     def _on_image_moved(self) -> None:
-        placed = placement(self._image, self._level)
         for layer in (self.masks, self.map):
-            for name in PLACED_BY if layer is not None else ():
-                setattr(layer, name, placed[name])
+            if layer is not None:
+                place_on(layer, self._image, self._level)

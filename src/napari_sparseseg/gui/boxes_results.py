@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_sparseseg.gui.boxes_written import Edit
+from napari_sparseseg.gui.boxes_written import Edit, with_value
 from napari_sparseseg.pseudo_masks.label_map import BoxMask, PseudoMask, merge_masks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -112,6 +112,12 @@ class BoxResults:
         for box in gone:
             del self._made[box]
         return {box.plane for box in gone}
+
+    def use_values(self, values: Mapping[int, int]) -> None:
+        """Give boxes other class values, by those of before; masks stay theirs."""
+        for made in self._made.values():
+            made.box = with_value(made.box, values)
+        self._made = {made.box: made for made in self._made.values()}
 
     @property
     def planes(self) -> set[Plane]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,6 +92,13 @@ class WrittenLabels:
     def note(self, box: Box | None, edit: Edit) -> None:
         """Remember what the mask of a box has written; None: what lies outside."""
         self._edits.setdefault(box, []).append(edit)
+
+    def use_values(self, values: Mapping[int, int]) -> None:
+        """Know boxes by other class values, by those of before."""
+        self._edits = {
+            None if box is None else with_value(box, values): edits
+            for box, edits in self._edits.items()
+        }
 
     def has(self, box: Box) -> bool:
         """Tell whether any pixel of a box's mask is there, as far as is remembered."""
@@ -192,6 +199,11 @@ class WrittenLabels:
             values.append(edit.after[where])
         where_all = tuple(np.concatenate(places, axis=1))
         self.labels.data_setitem(where_all, np.concatenate(values))
+
+
+def with_value(box: Box, values: Mapping[int, int]) -> Box:
+    """Return a box with another class value, by that of before, or as it is."""
+    return replace(box, class_value=values.get(box.class_value, box.class_value))
 
 
 def _difference(plane: Plane, before: NDArray[Any], after: NDArray[Any]) -> Edit | None:

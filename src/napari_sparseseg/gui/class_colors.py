@@ -1,4 +1,4 @@
-"""Class colours as a colormap of napari."""
+"""Classes of label layers: their colours as a colormap of napari."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 
 from napari.utils.colormaps import DirectLabelColormap
 
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+
 if TYPE_CHECKING:
+    from napari.layers import Labels
+
     from napari_sparseseg.annotations.classes import ClassTable
 
 
@@ -18,3 +22,9 @@ def class_colormap(classes: ClassTable) -> DirectLabelColormap:
         red, green, blue = (part / 255 for part in each.color)
         colors[each.value] = (red, green, blue, 1.0)
     return DirectLabelColormap(color_dict=colors)
+
+
+def give_classes(labels: Labels, classes: ClassTable) -> None:
+    """Have a label layer show the colours of classes, and carry them."""
+    labels.colormap = class_colormap(classes)
+    labels.metadata[CLASSES_KEY] = classes.to_json()

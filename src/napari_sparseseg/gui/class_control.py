@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine.messages import UseClasses
 from napari_sparseseg.errors import LayerError
-from napari_sparseseg.gui.class_colors import class_colormap
+from napari_sparseseg.gui.class_colors import give_classes
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.painted_classes import erase, values_of, with_values
@@ -133,7 +133,7 @@ class ClassControl(QObject):
             with telling():
                 self.use(ClassTable.from_json(brought))
         self._take_in(values_of(labels))
-        self._give(labels)
+        give_classes(labels, self._state.classes)
         with telling():
             self._let_paint(labels)
 
@@ -149,7 +149,7 @@ class ClassControl(QObject):
             self._state.selected = classes.values[0]
         self._keep()
         for labels in self._layers():
-            self._give(labels)
+            give_classes(labels, self._state.classes)
         if self._state.engine == "ready":
             self.send()
         self.changed.emit()
@@ -184,10 +184,6 @@ class ClassControl(QObject):
         classes = with_values(self._state.classes, values, self._deleted)
         if classes != self._state.classes:
             self.use(classes)
-
-    def _give(self, labels: Labels) -> None:
-        labels.colormap = class_colormap(self._state.classes)
-        labels.metadata[CLASSES_KEY] = self._state.classes.to_json()
 
     def _let_paint(self, labels: Labels) -> None:
         """Let the brush paint the selected class.

@@ -8,11 +8,11 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
 
 class LayerCombo(QComboBox):
-    """Names of layers, of which one is chosen as soon as there is one.
+    """Names of layers, of which one is chosen as soon as there is one for that.
 
     Signals
     -------
@@ -39,10 +39,25 @@ class LayerCombo(QComboBox):
         """All names."""
         return [self.itemText(index) for index in range(self.count())]
 
-    def set_names(self, names: Sequence[str]) -> None:
-        """Offer other names; *chosen* is sent only if another one is chosen then."""
+    def set_names(
+        self, names: Sequence[str], unasked: Container[str] | None = None
+    ) -> None:
+        """Offer other names; *chosen* is sent only if another one is chosen then.
+
+        Parameters
+        ----------
+        names
+            All of them.
+        unasked
+            Those of which the first is chosen where the choice is gone; None: all.
+        """
         before = self.currentText()
-        self._offer(names, _kept(self.names, names, before))
+        kept = _kept(self.names, names, before)
+        if kept is None:
+            allowed = names if unasked is None else unasked
+            ready = (n for n, each in enumerate(names) if each in allowed)
+            kept = next(ready, -1)
+        self._offer(names, kept)
         if self.currentText() != before:
             self.chosen.emit(self.currentText())
 
@@ -64,12 +79,15 @@ class LayerCombo(QComboBox):
             self.setCurrentIndex(place)
 
 
-def _kept(before: Sequence[str], after: Sequence[str], name: str) -> int:
-    """Return where the choice is now: by name, or by place if it was renamed."""
+def _kept(before: Sequence[str], after: Sequence[str], name: str) -> int | None:
+    """Return where the choice is now: by name, or by place if it was renamed.
+
+    None where it is gone.
+    """
     if name in after:
         return list(after).index(name)
     if name in before and len(before) == len(after):
         place = list(before).index(name)
         if after[place] not in before:
             return place
-    return 0 if after else -1
+    return None

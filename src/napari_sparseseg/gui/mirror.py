@@ -30,7 +30,7 @@ from napari_sparseseg.gui.planes import (
 )
 from napari_sparseseg.gui.session_folder import (
     LayerRecord,
-    has_labels,
+    has_work,
     is_saved,
     label_folders,
     leave,
@@ -301,8 +301,8 @@ class Mirror:
         Parameters
         ----------
         keep
-            Whether labels are kept. A folder is deleted anyway if it has none, or if
-            the user has not named it and all were saved by `write_single_labels` as
+            Whether labels and boxes are kept. A folder is deleted anyway if it has
+            none, or if the user has not named it and all were saved by our writers as
             they are.
 
         Raises
@@ -311,7 +311,7 @@ class Mirror:
             If the folder cannot be marked as closed.
         """
         is_needed = self.has_place or not is_saved(self.folder)
-        is_kept = keep and has_labels(self.folder) and is_needed
+        is_kept = keep and has_work(self.folder) and is_needed
         if is_kept:
             release(self.folder)
         elif self.has_place:

@@ -19,13 +19,16 @@ from napari_sparseseg.io.images import check_pixels
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels
+    from napari.layers import Image, Labels, Layer
     from numpy.typing import NDArray
 
     from napari_sparseseg.engine.messages import Region
 
 #: Sides up to which a layer of one resolution is drawn as it is.
 LARGEST_SIDE = 16384
+
+#: What says where a layer lies.
+PLACED_BY = ("scale", "translate", "rotate", "shear", "affine", "units")
 
 #: Labels on a level of a huge image are made at least that large.
 FINE_SIDE = 4096
@@ -318,6 +321,18 @@ def placement(layer: Image | Labels, level: int = 0) -> dict[str, Any]:
         "units": layer.units,
         "axis_labels": layer.axis_labels,
     }
+
+
+def placing_events(image: Image) -> list[Any]:
+    """Return the events that come when an image is put elsewhere."""
+    return [getattr(image.events, name) for name in PLACED_BY]
+
+
+def place_on(layer: Layer, image: Image, level: int) -> None:
+    """Put a layer of before where a level of an image is now."""
+    placed = placement(image, level)
+    for name in PLACED_BY:
+        setattr(layer, name, placed[name])
 
 
 def labels_level(image: Image) -> int:

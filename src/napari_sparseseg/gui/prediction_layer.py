@@ -11,10 +11,17 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 from superqt.utils import QSignalThrottler
 
-from napari_sparseseg.gui.class_colors import class_colormap
+from napari_sparseseg.gui.class_colors import class_colormap, give_classes
 from napari_sparseseg.gui.freshness import Freshness
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
-from napari_sparseseg.gui.planes import PlaneKey, all_planes, level_shape, placement
+from napari_sparseseg.gui.planes import (
+    PlaneKey,
+    all_planes,
+    level_shape,
+    place_on,
+    placement,
+    placing_events,
+)
 from napari_sparseseg.gui.pyramid import Pyramid
 
 if TYPE_CHECKING:
@@ -34,9 +41,6 @@ PATIENCE_MS = 1000
 
 #: Share of the opacity that is left then.
 DIMMED = 0.4
-
-PLACED_BY = ("scale", "translate", "rotate", "shear", "affine", "units")
-
 
 #: Layers that are results, not annotations. Not a mark in the metadata: that goes over
 #: to copies, which are the user's layers.
@@ -128,8 +132,8 @@ class PredictionLayer:
         self._patience.setSingleShot(True)
         self._patience.setInterval(PATIENCE_MS)
         self._patience.timeout.connect(self._dim)
-        for name in PLACED_BY:
-            getattr(image.events, name).connect(self._on_image_moved)
+        for event in placing_events(image):
+            event.connect(self._on_image_moved)
 
     @property
     def layer(self) -> Labels | None:
@@ -226,8 +230,7 @@ class PredictionLayer:
             return
         self._classes = classes
         if self.layer is not None:
-            self.layer.colormap = class_colormap(classes)
-            self.layer.metadata[CLASSES_KEY] = classes.to_json()
+            give_classes(self.layer, classes)
 
     def look_at(self, plane: PlaneKey | None, region: Region | None = None) -> None:
         """Tell what is on the canvas, in pixels of the level; plane None: nothing."""
@@ -257,8 +260,8 @@ class PredictionLayer:
         """Take the layers out of the viewer and leave the image alone."""
         self._refresh.cancel()
         self._patience.stop()
-        for name in PLACED_BY:
-            getattr(self.image.events, name).disconnect(self._on_image_moved)
+        for event in placing_events(self.image):
+            event.disconnect(self._on_image_moved)
         self.drop_confidence()
         if self.layer is not None:
             self._layers.remove(self.layer)
@@ -351,8 +354,6 @@ class PredictionLayer:
             self.visible_changed.emit(self._visible)
 
     def _on_image_moved(self) -> None:
-        placed = placement(self.image, self.level)
         for layer in (self.layer, self.confidence_layer):
             if layer is not None:
-                for name in PLACED_BY:
-                    setattr(layer, name, placed[name])
+                place_on(layer, self.image, self.level)

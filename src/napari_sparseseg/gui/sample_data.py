@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from napari_sparseseg.annotations.boxes import boxes_to_shapes
-from napari_sparseseg.gui.boxes_layer import CLASS_FEATURE, EDGE_WIDTH
+from napari_sparseseg.gui.boxes_layer import layer_of_boxes
 from napari_sparseseg.gui.class_colors import class_colormap
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.samples import (
@@ -63,21 +60,13 @@ def box_layer_data(sample: BoxSample, name: str) -> list[BoxLayerData]:
     """Return a sample as napari layers: image and boxes, no truth to train on."""
     placed = _placed(sample.um_per_px)
     centre, width = sample.window
-    of_boxes = [sample.classes.by_value(box.class_value) for box in sample.boxes]
-    boxes = {
-        "name": f"{name} boxes",
-        "shape_type": "rectangle",
-        "features": {CLASS_FEATURE: np.array([each.name for each in of_boxes], object)},
-        "edge_color": np.array([each.color for each in of_boxes]) / 255,
-        "edge_width": max(1.0, max(sample.image.shape) * EDGE_WIDTH),
-        "face_color": "transparent",
-        "metadata": {CLASSES_KEY: sample.classes.to_json()},
-        **placed,
-    }
+    boxes = layer_of_boxes(
+        sample.boxes, f"{name} boxes", sample.classes, sample.image.shape
+    )
     limits = (centre - width / 2, centre + width / 2)
     return [
         (sample.image, {"name": name, "contrast_limits": limits, **placed}, "image"),
-        (boxes_to_shapes(sample.boxes), boxes, "shapes"),
+        (boxes.pop("data"), boxes | placed, "shapes"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Folders that keep strokes: whose they are, and which ones a crash left behind.
+"""Folders that keep strokes and boxes: whose they are, and which a crash left.
 
 ::
 
@@ -6,6 +6,7 @@
       open.json          who has it open; gone after a clean end
       manifest.json      names, shapes and places of the label layers, and the classes
       training.safetensors   the training's state; gone after a clean end
+      boxes.json         boxes, if the session is one of the dock "Boxes"
       labels-1/          of the first label layer
         plane.npy        its only plane; of more: plane-4.npy, plane-0-4.npy, ...
 
@@ -35,15 +36,20 @@ import numpy as np
 import platformdirs
 import psutil
 
+from napari_sparseseg.annotations.boxes import boxes_to_json
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import OutputError, SparseSegError
+from napari_sparseseg.gui import session_boxes
 from napari_sparseseg.gui.planes import PlaneKey
+from napari_sparseseg.gui.session_boxes import has_boxes, read_kept_boxes
 from napari_sparseseg.io.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
+
+    from napari_sparseseg.annotations.boxes import Box
 
 #: Of the manifest; others are refused.
 VERSION = 1
@@ -63,7 +69,7 @@ _FRESH_S = 60.0
 _LEFT_S = 24 * 3600.0
 
 # Files that this process has written where the user wanted them: hashes of the labels
-# and of the file.
+# or boxes, and of the file.
 _SAVED: dict[Path, tuple[str, str]] = {}
 
 
@@ -219,7 +225,7 @@ def remove(folder: Path) -> None:
     """Delete a session folder of ours, unless there is more in it."""
     remove_labels(folder)
     with contextlib.suppress(OSError):
-        for name in (_CHECKPOINT, _PLACE, _OPEN):
+        for name in (_CHECKPOINT, _PLACE, session_boxes.FILE, _OPEN):
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()
 
@@ -308,24 +314,26 @@ def is_in_use(folder: Path) -> bool:
 
 
 def last_change(folder: Path) -> float:
-    """Return when a session was opened or a stroke last reached its folder.
+    """Return when a session was opened or a stroke or box last reached its folder.
 
     Raises
     ------
     OSError
         If it is not open.
     """
-    planes = (plane.stat().st_mtime for plane in folder.glob("labels-*/plane*.npy"))
-    return max((folder / _OPEN).stat().st_mtime, *planes, 0.0)
+    files = [*folder.glob("labels-*/plane*.npy"), *folder.glob(session_boxes.FILE)]
+    return max((folder / _OPEN).stat().st_mtime, *(f.stat().st_mtime for f in files))
 
 
-def find_crashed(root: Path | None = None) -> list[Path]:
-    """List session folders with labels whose process died without closing them.
+def find_crashed(root: Path | None = None, *, boxes: bool = False) -> list[Path]:
+    """List session folders whose process died without closing them.
 
     Parameters
     ----------
     root
         The folder to look in; None: `default_root`.
+    boxes
+        Whether those with boxes are listed, or those with labels alone.
 
     Returns
     -------
@@ -333,11 +341,14 @@ def find_crashed(root: Path | None = None) -> list[Path]:
         The newest first.
     """
     places = {_place_of(folder) for folder in _dead(root)}
-    return sorted(filter(_is_left_open, places), key=last_change, reverse=True)
+    found = [
+        each for each in places if _is_left_open(each) and has_boxes(each) == boxes
+    ]
+    return sorted(found, key=last_change, reverse=True)
 
 
 def remove_empty(root: Path | None = None) -> None:
-    """Delete session folders without labels whose process died."""
+    """Delete session folders without labels and boxes whose process died."""
     for folder in _dead(root):
         age = time.time() - (folder / _OPEN).stat().st_mtime
         place = _place_of(folder)
@@ -356,7 +367,12 @@ def _has_died(folder: Path) -> bool:
 
 
 def _is_left_open(folder: Path) -> bool:
-    return _has_died(folder) and has_labels(folder)
+    return _has_died(folder) and has_work(folder)
+
+
+def has_work(folder: Path) -> bool:
+    """Tell whether there are labels or boxes in a session folder."""
+    return has_labels(folder) or has_boxes(folder)
 
 
 def has_labels(folder: Path) -> bool:
@@ -371,33 +387,36 @@ def _is_annotated(plane: Path) -> bool:
         return True  # what is damaged may still be of use to somebody
 
 
-def note_saved(path: Path, labels: NDArray[Any]) -> None:
-    """Remember labels that the user has written to a file.
+def note_saved(path: Path, digest: str) -> None:
+    """Remember what the user has written to a file.
 
     Parameters
     ----------
     path
         Of the file; what was there before is forgotten.
-    labels
-        (..., y, x) integers, 0..65535.
+    digest
+        `hash_of_labels` or `hash_of_boxes` of what is in it.
     """
-    _SAVED[path.resolve()] = (_hash_of(labels), _hash_of_file(path))
+    _SAVED[path.resolve()] = (digest, _hash_of_file(path))
 
 
 def is_saved(folder: Path) -> bool:
-    """Tell whether all labels of a session are in files as they are now."""
+    """Tell whether all labels and boxes of a session are in files as they are now."""
     try:
         there = {
-            labels
-            for path, (labels, file) in _SAVED.items()
+            digest
+            for path, (digest, file) in _SAVED.items()
             if path.exists() and _hash_of_file(path) == file
         }
         if not there:
             return False
-        all_labels = [each.data for each in restore(folder).labels]
+        labels = restore(folder).labels if has_session(folder) else ()
+        _, records = read_kept_boxes(folder)
     except (OSError, OutputError):
         return False
-    return all(_hash_of(data) in there for data in all_labels if data.any())
+    digests = {hash_of_labels(each.data) for each in labels if each.data.any()}
+    digests |= {hash_of_boxes(each.boxes) for each in records if each.boxes}
+    return there >= digests
 
 
 def write_manifest(
@@ -524,10 +543,16 @@ def _restored(folder: Path, record: LayerRecord) -> RestoredLabels:
     )
 
 
-def _hash_of(labels: NDArray[Any]) -> str:
+def hash_of_labels(labels: NDArray[Any]) -> str:
+    """Return what labels are known by, (..., y, x) integers from 0 to 65535."""
     digest = hashlib.sha256(str(labels.shape).encode())
     digest.update(np.ascontiguousarray(labels, dtype="<u2").data)
     return digest.hexdigest()
+
+
+def hash_of_boxes(boxes: Iterable[Box]) -> str:
+    """Return what boxes are known by."""
+    return hashlib.sha256(json.dumps(boxes_to_json(boxes)).encode()).hexdigest()
 
 
 def _hash_of_file(path: Path) -> str:

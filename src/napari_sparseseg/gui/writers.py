@@ -5,14 +5,55 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Shapes
 
 from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.gui.boxes_layer import boxes_of
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
-from napari_sparseseg.gui.session_folder import note_saved
-from napari_sparseseg.io.export import export_labels
+from napari_sparseseg.gui.session_folder import (
+    hash_of_boxes,
+    hash_of_labels,
+    note_saved,
+)
+from napari_sparseseg.io.export import export_boxes, export_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+def write_single_boxes(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
+    """Write the boxes of a Shapes layer to JSON, with their classes beside them.
+
+    Parameters
+    ----------
+    path
+        The file, with suffix ``.json``.
+    data
+        Of the layer, in pixels of the image. Of other shapes than upright rectangles
+        the box around them is written.
+    meta
+        Attributes of the layer. The feature ``"class"`` has the name or the value of
+        each class, and the class table is looked for as of `write_single_labels`.
+
+    Returns
+    -------
+    list of str
+        The files written.
+
+    Raises
+    ------
+    LabelError
+        If a shape has no class, or does not lie on one plane.
+    ClassTableError
+        If the class table in the metadata is damaged.
+    OutputError
+        If a file cannot be written.
+    """
+    layer = Shapes(data, **meta)
+    boxes, classes = boxes_of(layer)
+    written = export_boxes(boxes, path, classes).paths
+    note_saved(written[0], hash_of_boxes(boxes))
+    return [str(file) for file in written]
 
 
 def write_single_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
@@ -49,5 +90,5 @@ def write_single_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[s
     else:
         classes = ClassTable.from_json(table)
     written = export_labels(labels, path, classes).paths
-    note_saved(written[0], labels)
+    note_saved(written[0], hash_of_labels(labels))
     return [str(file) for file in written]

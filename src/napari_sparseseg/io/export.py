@@ -1,4 +1,4 @@
-"""Label maps and stacks of them, written for other programs with their classes."""
+"""Labels and boxes, written for other programs with their classes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sparseseg.annotations.boxes import check_box_classes, write_boxes
 from napari_sparseseg.annotations.classes import read_class_table, write_class_table
 from napari_sparseseg.annotations.strokes import narrow_labels
 from napari_sparseseg.errors import ClassTableError, LabelError, OutputError
@@ -15,12 +16,18 @@ from napari_sparseseg.io.atomic import write_atomically
 from napari_sparseseg.io.images import stem_of, write_label_map
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
+    from napari_sparseseg.annotations.boxes import Box
     from napari_sparseseg.annotations.classes import ClassTable
 
 EXPORT_SUFFIXES = (".png", ".tif", ".tiff")
 """Suffixes of files that labels can be exported to, in lower case."""
+
+BOXES_SUFFIX = ".json"
+"""Suffix of files of boxes."""
 
 _STACK_AXES = "TZYX"
 
@@ -32,7 +39,7 @@ class Export:
     Attributes
     ----------
     paths
-        The labels, then the class table.
+        The labels or boxes, then the class table.
     note
         What the user should know about them, one sentence; empty where nothing.
     """
@@ -89,6 +96,40 @@ def export_labels(labels: ArrayLike, path: str | Path, classes: ClassTable) -> E
     return Export((file, _table_path(file)), note)
 
 
+def export_boxes(boxes: Sequence[Box], path: str | Path, classes: ClassTable) -> Export:
+    """Write boxes as JSON, and ``STEM.classes.json`` beside them.
+
+    Parameters
+    ----------
+    boxes
+        Of one image.
+    path
+        ``.json``; see `write_boxes`.
+    classes
+        Of all boxes.
+
+    Raises
+    ------
+    LabelError
+        If a box has a class that is not in the table. Nothing was written.
+    OutputError
+        If the suffix is another one, or the class table of labels of that name would be
+        lost, and nothing was written, or a file cannot be written.
+    """
+    file = Path(path)
+    if file.suffix.lower() != BOXES_SUFFIX:
+        raise OutputError(
+            f"Boxes cannot be saved as {file.name}; give it the suffix {BOXES_SUFFIX}.",
+            path=str(file),
+        )
+    check_box_classes(boxes, classes)
+    _check_table(file, classes)
+    # First, so that no boxes are left without their classes.
+    write_class_table(_table_path(file), classes)
+    write_boxes(file, boxes)
+    return Export((file, _table_path(file)))
+
+
 def _check_form(array: NDArray[np.uint8] | NDArray[np.uint16], file: Path) -> None:
     suffix = file.suffix.lower()
     if suffix not in EXPORT_SUFFIXES:
@@ -136,7 +177,7 @@ def _same_stem(file: Path) -> list[Path]:
         other
         for other in file.parent.iterdir()
         if other.name.lower().endswith(EXPORT_SUFFIXES)
-        and stem_of(other) == stem_of(file)
+        and stem_of(other) == _stem_of(file)
         and other.name != file.name
     )
 
@@ -161,4 +202,8 @@ def _write_stack(
 
 
 def _table_path(file: Path) -> Path:
-    return file.with_name(f"{stem_of(file)}.classes.json")
+    return file.with_name(f"{_stem_of(file)}.classes.json")
+
+
+def _stem_of(file: Path) -> str:
+    return file.stem if file.suffix.lower() == BOXES_SUFFIX else stem_of(file)
