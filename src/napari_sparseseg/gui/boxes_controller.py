@@ -153,8 +153,8 @@ class BoxesController(QObject):
         self.image, self.shapes, self.labels = image, shapes, labels
         self._open_sheet()
         self._adopt_classes()
-        self.draw(self._state.drawn_class)
         self.read()
+        self.draw(self._state.drawn_class)
 
     @telling()
     def new_boxes(self) -> None:
