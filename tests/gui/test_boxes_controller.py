@@ -18,9 +18,10 @@ from napari_sparseseg.annotations.boxes import Box, boxes_to_shapes
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
 from napari_sparseseg.gui import boxes_settings
-from napari_sparseseg.gui.boxes_controller import BoxesController
+from napari_sparseseg.gui.boxes_controller import READ_MS, BoxesController
 from napari_sparseseg.gui.boxes_making import LEARN_FIRST
 from napari_sparseseg.gui.boxes_state import BoxesState
+from napari_sparseseg.gui.homes import settle
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.prediction_layer import is_prediction
@@ -696,12 +697,173 @@ def test_planes_that_cannot_be_read_end_it_with_one_sentence(
     assert "finite" in once
 
 
-def test_nothing_is_left_when_it_is_closed(masked: Desk) -> None:
+def test_nothing_is_left_when_it_is_closed(
+    masked: Desk, qtbot: QtBot, told: list[str]
+) -> None:
+    masked.controller.show_map(True)
+    masked.controller.generate()
     request = masked.link.last(messages.MakeMasks)
     masked.controller.close()
     assert masked.link.stopped
     assert not Path(request.folder).exists()
     assert not Path(request.images[0].pixels).exists()
-    masked.shapes.add_rectangles(boxes_to_shapes([FIRST]))
-    masked.link.told.emit(messages.MasksDone(boxes=1, seconds=1, notes=[]))
+    # Nobody could accept them.
+    assert [layer.name for layer in masked.viewer.layers] == ["ct", "ct boxes"]
+    masked.shapes.add_rectangles(boxes_to_shapes([Box(0, 0, 9, 9, 2, (0,))]))
+    masked.link.told.emit(messages.Failed(request="make-masks", message="too late."))
+    # So long that boxes would be read.
+    qtbot.wait(5 * READ_MS)
+    assert len(masked.state.rows) == 2
+    assert told == []
+
+
+def test_the_next_box_is_of_the_class_that_is_shown(desk: Desk, qtbot: QtBot) -> None:
+    desk.controller.draw(2)
+    first = desk.shapes
+    desk.controller.new_boxes()
+    second = desk.shapes
+    assert second is not first
+    second.add_rectangles(boxes_to_shapes([FIRST]))
+    qtbot.waitUntil(lambda: len(desk.state.rows) == 1)
+    desk.controller.draw(3)
+    desk.controller.choose(desk.image, first, None)
+    desk.controller.draw(2)
+    desk.controller.choose(desk.image, second, None)
+    # As a mouse does it; the layer would go on with tumours.
+    second.add_rectangles(boxes_to_shapes([Box(0, 0, 5, 5, 2, (0,))]))
+    qtbot.waitUntil(lambda: len(desk.state.rows) == 2)
+    assert [row.class_name for row in desk.state.rows] == ["liver", "liver"]
+
+
+def test_boxes_without_a_mask_are_no_background(masked: Desk) -> None:
+    first, labels = masked.shapes, None
+    unmasked, other = Box(20, 20, 26, 30, 2, (1,)), Box(30, 0, 36, 9, 3, (1,))
+    masked.draw(unmasked)
+    assert masked.state.cannot_train == (
+        "1 box has no mask yet: generate or delete it."
+    )
+    masked.draw(Box(20, 20, 26, 30, 2, (2,)))
+    assert masked.state.cannot_train == (
+        "2 boxes have no mask yet: generate or delete them."
+    )
+    masked.controller.delete((2, 3))
+    assert masked.state.cannot_train == ""
+    # Those of another layer on the image; moved when nobody looks.
+    masked.controller.new_boxes()
+    second = masked.shapes
+    masked.draw(unmasked)
+    masked.controller.choose(masked.image, first, labels)
+    second.data = boxes_to_shapes([other])
+    masked.controller.train_on_these()
+    data = masked.labels.data[1]
+    assert not data[other.slices].any()
+    assert (data[unmasked.slices] == 1).all()
+    assert (data == 1).sum() == 40 * 48 - FIRST.area - other.area
+
+
+def test_undo_leaves_strokes_that_came_later(masked: Desk) -> None:
+    masked.controller.accept((0,))
+    labels = masked.labels
+    labels.selected_label, labels.brush_size = 3, 4
+    labels.paint((1, 6, 8), 3)
+    stroke = labels.data == 3
+    assert stroke[1, 4:14, 6:12].any()
+    others = Labels(np.zeros((4, 40, 48), np.uint8), name="others")
+    masked.controller.choose(masked.image, masked.shapes, others)
+    masked.controller.undo()
+    np.testing.assert_array_equal(labels.data, np.where(stroke, 3, 0))
     assert masked.statuses == ["proposed", "proposed"]
+    # That is a step like others.
+    labels.undo()
+    assert (labels.data == 2).any()
+
+
+def test_masks_are_proposed_again_wherever_they_are_undone(
+    masked: Desk, qtbot: QtBot
+) -> None:
+    masked.controller.accept((0, 1))
+    boxes, labels = masked.shapes, masked.labels
+    masked.controller.new_boxes()
+    masked.controller.choose(masked.image, masked.shapes, None)
+    assert masked.statuses == []
+    labels.undo()
+    qtbot.waitUntil(lambda: masked.masks.data[1].any())
+    masked.controller.choose(masked.image, boxes, None)
+    assert masked.statuses == ["proposed", "proposed"]
+    masked.controller.choose(masked.image, boxes, labels)
+    masked.controller.accept((0, 1))
+    masked.viewer.layers.remove(labels)
+    assert masked.statuses == ["proposed", "proposed"]
+
+
+def test_what_is_not_shown_yet_is_shown_though_others_are_chosen(desk: Desk) -> None:
+    desk.controller.generate()
+    desk.link.mask()
+    desk.controller.choose(desk.image, None, None)
+    assert desk.masks.data[2].any()
+
+
+def test_a_layer_of_masks_comes_back_whole(masked: Desk) -> None:
+    masked.controller.show_map(True)
+    for name in ("masks of ct", "localisation of ct"):
+        masked.viewer.layers.remove(name)
+    masked.controller.generate((0,))
+    masked.link.mask()
+    masked.controller._show_masks()
+    assert (masked.masks.data[2] == 3).sum() == 16
+    assert masked.viewer.layers["localisation of ct"].data[2].sum() == 16
+
+
+def test_labels_of_another_image_are_refused(masked: Desk, told: list[str]) -> None:
+    other = masked.viewer.add_image(masked.image.data, name="other")
+    labels = masked.viewer.add_labels(np.zeros((4, 40, 48), np.uint8), name="theirs")
+    labels.scale, labels.translate = masked.image.scale, masked.image.translate
+    settle(labels, other)
+    masked.controller.choose(masked.image, masked.shapes, labels)
+    masked.controller.accept((0,))
+    assert told == [
+        "The label layer 'theirs' is of 'other'; press New labels for masks of 'ct'."
+    ]
+    assert not labels.data.any()
+
+
+def test_what_labels_have_painted_gets_a_class(masked: Desk, told: list[str]) -> None:
+    labels = masked.viewer.add_labels(np.zeros((4, 40, 48), np.uint8), name="old")
+    labels.scale, labels.translate = masked.image.scale, masked.image.translate
+    labels.data[0, 0, :3] = 2, 7, 8
+    masked.controller.choose(masked.image, masked.shapes, labels)
+    assert masked.controller.count_replaced((0,)) == 0
+    masked.controller.accept((0,))
+    assert told == [
+        "Values in 'old' had no class: 2, 7, 8; they are now liver, class 7, class 8."
+    ]
+    table = ClassTable.from_json(labels.metadata[CLASSES_KEY])
+    assert table == masked.state.classes
+    assert list(table.names) == [*CLASSES.names, "class 7", "class 8"]
+    # Names that labels bring stay.
+    brought = CLASSES.add("stroma").add("vessel")
+    labels.metadata[CLASSES_KEY] = brought.to_json()
+    masked.controller.classes.use(CLASSES)
+    labels.data[0, 0, :3] = 2, 4, 0
+    masked.controller.accept((1,))
+    assert list(masked.state.classes.names) == [*CLASSES.names, "stroma"]
+    assert len(told) == 1
+
+
+def test_numbers_of_objects_are_no_classes(masked: Desk, told: list[str]) -> None:
+    numbers = np.arange(4 * 40 * 48, dtype=np.int32).reshape(4, 40, 48)
+    labels = masked.viewer.add_labels(numbers, name="objects")
+    labels.scale, labels.translate = masked.image.scale, masked.image.translate
+    masked.controller.choose(masked.image, masked.shapes, labels)
+    masked.controller.accept((0,))
+    assert "seem to number objects" in told[-1]
+    assert CLASSES_KEY not in labels.metadata
+    assert masked.statuses == ["proposed", "proposed"]
+
+
+def test_strokes_under_a_mask_are_counted(masked: Desk) -> None:
+    assert masked.controller.count_replaced((0, 1)) == 0
+    masked.controller.new_labels()
+    masked.labels.data[1, 4:6, 6] = 3
+    assert masked.controller.count_replaced((0, 1)) == 2
+    assert masked.controller.count_replaced((1,)) == 0

@@ -328,23 +328,34 @@ class TestLayers:
     def test_layers_are_offered(self, dock: BoxesDockWidget) -> None:
         layers = dock.layers
         assert not layers.new_boxes_button.isEnabled()
-        layers.set_layers(["ct"], [], [], ours=[])
+        layers.set_layers(["ct"], [], ours=[])
         told = collect(layers.chosen), collect(layers.new_boxes_pressed)
         layers.new_boxes_button.click()
-        layers.set_layers(["ct"], ["boxes", "others"], [], ours=["boxes"])
+        layers.set_layers(["ct"], ["boxes", "others"], ours=["boxes"])
         layers.boxes.setCurrentText("others")
         assert told == ([(), ()], [()])
+
+    def test_no_labels_are_chosen_but_by_the_user(self, dock: BoxesDockWidget) -> None:
+        layers = dock.layers
+        told = collect(layers.labels_chosen)
+        layers.set_labels(["strokes", "masks"], "")
+        assert layers.labels.currentText() == ""
+        layers.set_labels(["strokes", "masks"], "masks")
+        assert layers.labels.currentText() == "masks"
+        assert told == []
+        layers.labels.setCurrentText("strokes")
+        assert told == [("strokes",)]
 
     def test_shapes_that_may_mean_something_else_wait_to_be_chosen(
         self, dock: BoxesDockWidget
     ) -> None:
         boxes = dock.layers.boxes
-        dock.layers.set_layers(["ct"], ["theirs"], [], ours=[])
+        dock.layers.set_layers(["ct"], ["theirs"], ours=[])
         assert boxes.currentText() == ""
-        dock.layers.set_layers(["ct"], ["theirs", "ours"], [], ours=["ours"])
+        dock.layers.set_layers(["ct"], ["theirs", "ours"], ours=["ours"])
         assert boxes.currentText() == "ours"
         boxes.setCurrentText("theirs")
-        dock.layers.set_layers(["ct"], ["theirs", "ours"], [], ours=["ours"])
+        dock.layers.set_layers(["ct"], ["theirs", "ours"], ours=["ours"])
         assert boxes.currentText() == "theirs"
 
 

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 import pytest
+import tifffile
 from napari.layers import Labels
+from PIL import Image as Picture
 from qtpy.compat import isalive
-from qtpy.QtWidgets import QMessageBox
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_sparseseg.annotations.boxes import Box, boxes_to_shapes
-from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.annotations.classes import ClassTable, read_class_table
 from napari_sparseseg.engine.messages import MaskSettings
 from napari_sparseseg.gui import (
     boxes,
@@ -32,8 +34,10 @@ from napari_sparseseg.gui.boxes_classes import find_training
 from napari_sparseseg.gui.boxes_results import MadeMask
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.label_and_train import LabelAndTrain
+from napari_sparseseg.gui.launch import PLUGIN
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.session_boxes import BoxesRecord, write_kept_boxes
+from napari_sparseseg.io.export import export_labels
 from napari_sparseseg.samples import abdomen_phantom
 
 if TYPE_CHECKING:
@@ -115,6 +119,97 @@ def test_layers_are_found_and_followed(stubbed: napari.Viewer) -> None:
     assert widget.dock.layers.images.currentText() == "slice"
     stubbed.layers.remove("ct boxes")
     assert widget.controller.shapes is None
+    widget.controller.close()
+
+
+def propose(widget: Boxes, box: Box) -> None:
+    """Draw a box in new boxes on the chosen image; its mask is all of it."""
+    widget.dock.layers.new_boxes_button.click()
+    shapes, sheet = widget.controller.shapes, widget.controller.sheet
+    assert shapes is not None
+    assert sheet is not None
+    widget.controller.draw(box.class_value)
+    shapes.add_rectangles(boxes_to_shapes([box]))
+    widget.controller.read()
+    mask = np.ones(box.shape, np.uint8)
+    sheet.results.put(MadeMask(box, mask, mask.astype(np.float32), MaskSettings()))
+    widget.controller._making.made.emit(sheet, box)
+    widget.controller._show_masks()
+
+
+def test_masks_go_into_labels_of_their_image(stubbed: napari.Viewer) -> None:
+    stubbed.add_image(np.zeros((40, 40)), name="a")
+    stubbed.add_image(np.zeros((40, 40)), name="b")
+    strokes = stubbed.add_labels(np.ones((40, 40), np.uint8), name="strokes")
+    widget = open_boxes(stubbed)
+    layers, combo = widget.dock.layers, widget.dock.layers.labels
+    layers.images.setCurrentText("a")
+    # Nobody has said that masks shall go there.
+    assert combo.names == ["strokes"]
+    assert combo.currentText() == ""
+    propose(widget, Box(4, 4, 9, 9, 2))
+    widget.dock.table.accept_all_button.click()
+    accepted = stubbed.layers["a labels"]
+    assert accepted.data.sum() == 50
+    assert combo.currentText() == "a labels"
+
+    layers.images.setCurrentText("b")
+    assert combo.names == ["strokes"]
+    assert widget.controller.labels is None
+    propose(widget, Box(20, 20, 25, 25, 2))
+    widget.dock.table.accept_all_button.click()
+    assert accepted.data.sum() == stubbed.layers["b labels"].data.sum() == 50
+    assert (strokes.data == 1).all()
+    # Coming back to an image is coming back to its labels, whatever their name is.
+    accepted.name = "organs"
+    layers.images.setCurrentText("a")
+    assert combo.names == ["strokes", "organs"]
+    assert widget.controller.labels is accepted
+
+    # Both docks know whose labels are whose. This one begins with the first of each.
+    training = LabelAndTrain(stubbed)
+    stubbed.window.add_dock_widget(training, name="Label & train")
+    assert training.controller.pairs.labels is strokes
+    training.controller.pairs.choose(stubbed.layers["b"], accepted)
+    assert "'organs' were painted on 'a'" in training.state.status
+    layers.images.setCurrentText("b")
+    assert combo.names == ["b labels"]
+    widget.controller.close()
+
+
+def test_painted_pixels_are_replaced_only_when_the_user_agrees(
+    stubbed: napari.Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    answers = [False, True]
+
+    def agrees(_parent: object, _title: str, question: str) -> bool:
+        asked.append(question)
+        return answers[len(asked) - 1]
+
+    monkeypatch.setattr(boxes, "agrees", agrees)
+    stubbed.add_image(np.zeros((40, 40)), name="ct")
+    strokes = stubbed.add_labels(np.zeros((40, 40), np.uint8), name="strokes")
+    strokes.data[4, 4:7] = 1
+    widget = open_boxes(stubbed)
+    widget.dock.layers.labels.setCurrentText("strokes")
+    propose(widget, Box(4, 4, 9, 9, 2))
+    table = widget.dock.table
+    table.accept_all_button.click()
+    assert "would replace 3 painted pixels in 'strokes'" in asked[0]
+    assert strokes.data.sum() == 3
+    assert widget.state.rows[0].status == "proposed"
+    widget.dock.train_button.click()
+    assert len(asked) == 2
+    assert (strokes.data == 2).sum() == 25
+    assert (strokes.data == 1).sum() == 40 * 40 - 25
+    table.undo_button.click()
+    assert strokes.data.sum() == 3
+    # Where nothing is lost nobody is asked.
+    strokes.data[:] = 0
+    table.accept_all_button.click()
+    assert len(asked) == 2
+    assert strokes.data.sum() == 50
     widget.controller.close()
 
 
@@ -297,6 +392,9 @@ def test_what_is_closed_leaves_no_process(
 ) -> None:
     widget = Boxes(stubbed)
     dock = stubbed.window.add_dock_widget(widget, name="Boxes")
+    stubbed.add_image(np.zeros((40, 40)), name="ct")
+    propose(widget, Box(4, 4, 9, 9, 2))
+    assert "masks of ct" in stubbed.layers
     qtbot.waitUntil(lambda: widget.state.engine == "ready", timeout=PATIENCE_MS)
     pid = widget.link.pid
     assert pid is not None
@@ -307,15 +405,18 @@ def test_what_is_closed_leaves_no_process(
     qtbot.waitUntil(lambda: not psutil.pid_exists(pid), timeout=10_000)
     if closed == "dock":
         qtbot.waitUntil(lambda: not isalive(widget))  # type: ignore[no-untyped-call]
+        assert "masks of ct" not in stubbed.layers
 
 
 @pytest.mark.timeout(600)
 def test_boxes_on_a_ct_slice_become_masks_that_are_trained_on(
-    viewer: napari.Viewer, qtbot: QtBot
+    viewer: napari.Viewer,
+    qtbot: QtBot,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sample = abdomen_phantom(0, (256, 256))
-    place: dict[str, Any] = {"scale": (0.5, 0.5), "translate": (-30, 12)}
-    viewer.add_image(sample.image, name="ct", **place)
+    sample = abdomen_phantom()
+    viewer.open_sample(PLUGIN, "abdomen_phantom")
     widget = open_boxes(viewer)
     dock, state, controller = widget.dock, widget.state, widget.controller
 
@@ -326,11 +427,11 @@ def test_boxes_on_a_ct_slice_become_masks_that_are_trained_on(
         qtbot.waitUntil(lambda: state.progress is None, timeout=PATIENCE_MS)
         controller._show_masks()
 
-    controller.classes.use(sample.classes)
-    dock.layers.new_boxes_button.click()
-    shapes = viewer.layers["ct boxes"]
-    # The liver and its two largest tumours; the others are liver to the boxes.
+    shapes = viewer.layers["CT slice boxes"]
+    assert dock.layers.boxes.currentText() == shapes.name
+    # The liver and its largest tumours; the others are liver to the boxes.
     drawn, others = sample.boxes[:3], sample.boxes[3:]
+    controller.delete(range(len(sample.boxes)))
     truth = sample.truth.copy()
     for box in others:
         truth[box.slices][truth[box.slices] == 3] = 2
@@ -339,43 +440,69 @@ def test_boxes_on_a_ct_slice_become_masks_that_are_trained_on(
         shapes.add_rectangles(boxes_to_shapes([box]))
 
     generate(method="grabcut", window=sample.window)
-    masks = viewer.layers["masks of ct"]
+    masks = viewer.layers["masks of CT slice"]
     assert isinstance(masks, Labels)
     assert dice(masks.data, truth, 2) > 0.8
     assert dice(masks.data, truth, 3) > 0.8
     found = masks.data.copy()
 
     dock.table.accept_all_button.click()
-    labels = viewer.layers["ct labels"]
+    labels = viewer.layers["CT slice labels"]
     np.testing.assert_array_equal(np.where(labels.data > 1, labels.data, 0), found)
-    np.testing.assert_array_equal(labels.translate, viewer.layers["ct"].translate)
+    np.testing.assert_array_equal(labels.scale, viewer.layers["CT slice"].scale)
     dock.table.undo_button.click()
     assert not labels.data.any()
     assert {row.status for row in state.rows} == {"proposed"}
 
-    # The map of the largest box, drawn anew by other parameters of the CRF.
-    generate(method="acol", backbone="resnet18", epochs=2)
+    generate(method="acol", epochs=8, seconds=20.0)
     assert {row.status for row in state.rows} == {"proposed"}
+
+    # The map of the largest box, drawn anew by other parameters of the CRF.
     controller.pick((0,))
     before = masks.data.copy()
     contrast: Any = dock.method.form.numbers["theta_beta"]
     contrast.setValue(60.0)
     qtbot.waitUntil(lambda: (masks.data != before).any(), timeout=PATIENCE_MS)
     dock.run.map.click()
-    assert viewer.layers["localisation of ct"].data.max() > 0
+    assert viewer.layers["localisation of CT slice"].data.max() > 0
+    found = masks.data.copy()
 
-    generate(method="ellipse")
     dock.train_button.click()
+    np.testing.assert_array_equal(np.where(labels.data > 1, labels.data, 0), found)
     training = find_training(viewer)
     assert training is not None
     (pair,) = training.state.pairs
-    assert (pair.image, pair.labels, pair.ticked) == ("ct", "ct labels", True)
+    assert (pair.image, pair.labels) == ("CT slice", "CT slice labels")
+    assert pair.ticked
     assert training.state.classes == sample.classes
     assert controller.classes.training is training
     button = training.dock.training.train_button
     qtbot.waitUntil(button.isEnabled, timeout=PATIENCE_MS)
     assert set(training.state.counts) == {1, 2, 3}
     button.click()
-    qtbot.waitUntil(lambda: "prediction of ct" in viewer.layers, timeout=PATIENCE_MS)
-    training.controller.stop()
+    qtbot.waitUntil(
+        lambda: "prediction of CT slice" in viewer.layers, timeout=PATIENCE_MS
+    )
+    training.dock.training.stop_button.click()
+    qtbot.waitUntil(
+        lambda: training.state.phase == "idle" and training.state.progress is None,
+        timeout=PATIENCE_MS,
+    )
+    prediction = viewer.layers["prediction of CT slice"]
+    predicted = np.array(prediction.data)
+    assert predicted.any()
+    exported = tmp_path / "prediction.png"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(exported), ""))
+    training.dock.model.export_button.click()
+    check_export(exported, predicted, sample.classes)
+    export_labels(labels.data, tmp_path / "labels.tif", state.classes)
+    check_export(tmp_path / "labels.tif", labels.data, sample.classes)
     controller.close()
+
+
+def check_export(path: Path, labels: Any, classes: ClassTable) -> None:
+    """Read with other libraries, values and names of classes are the same."""
+    read = tifffile.imread(path) if path.suffix == ".tif" else Picture.open(path)
+    np.testing.assert_array_equal(np.asarray(read), labels)
+    table = read_class_table(path.with_name(f"{path.stem}.classes.json"))
+    assert table.named_values == classes.named_values

@@ -165,3 +165,10 @@ def test_names_follow_the_table_and_are_written_beside_boxes(shapes: Shapes) -> 
     name_classes(plain, ["liver"])
     label_boxes(plain)
     assert list(plain.text.values) == ["liver"]
+
+
+def test_the_next_box_has_a_name_where_others_have_numbers() -> None:
+    layer = Shapes([corners(0, 0, 4, 4)], ndim=3, features={"class": [7]})
+    draw_class(layer, CLASSES, 2)
+    layer.add_rectangles([corners(0, 0, 9, 9)])
+    assert layer.features["class"].tolist() == [7, "liver"]

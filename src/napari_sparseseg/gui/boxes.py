@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
 
-from napari.layers import Image, Labels, Layer, Shapes
+from napari.layers import Image, Labels, Shapes
 from qtpy.QtWidgets import QDockWidget
 
 from napari_sparseseg.gui import boxes_settings
@@ -13,12 +14,14 @@ from napari_sparseseg.gui.boxes_controller import BoxesController, fits
 from napari_sparseseg.gui.boxes_dock import BoxesDockWidget
 from napari_sparseseg.gui.boxes_layer import is_ours
 from napari_sparseseg.gui.boxes_state import BoxesState
-from napari_sparseseg.gui.dock_frame import PluginWidget
+from napari_sparseseg.gui.dock_frame import PluginWidget, find_layer
 from napari_sparseseg.gui.engine_link import EngineLink
+from napari_sparseseg.gui.homes import other_home
 from napari_sparseseg.gui.label_and_train import new_mirror
 from napari_sparseseg.gui.launch import DOCK, PLUGIN
 from napari_sparseseg.gui.log import log_folder, start_log
 from napari_sparseseg.gui.notify import telling
+from napari_sparseseg.gui.parts import agrees, counted, once
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.restore import offer_boxes
 
@@ -58,10 +61,12 @@ class Boxes(PluginWidget):
         self.controller = BoxesController(
             napari_viewer, self.state, self.link, new_mirror()
         )
+        # The labels that masks of an image are accepted into.
+        self._into: WeakKeyDictionary[Image, ref[Labels]] = WeakKeyDictionary()
         self.fill(self.dock, self.controller)
         self._connect()
         self._follow_layers()
-        self._soon = self.once(self._offer_restore)
+        self._soon = once(self, self._offer_restore)
         self._soon.start(0)
 
     @telling()
@@ -83,6 +88,7 @@ class Boxes(PluginWidget):
         dock, controller = self.dock, self.controller
         wishes: list[tuple[Any, Callable[..., object]]] = [
             (dock.layers.chosen, self._choose),
+            (dock.layers.labels_chosen, self._choose_labels),
             (dock.layers.new_boxes_pressed, controller.new_boxes),
             (dock.layers.new_labels_pressed, controller.new_labels),
             (dock.layers.class_chosen, controller.draw),
@@ -94,12 +100,12 @@ class Boxes(PluginWidget):
             (dock.run.cancel_pressed, controller.cancel),
             (dock.run.map_wished, controller.show_map),
             (dock.table.picked, controller.pick),
-            (dock.table.accept_wished, controller.accept),
+            (dock.table.accept_wished, self._accept),
             (dock.table.redo_wished, controller.generate),
             (dock.table.delete_wished, controller.delete),
             (dock.table.class_wished, controller.give_class),
             (dock.table.undo_pressed, controller.undo),
-            (dock.train_pressed, controller.train_on_these),
+            (dock.train_pressed, self._train_on_these),
             (controller.shapes_added, self._on_shapes_added),
             (controller.labels_added, self._on_labels_added),
             (controller.training_wished, self._train),
@@ -121,18 +127,28 @@ class Boxes(PluginWidget):
         """Offer the layers of the viewer, but only labels that fit the image."""
         own = [layer for layer in self._viewer.layers if not is_prediction(layer)]
         layers = self.dock.layers
-        layers.images.set_names([each.name for each in own if isinstance(each, Image)])
-        image = self._layer(layers.images.currentText(), Image)
         shapes = [each for each in own if isinstance(each, Shapes)]
         layers.set_layers(
-            layers.images.names,
+            [each.name for each in own if isinstance(each, Image)],
             [each.name for each in shapes],
-            [
-                each.name
-                for each in own
-                if isinstance(each, Labels) and image is not None and fits(image, each)
-            ],
             ours=[each.name for each in shapes if is_ours(each)],
+        )
+        image = find_layer(self._viewer, layers.images.currentText(), Image)
+        if image is None:
+            layers.set_labels([], "")
+            return
+        offered = [
+            each
+            for each in own
+            if isinstance(each, Labels)
+            and fits(image, each)
+            and not other_home(each, image)
+        ]
+        known = self._into.get(image)
+        into = None if known is None else known()
+        layers.set_labels(
+            [each.name for each in offered],
+            into.name if into is not None and into in offered else "",
         )
 
     @telling()
@@ -145,7 +161,14 @@ class Boxes(PluginWidget):
         self._choose()
 
     def _on_labels_added(self, labels: Labels) -> None:
-        self.dock.layers.labels.choose(labels.name)
+        self._choose_labels(labels.name)
+
+    @telling()
+    def _choose_labels(self, name: str) -> None:
+        """Accept masks of the chosen image into these labels from now on."""
+        image, labels = self.controller.image, find_layer(self._viewer, name, Labels)
+        if image is not None and labels is not None:
+            self._into[image] = ref(labels)
         self._choose()
 
     @telling()
@@ -153,12 +176,33 @@ class Boxes(PluginWidget):
         self._offer()
         layers, controller = self.dock.layers, self.controller
         chosen = (
-            self._layer(layers.images.currentText(), Image),
-            self._layer(layers.boxes.currentText(), Shapes),
-            self._layer(layers.labels.currentText(), Labels),
+            find_layer(self._viewer, layers.images.currentText(), Image),
+            find_layer(self._viewer, layers.boxes.currentText(), Shapes),
+            find_layer(self._viewer, layers.labels.currentText(), Labels),
         )
         if chosen != (controller.image, controller.shapes, controller.labels):
             controller.choose(*chosen)
+
+    @telling()
+    def _accept(self, places: tuple[int, ...]) -> None:
+        if self._may_replace(places):
+            self.controller.accept(places)
+
+    @telling()
+    def _train_on_these(self) -> None:
+        if self._may_replace(self.state.places("proposed")):
+            self.controller.train_on_these()
+
+    def _may_replace(self, places: tuple[int, ...]) -> bool:
+        """Ask before masks replace what the user has painted."""
+        lost, labels = self.controller.count_replaced(places), self.controller.labels
+        if not lost or labels is None:
+            return True
+        question = (
+            f"The masks would replace {counted(lost, 'painted pixel')} in "
+            f"'{labels.name}'. Accept them all the same?\n\nUndo brings them back."
+        )
+        return agrees(self.dock, "Accept masks", question)
 
     @telling()
     def _train(self, image: Image, labels: Labels) -> None:
@@ -188,9 +232,3 @@ class Boxes(PluginWidget):
             frame.show()
             frame.raise_()
         return training
-
-    def _layer(self, name: str, kind: type[Layer]) -> Any:
-        for layer in self._viewer.layers:
-            if layer.name == name and isinstance(layer, kind):
-                return layer
-        return None

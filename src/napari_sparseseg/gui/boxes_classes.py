@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg.gui.class_control import FIRST_CLASSES
 from napari_sparseseg.gui.label_and_train import LabelAndTrain
+from napari_sparseseg.gui.painted_classes import with_values
 from napari_sparseseg.gui.parts import listen
 
 if TYPE_CHECKING:
@@ -124,6 +125,22 @@ class BoxClasses(QObject):
             for name in self._missing(table):
                 table = table.add(name)
             self._take(table)
+
+    def meet(self, values: set[int], brought: ClassTable) -> None:
+        """See that painted values have a class, with the names that labels bring.
+
+        Raises
+        ------
+        ClassTableError
+            If they are no class values, or rather numbers of objects.
+        """
+        names = {each.value: each for each in brought}
+        table = with_values(self.table, values, names)
+        training = self.training
+        if training is None:
+            self._take(table)
+        elif table != self.table:
+            training.controller.classes.use(table)
 
     def _missing(self, table: ClassTable) -> list[str]:
         known = {"", *table.names, *self.deleted}

@@ -10,7 +10,7 @@ from weakref import WeakSet
 import numpy as np
 from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
@@ -32,13 +32,16 @@ from napari_sparseseg.gui.boxes_layer import (
 from napari_sparseseg.gui.boxes_making import MaskMaking
 from napari_sparseseg.gui.boxes_sheet import BoxSheet
 from napari_sparseseg.gui.boxes_state import FIXED_CRF
+from napari_sparseseg.gui.boxes_written import WrittenLabels
 from napari_sparseseg.gui.class_colors import give_classes
 from napari_sparseseg.gui.controller import DEVICE_LOST
+from napari_sparseseg.gui.homes import other_home, settle
 from napari_sparseseg.gui.kept_boxes import KeptBoxes
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.log import log_file, without_words
 from napari_sparseseg.gui.notify import telling
-from napari_sparseseg.gui.parts import counted
+from napari_sparseseg.gui.painted_classes import values_of
+from napari_sparseseg.gui.parts import counted, once
 from napari_sparseseg.gui.pixel_watch import PixelWatch
 from napari_sparseseg.gui.plane_files import PlaneFiles
 from napari_sparseseg.gui.planes import check_pair, labels_level, new_labels_for
@@ -119,15 +122,16 @@ class BoxesController(QObject):
         self._enclosing: WeakSet[Shapes] = WeakSet()
         self._numbered: WeakSet[Shapes] = WeakSet()
         self._stale: set[tuple[int, ...]] = set()
+        self._written: dict[Labels, WrittenLabels] = {}
         self._pixels = PixelWatch(self)
         self.classes = BoxClasses(viewer, self._names, self)
         self.kept = KeptBoxes(viewer, mirror, self.classes, self)
         self._making = MaskMaking(state, link.send, self._files, self)
         self._activity = Activity("Masks of boxes")
-        self._reading = self._timer(READ_MS, self.read)
-        self._looking = self._timer(READ_MS, self._look_at_labels)
-        self._showing = self._timer(READ_MS, self._show_masks)
-        self._previewing = self._timer(PREVIEW_MS, self._preview)
+        self._reading = once(self, self.read, READ_MS)
+        self._looking = once(self, self._look_at_labels, READ_MS)
+        self._showing = once(self, self._show_masks, READ_MS)
+        self._previewing = once(self, self._preview, PREVIEW_MS)
         self.classes.changed.connect(self._on_classes)
         self._making.made.connect(self._on_made)
         self._making.ended.connect(self._show_state)
@@ -156,14 +160,15 @@ class BoxesController(QObject):
         self, image: Image | None, shapes: Shapes | None, labels: Labels | None
     ) -> None:
         """Work on these layers."""
+        # While they are known as planes of the sheet of before.
+        self._show_masks()
         if shapes is not self.shapes:
             self._follow(shapes)
-        if labels is not self.labels:
-            self._look_to(labels)
         self.image, self.shapes, self.labels = image, shapes, labels
         self._open_sheet()
         self._adopt_classes()
         self.read()
+        self.draw(self._state.drawn_class)
 
     @telling()
     def new_boxes(self) -> None:
@@ -186,6 +191,7 @@ class BoxesController(QObject):
         highest = max(self.classes.table.values, default=1)
         name = f"{self.image.name} labels"
         labels = Labels(**new_labels_for(self.image, name, highest))
+        settle(labels, self.image)
         give_classes(labels, self.classes.table)
         active = self._viewer.layers.selection.active
         self._viewer.add_layer(labels)
@@ -207,9 +213,8 @@ class BoxesController(QObject):
         self._close_sheets(layer)
         if isinstance(layer, Image):
             self._files.forget(layer)
-        for sheet in self._sheets if isinstance(layer, Labels) else ():
-            sheet.results.forget_labels(layer)
-        self._looking.start()
+        if layer in self._written:
+            self._forget_labels(layer)
 
     def _open_sheet(self) -> None:
         if self.image is not None and self.shapes is not None and self.sheet is None:
@@ -343,17 +348,30 @@ class BoxesController(QObject):
     @telling()
     def accept(self, places: Sequence[int]) -> None:
         """Write proposed masks into the labels, in one step that can be undone."""
-        proposed = set(self._state.places("proposed")) & set(places)
-        if proposed and self.sheet is not None:
-            self._accept(self.sheet.boxes(sorted(proposed)))
-            self._state.status = f"Accepted: {counted(len(proposed), 'mask')}."
+        boxes = self._proposed(places)
+        if boxes:
+            self._accept(boxes)
+            self._state.status = f"Accepted: {counted(len(boxes), 'mask')}."
+
+    def count_replaced(self, places: Sequence[int]) -> int:
+        """Count the pixels that the user has painted and accepting would replace."""
+        sheet, labels = self.sheet, self.labels
+        if sheet is None or labels is None or not fits(sheet.image, labels):
+            return 0
+        into = self._written.get(labels, WrittenLabels(labels))
+        background = self._state.settings.background
+        return sheet.results.count_replaced(self._proposed(places), into, background)
 
     @telling()
     def undo(self) -> None:
-        """Take back the last change of the labels."""
-        if self.labels is not None:
-            self.labels.undo()
-            self._look_at_labels()
+        """Take back what was accepted last; what was painted there since stays."""
+        sheet = self.sheet
+        if sheet is None:
+            return
+        if not sheet.results.undo():
+            self._state.status = "Nothing is left of what was accepted."
+        self._stale |= sheet.results.planes
+        self._look_at_labels()
 
     @telling()
     def train_on_these(self) -> None:
@@ -363,7 +381,7 @@ class BoxesController(QObject):
         if sheet is None or self._state.cannot_train:
             show_warning(self._state.cannot_train)
             return
-        left = sheet.boxes(self._state.places("proposed"))
+        left = self._proposed(self._state.places("proposed"))
         labels = self._accept(left, outside=True)
         self.training_wished.emit(sheet.image, labels)
         self.classes.look_for_training()
@@ -379,8 +397,13 @@ class BoxesController(QObject):
             timer.stop()
         with telling():
             self._follow(None)
-            self._look_to(None)
+            for labels in list(self._written):
+                self._look_to(labels, "disconnect")
             self._link.stop()
+        with telling():
+            # Nobody could accept them, and they would be there twice with the next.
+            for sheet in self._sheets:
+                sheet.layers.remove()
         with telling():
             self._making.close()
             self._files.close()
@@ -503,6 +526,8 @@ class BoxesController(QObject):
         table, state = self.classes.table, self._state
         state.classes = table
         self._making.use_values(values)
+        for written in self._written.values():
+            written.use_values(values)
         for sheet in self._sheets:
             rename_classes(sheet.shapes, renamed)
             sheet.results.use_values(values)
@@ -522,19 +547,40 @@ class BoxesController(QObject):
 
     # Labels.
 
+    def _proposed(self, places: Sequence[int]) -> list[Box]:
+        """Return those of the boxes at *places* that have a mask to accept."""
+        proposed = set(self._state.places("proposed")) & set(places)
+        return [] if self.sheet is None else self.sheet.boxes(sorted(proposed))
+
     def _accept(self, boxes: Sequence[Box], outside: bool = False) -> Labels:
         sheet = self.sheet
         assert sheet is not None
         labels = self.labels if self.labels is not None else self.new_labels()
         assert labels is not None
         self._check_labels(sheet, labels)
-        give_classes(labels, self.classes.table)
-        background = self._state.settings.background
-        sheet.results.accept(boxes, labels, background, outside)
+        self._share_classes(labels)
+        if labels not in self._written:
+            self._written[labels] = WrittenLabels(labels)
+            self._look_to(labels, "connect")
+        sheet.results.accept(
+            boxes,
+            self._written[labels],
+            self._state.settings.background,
+            outside_of=self._drawn_on(sheet.image) if outside else None,
+        )
+        settle(labels, sheet.image)
         self.kept.keep_labels(labels)
         self._stale |= sheet.results.planes
         self._show_masks()
         return labels
+
+    def _drawn_on(self, image: Image) -> list[Box]:
+        """Return the boxes of now of all layers that were worked on with an image."""
+        sheets = [sheet for sheet in self._sheets if sheet.image is image]
+        for sheet in sheets:
+            if sheet is not self.sheet:
+                self._show_sheet(sheet, sheet.read(self.classes.table))
+        return [box for sheet in sheets for box in sheet.boxes()]
 
     def _check_labels(self, sheet: BoxSheet, labels: Labels) -> None:
         """Refuse labels that masks cannot be written into, or mean something else.
@@ -550,16 +596,14 @@ class BoxesController(QObject):
                 f"The label layer '{labels.name}' does not lie on '{sheet.image.name}' "
                 "pixel by pixel any more; choose other labels, or press New labels."
             )
-        if max(table.values) > np.iinfo(labels.dtype).max:
+        home = other_home(labels, sheet.image)
+        if home:
             raise LayerError(
-                f"The label layer '{labels.name}' holds values up to "
-                f"{np.iinfo(labels.dtype).max}, but a class has {max(table.values)}; "
-                "press New labels."
+                f"The label layer '{labels.name}' is of '{home}'; press New labels for "
+                f"masks of '{sheet.image.name}'."
             )
-        brought = labels.metadata.get(CLASSES_KEY)
-        theirs = {} if brought is None else ClassTable.from_json(brought).named_values
         here = dict(table.named_values)
-        for value, name in theirs:
+        for value, name in _brought(labels).named_values:
             if (
                 here.get(value, name) != name
                 and (np.asarray(labels.data) == value).any()
@@ -570,34 +614,75 @@ class BoxesController(QObject):
                     value=value,
                 )
 
-    def _look_to(self, labels: Labels | None) -> None:
-        """Notice when other labels are painted or undone."""
-        for layer, act in ((self.labels, "disconnect"), (labels, "connect")):
-            for event in _painted(layer) if layer is not None else ():
-                getattr(event, act)(self._on_painted)
+    def _share_classes(self, labels: Labels) -> None:
+        """Take classes in that labels have painted, and give them the table of now.
+
+        Raises
+        ------
+        ClassTableError, LayerError
+            If their values are no classes, or cannot be those of the table.
+        """
+        brought = _brought(labels)
+        if brought != self.classes.table:
+            painted = values_of(labels)
+            self.classes.meet(painted, brought)
+            unnamed = sorted(painted - set(brought.values))
+            if unnamed:
+                names = [self.classes.table.by_value(value).name for value in unnamed]
+                show_info(
+                    f"Values in '{labels.name}' had no class: {enumerated(unnamed)}; "
+                    f"they are now {enumerated(names)}."
+                )
+        highest = max(self.classes.table.values)
+        if highest > np.iinfo(labels.dtype).max:
+            raise LayerError(
+                f"The label layer '{labels.name}' holds values up to "
+                f"{np.iinfo(labels.dtype).max}, but a class has {highest}; "
+                "press New labels."
+            )
+        give_classes(labels, self.classes.table)
+
+    def _forget_labels(self, labels: Labels) -> None:
+        """Forget what was accepted into labels that are deleted."""
+        self._look_to(labels, "disconnect")
+        written = self._written.pop(labels)
+        for sheet in self._sheets:
+            sheet.results.forget_labels(written)
+            self._show_sheet(sheet, sheet.results.planes)
+        self._show_state()
+
+    def _look_to(self, labels: Labels, act: str) -> None:
+        """Notice when labels are painted or undone, or do so no more."""
+        for event in (labels.events.paint, labels.events.set_data, labels.events.data):
+            getattr(event, act)(self._on_painted)
 
     def _on_painted(self, _event: Any = None) -> None:
         self._looking.start()
 
     @telling()
     def _look_at_labels(self) -> None:
-        """Propose again what is gone from the labels."""
-        sheet = self.sheet
-        if sheet is not None and not self.is_closed:
-            changed = sheet.results.refresh_accepted()
-            if changed:
-                self._stale |= changed
-                self._show_masks()
+        """Propose again what is gone from labels."""
+        if self.is_closed:
+            return
+        for written in self._written.values():
+            written.forget_gone()
+        for sheet in self._sheets:
+            self._show_sheet(sheet, sheet.results.refresh_accepted())
+        self._show_masks()
 
     # Masks.
 
     @telling()
     def _on_made(self, sheet: BoxSheet, box: Box) -> None:
+        self._show_sheet(sheet, {box.plane})
+
+    def _show_sheet(self, sheet: BoxSheet, planes: set[tuple[int, ...]]) -> None:
+        """Show planes that have changed: of the sheet that is worked on, soon."""
         if sheet is self.sheet:
-            self._stale.add(box.plane)
+            self._stale |= planes
             self._showing.start()
-        else:
-            sheet.show([box.plane], None, self._state.map_visible)
+        elif planes:
+            sheet.show(planes, None, self._state.map_visible)
 
     @telling()
     def _show_masks(self) -> None:
@@ -606,7 +691,7 @@ class BoxesController(QObject):
         sheet, stale = self.sheet, self._stale
         self._stale = set()
         if sheet is not None and stale:
-            sheet.show(sorted(stale), self.labels, self._state.map_visible)
+            sheet.show(stale, self.labels, self._state.map_visible)
         self._show_state()
 
     def _preview_soon(self) -> None:
@@ -701,6 +786,14 @@ class BoxesController(QObject):
         made = state.places("proposed", "accepted")
         if sheet is None or not made:
             return "Generate masks first."
+        drawn = len(state.places("drawn"))
+        if drawn:
+            # Else a network would learn that such objects are background.
+            return (
+                "1 box has no mask yet: generate or delete it."
+                if drawn == 1
+                else f"{drawn} boxes have no mask yet: generate or delete them."
+            )
         values = {row.class_value for row in (state.rows[place] for place in made)}
         if len(values - {0}) < 2 and not state.settings.background:
             return (
@@ -708,13 +801,6 @@ class BoxesController(QObject):
                 "of the boxes."
             )
         return ""
-
-    def _timer(self, wait_ms: int, slot: Any) -> QTimer:
-        timer = QTimer(self)
-        timer.setSingleShot(True)
-        timer.setInterval(wait_ms)
-        timer.timeout.connect(slot)
-        return timer
 
 
 def fits(image: Image, labels: Labels) -> bool:
@@ -730,6 +816,7 @@ def _events(shapes: Shapes) -> list[Any]:
     return [shapes.events.data, shapes.events.properties]
 
 
-def _painted(labels: Labels) -> list[Any]:
-    """Return the events that come when labels are painted or undone."""
-    return [labels.events.paint, labels.events.set_data, labels.events.data]
+def _brought(labels: Labels) -> ClassTable:
+    """Return the class table that labels have, an empty one where they have none."""
+    brought = labels.metadata.get(CLASSES_KEY)
+    return ClassTable() if brought is None else ClassTable.from_json(brought)

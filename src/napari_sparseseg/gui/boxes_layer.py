@@ -245,11 +245,19 @@ def color_classes(shapes: Shapes, classes: ClassTable) -> None:
 def draw_class(shapes: Shapes, classes: ClassTable, value: int) -> None:
     """Give shapes that are drawn from now on a class; the others stay."""
     each = classes.by_value(value)
+    _hold_names(shapes)
     defaults = {name: column[0] for name, column in shapes.feature_defaults.items()}
     with shapes.block_update_properties():
         if CLASS_FEATURE in shapes.features:
             shapes.feature_defaults = {**defaults, CLASS_FEATURE: each.name}
         shapes.current_edge_color = _rgba(each.color)
+
+
+def _hold_names(shapes: Shapes) -> None:
+    """Let a column of numbers of classes have names, too."""
+    features = shapes.features
+    if CLASS_FEATURE in features and features[CLASS_FEATURE].dtype.kind in "iuf":
+        shapes.features = features.astype({CLASS_FEATURE: object})
 
 
 def _read_box(

@@ -46,7 +46,9 @@ class LayersWidget(QWidget):
     Signals
     -------
     chosen
-        Another layer is to be worked on.
+        Another image, or other boxes, are to be worked on.
+    labels_chosen
+        Name of the labels to accept into.
     new_boxes_pressed, new_labels_pressed
         A new layer is wished for, to fit the chosen image.
     class_chosen
@@ -56,6 +58,7 @@ class LayersWidget(QWidget):
     """
 
     chosen = Signal()
+    labels_chosen = Signal(str)
     new_boxes_pressed = Signal()
     new_labels_pressed = Signal()
     class_chosen = Signal(int)
@@ -72,7 +75,10 @@ class LayersWidget(QWidget):
             "rectangles the box around them is taken"
         )
         self.labels = LayerCombo("made when you accept")
-        self.labels.setToolTip("Labels layer that accepted masks are written into")
+        self.labels.setToolTip(
+            "Labels layer of this image that accepted masks are written into; where "
+            "none is chosen, Accept makes one"
+        )
         self.classes = QComboBox()
         self.classes.setToolTip(_CLASS)
         self.new_boxes_button = push_button(
@@ -83,8 +89,9 @@ class LayersWidget(QWidget):
         )
         self.add_class_button = push_button("Add…", _ADD_CLASS, self._add_class)
         self._lay_out()
-        for combo in (self.images, self.boxes, self.labels):
+        for combo in (self.images, self.boxes):
             combo.chosen.connect(self._on_chosen)
+        self.labels.chosen.connect(self.labels_chosen)
         self.classes.activated.connect(self._on_class)
         for name in ("classes", "drawn_class"):
             listen(self, getattr(state.events, name), self._show)
@@ -94,7 +101,6 @@ class LayersWidget(QWidget):
         self,
         images: Sequence[str],
         boxes: Sequence[str],
-        labels: Sequence[str],
         ours: Container[str],
     ) -> None:
         """Offer the layers of the viewer; what was chosen stays.
@@ -103,8 +109,11 @@ class LayersWidget(QWidget):
         """
         self.images.set_names(images)
         self.boxes.set_names(boxes, unasked=ours)
-        self.labels.set_names(labels)
         self._show()
+
+    def set_labels(self, labels: Sequence[str], into: str) -> None:
+        """Offer labels to accept into, and choose some; empty = they are made then."""
+        self.labels.set_names_and_choice(labels, into)
 
     def _lay_out(self) -> None:
         guard = WheelGuard(self)

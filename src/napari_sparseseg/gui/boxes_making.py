@@ -18,8 +18,9 @@ from qtpy.QtCore import QObject, Qt, Signal
 from napari_sparseseg.annotations.boxes import boxes_to_json
 from napari_sparseseg.engine import messages
 from napari_sparseseg.errors import OutputError
-from napari_sparseseg.gui.boxes_results import MadeMask, with_value
+from napari_sparseseg.gui.boxes_results import MadeMask
 from napari_sparseseg.gui.boxes_state import LEARNING
+from napari_sparseseg.gui.boxes_written import with_value
 from napari_sparseseg.gui.log import log_file
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.parts import counted

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_sparseseg.gui.planes import PlaneKey, read_label_plane
-from napari_sparseseg.pseudo_masks.label_map import BoxMask, merge_masks
+from napari_sparseseg.gui.boxes_written import Edit, with_value
+from napari_sparseseg.pseudo_masks.label_map import BoxMask, PseudoMask, merge_masks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from napari.layers import Labels
     from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.boxes import Box
     from napari_sparseseg.engine.messages import MaskSettings
+    from napari_sparseseg.gui.boxes_written import Plane, WrittenLabels
 
 #: Values in the files of the engine; what is left is background.
 FOREGROUND, UNDECIDED = 1, 2
@@ -37,31 +37,49 @@ class MadeMask:
         (h, w) float32 in [0, 1].
     settings
         By which it was made.
-    written
-        (h, w) class values that were written when it was accepted, 0 where nothing
-        was; None before.
-    labels
-        The layer that it was accepted into.
-    accepted
-        Whether it is there as it is here.
+    into
+        The labels that it is accepted into; None where it is not, or they are gone.
     """
 
     box: Box
     mask: NDArray[np.uint8]
     localization: NDArray[np.float32]
     settings: MaskSettings
-    written: NDArray[np.integer[Any]] | None = None
-    labels: Labels | None = None
-    accepted: bool = False
+    into: WrittenLabels | None = None
 
-    def as_box_mask(self) -> BoxMask:
-        """Return it as the merging of masks takes it."""
+    @property
+    def accepted(self) -> bool:
+        """Whether it is in labels."""
+        return self.into is not None
+
+    def as_box_mask(self, origin: tuple[int, int]) -> BoxMask:
+        """Return it as the merging of masks takes it, on what begins at *origin*."""
+        y, x = origin
+        box = self.box
         return BoxMask(
-            self.box,
+            replace(box, y0=box.y0 - y, x0=box.x0 - x, y1=box.y1 - y, x1=box.x1 - x),
             self.mask == FOREGROUND,
             self.localization,
             self.mask == UNDECIDED,
         )
+
+
+class _Plan(NamedTuple):
+    """What accepting masks makes of a plane of labels."""
+
+    plane: Plane
+    #: (y, x).
+    after: NDArray[Any]
+    #: What the mask of each box writes, over labels without that of before.
+    edits: list[tuple[Box, Edit]]
+
+
+class _Step(NamedTuple):
+    """What was accepted at once."""
+
+    into: WrittenLabels
+    masks: list[MadeMask]
+    edits: list[Edit]
 
 
 class BoxResults:
@@ -78,6 +96,7 @@ class BoxResults:
     def __init__(self, shape: tuple[int, int]) -> None:
         self._shape = shape
         self._made: dict[Box, MadeMask] = {}
+        self._steps: list[_Step] = []
 
     def get(self, box: Box | None) -> MadeMask | None:
         """Return the mask of a box, None where there is none."""
@@ -85,12 +104,9 @@ class BoxResults:
 
     def put(self, made: MadeMask) -> None:
         """Take a mask; that of before is replaced, in labels when it is accepted."""
-        before = self._made.get(made.box)
-        if before is not None:
-            made.written, made.labels = before.written, before.labels
         self._made[made.box] = made
 
-    def keep_only(self, boxes: Iterable[Box]) -> set[tuple[int, ...]]:
+    def keep_only(self, boxes: Iterable[Box]) -> set[Plane]:
         """Forget the masks of all other boxes; return their planes."""
         gone = self._made.keys() - set(boxes)
         for box in gone:
@@ -104,135 +120,180 @@ class BoxResults:
         self._made = {made.box: made for made in self._made.values()}
 
     @property
-    def planes(self) -> set[tuple[int, ...]]:
+    def planes(self) -> set[Plane]:
         """The planes that there are masks on."""
         return {box.plane for box in self._made}
 
-    def proposed(self, plane: tuple[int, ...]) -> NDArray[np.integer[Any]]:
+    def proposed(self, plane: Plane) -> NDArray[np.integer[Any]]:
         """Return (y, x) the class values of the masks that are not accepted yet."""
         masks = [made for made in self._on(plane) if not made.accepted]
-        return self._merged(masks, 0)
+        where, merged = self._merged(masks)
+        proposed = np.zeros(self._shape, merged.labels.dtype)
+        proposed[where] = merged.labels
+        return proposed
 
-    def localization(self, plane: tuple[int, ...]) -> NDArray[np.float32]:
+    def localization(self, plane: Plane) -> NDArray[np.float32]:
         """Return (y, x) the localisation maps of a plane."""
-        masks = [made.as_box_mask() for made in self._on(plane)]
-        return merge_masks(masks, self._shape).localization
+        where, merged = self._merged(self._on(plane))
+        localization = np.zeros(self._shape, np.float32)
+        localization[where] = merged.localization
+        return localization
 
-    def forget_labels(self, labels: Labels) -> None:
+    def forget_labels(self, into: WrittenLabels) -> None:
         """Note that a label layer is deleted, and all that was accepted into it."""
+        self._steps = [step for step in self._steps if step.into is not into]
         for made in self._made.values():
-            if made.labels is labels:
-                made.labels = made.written = None
+            if made.into is into:
+                made.into = None
 
-    def refresh_accepted(self) -> set[tuple[int, ...]]:
+    def refresh_accepted(self) -> set[Plane]:
         """Find out which accepted masks are gone from their labels; return the planes.
 
         They are proposed again then.
         """
         changed = set()
         for made in self._made.values():
-            if made.accepted and not _is_there(made):
-                made.accepted = False
+            if made.into is not None and not made.into.has(made.box):
+                made.into = None
                 changed.add(made.box.plane)
+        # Strokes that are painted there later are none of the step's.
+        self._steps = [
+            step for step in self._steps if any(map(step.into.is_left, step.edits))
+        ]
         return changed
 
     def accept(
         self,
-        boxes: Iterable[Box],
-        labels: Labels,
+        boxes: Sequence[Box],
+        into: WrittenLabels,
         background: int,
-        outside: bool = False,
+        outside_of: Iterable[Box] | None = None,
     ) -> None:
         """Write the masks of boxes into a label layer; one undo takes them back.
 
         A pixel goes to the smallest box that has it as foreground, accepted or not.
-        What an earlier mask of the same box has left there is erased.
+        What is left of an earlier mask of the same box is taken back.
 
         Parameters
         ----------
         boxes
             That have masks.
-        labels
-            Pixel by pixel on the planes.
+        into
+            The labels, pixel by pixel on the planes.
         background
             Class value of what a method calls background; 0 = that is not written.
-        outside
-            Whether what lies outside of all boxes becomes background too, where
-            nothing is painted yet: on all planes with accepted masks.
+        outside_of
+            Where nothing is painted and none of these boxes is becomes background,
+            too: on all planes with accepted masks. None: nowhere.
 
         Raises
         ------
         LayerError
-            If the layer cannot be read.
+            If the layer cannot be read or changed.
         """
-        accepted = [self._made[box] for box in boxes]
-        planes = {made.box.plane for made in accepted}
-        if outside and background:
-            planes |= {each.box.plane for each in self._made.values() if each.accepted}
-        places, values = [], []
-        for plane in sorted(planes):
-            before = np.array(read_label_plane(labels, PlaneKey(plane)))
-            mine = [made for made in accepted if made.box.plane == plane]
-            after = self._written(before, mine, background)
-            if outside and background:
-                inside = np.zeros(self._shape, bool)
-                for made in self._on(plane):
-                    inside[made.box.slices] = True
-                after[~inside & (after == 0)] = background
-            y, x = np.nonzero(after != before)
-            rows = [np.full(len(y), index) for index in plane]
-            places.append(np.stack([*rows, y, x]))
-            values.append(after[y, x])
-        if places:
-            where = tuple(np.concatenate(places, axis=1))
-            labels.data_setitem(where, np.concatenate(values).tolist())
-        for made in accepted:
-            made.labels, made.accepted = labels, True
+        plans = list(self._plans(boxes, into, background))
+        masks = [self._made[box] for box in boxes]
+        with into.labels.block_history():
+            edits = into.change({plan.plane: plan.after for plan in plans})
+            for made in masks:
+                made.into = into
+            for box, edit in (each for plan in plans for each in plan.edits):
+                into.note(box, edit)
+            if outside_of is not None and background:
+                edits += self._fill_outside(into, background, list(outside_of))
+        if edits:
+            self._steps.append(_Step(into, masks, edits))
 
-    def _written(
-        self, before: NDArray[Any], accepted: list[MadeMask], background: int
-    ) -> NDArray[Any]:
-        """Return labels of a plane with the masks, and note what each has written."""
-        if not accepted:
-            return before.copy()
-        masks = self._on(accepted[0].box.plane)
-        merged = self._merged(masks, background)
-        after = before.copy()
-        for made in accepted:
-            if made.written is not None:
-                inside = after[made.box.slices]
-                inside[(inside == made.written) & (made.written > 0)] = 0
-        for made in accepted:
-            value, won = made.box.class_value, merged[made.box.slices]
-            wanted = (made.mask == FOREGROUND) & (won == value)
-            made.written = np.where(wanted, value, 0)
-            if background:
-                empty = (made.mask == 0) & (won == background)
-                made.written[empty] = background
-            after[made.box.slices][made.written > 0] = made.written[made.written > 0]
-        return after
+    def count_replaced(
+        self, boxes: Sequence[Box], into: WrittenLabels, background: int
+    ) -> int:
+        """Count the painted pixels that get other values when masks are accepted.
 
-    def _on(self, plane: tuple[int, ...]) -> list[MadeMask]:
+        Pixels of other accepted masks do not count.
+
+        Parameters
+        ----------
+        boxes, into, background
+            As of `accept`.
+        """
+        count = 0
+        for plan in self._plans(boxes, into, background):
+            replaced = plan.after != into.plane(plan.plane)
+            count += int(np.count_nonzero(replaced & into.painted(plan.plane)))
+        return count
+
+    def undo(self) -> bool:
+        """Take back what is left of what was accepted last; tell if there was any.
+
+        What was painted there since stays.
+        """
+        while self._steps:
+            step = self._steps.pop()
+            for made in step.masks:
+                made.into = None
+            if step.into.take_back(step.edits):
+                return True
+        return False
+
+    def _plans(
+        self, boxes: Sequence[Box], into: WrittenLabels, background: int
+    ) -> Iterator[_Plan]:
+        for plane in sorted({box.plane for box in boxes}):
+            here = [box for box in boxes if box.plane == plane]
+            # Where masks lie, what the merging of all of them says.
+            where, merged = self._merged(self._on(plane), background)
+            won = np.zeros(self._shape, merged.labels.dtype)
+            won[where] = merged.labels
+            before = into.without(here, plane)
+            after, edits = before.copy(), []
+            for box in here:
+                values = _values(self._made[box], won[box.slices], background)
+                written = np.where(values > 0, values, before[box.slices])
+                written = written.astype(before.dtype, copy=False)
+                inside = before[box.slices].copy()
+                edits.append((box, Edit(plane, box.slices, inside, written)))
+                after[box.slices][values > 0] = values[values > 0]
+            yield _Plan(plane, after, edits)
+
+    def _fill_outside(
+        self, into: WrittenLabels, background: int, boxes: list[Box]
+    ) -> list[Edit]:
+        planes = {}
+        for plane in {box.plane for box, made in self._made.items() if made.accepted}:
+            outside = into.plane(plane) == 0
+            for box in boxes:
+                if box.plane == plane:
+                    outside[box.slices] = False
+            planes[plane] = np.where(outside, background, into.plane(plane))
+        edits = into.change(planes)
+        for edit in edits:
+            into.note(None, edit)
+        return edits
+
+    def _on(self, plane: Plane) -> list[MadeMask]:
         return [made for box, made in self._made.items() if box.plane == plane]
 
     def _merged(
-        self, masks: list[MadeMask], background: int
-    ) -> NDArray[np.integer[Any]]:
-        each = [made.as_box_mask() for made in masks]
-        return merge_masks(each, self._shape, background, background_inside=True).labels
+        self, masks: list[MadeMask], background: int = 0
+    ) -> tuple[tuple[slice, slice], PseudoMask]:
+        """Merge masks of one plane; return where they lie, and what they are there."""
+        edges = np.array([made.box.edges for made in masks] or [(0, 0, 0, 0)])
+        y0, x0 = edges[:, :2].min(axis=0).tolist()
+        y1, x1 = edges[:, 2:].max(axis=0).tolist()
+        merged = merge_masks(
+            [made.as_box_mask((y0, x0)) for made in masks],
+            (y1 - y0, x1 - x0),
+            background,
+            background_inside=True,
+        )
+        return (slice(y0, y1), slice(x0, x1)), merged
 
 
-def with_value(box: Box, values: Mapping[int, int]) -> Box:
-    """Return a box with another class value, by that of before, or as it is."""
-    return replace(box, class_value=values.get(box.class_value, box.class_value))
-
-
-def _is_there(made: MadeMask) -> bool:
-    """Tell whether any pixel of an accepted mask is still in its labels."""
-    if made.labels is None or made.written is None:
-        return False
-    expected = made.written[made.written > 0]
-    plane = read_label_plane(made.labels, PlaneKey(made.box.plane))
-    there = plane[made.box.slices]
-    # Of a mask without a pixel nothing can be gone.
-    return not expected.size or bool((there[made.written > 0] == expected).any())
+def _values(
+    made: MadeMask, won: NDArray[np.integer[Any]], background: int
+) -> NDArray[np.integer[Any]]:
+    """Return (h, w) what a mask writes of what all masks together say, or 0."""
+    own = (made.mask == FOREGROUND) & (won == made.box.class_value)
+    if background:
+        own |= (made.mask == 0) & (won == background)
+    return np.where(own, won, 0)

@@ -96,7 +96,11 @@ class BoxSheet:
         self, planes: Iterable[tuple[int, ...]], above: Labels | None, with_map: bool
     ) -> None:
         """Show the masks of planes, and their localisation maps where wished for."""
-        for plane in planes:
+        shown = self.layers
+        if shown.masks is None or (with_map and shown.map is None):
+            # What the user has deleted comes back whole.
+            planes = {*planes, *self.results.planes}
+        for plane in sorted(planes):
             proposed = self.results.proposed(plane)
             if proposed.any() or self.layers.masks is not None:
                 self.layers.show(PlaneKey(plane), proposed, above)

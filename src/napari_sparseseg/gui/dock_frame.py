@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import (
     QApplication,
     QFrame,
@@ -17,10 +17,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sparseseg.gui.parts import push_button
+from napari_sparseseg.gui.parts import once, push_button
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from napari.components import ViewerModel
 
 PREFERRED_WIDTH = 340
 ENGINE = {
@@ -52,15 +54,8 @@ class PluginWidget(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(dock)
         self._closable = controller
-        self._taken_out = self.once(self._on_taken_out)
+        self._taken_out = once(self, self._on_taken_out)
         _close_with(self, controller)
-
-    def once(self, slot: Callable[[], object]) -> QTimer:
-        """Return a timer that calls *slot* once a start, unless this is gone."""
-        timer = QTimer(self)
-        timer.setSingleShot(True)
-        timer.timeout.connect(slot)
-        return timer
 
     def changeEvent(self, event: QEvent | None) -> None:
         """Notice that the dock is closed: napari takes its widget out and forgets it.
@@ -169,6 +164,14 @@ class _VerticalScrollArea(QScrollArea):
             width = inside.minimumSizeHint().width() + bar.sizeHint().width()
             self.setMinimumWidth(width)
         return super().eventFilter(watched, event)
+
+
+def find_layer(viewer: ViewerModel, name: str, kind: type[Any]) -> Any:
+    """Return the layer of a name and a kind, None where there is none."""
+    for layer in viewer.layers:
+        if layer.name == name and isinstance(layer, kind):
+            return layer
+    return None
 
 
 def _title(text: str) -> QLabel:

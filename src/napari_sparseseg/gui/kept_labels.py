@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg.errors import OutputError, SparseSegError
 from napari_sparseseg.gui.notify import telling
+from napari_sparseseg.gui.parts import once
 from napari_sparseseg.gui.planes import shown_plane
 from napari_sparseseg.gui.prediction_layer import is_prediction
 
@@ -88,9 +89,9 @@ class KeptLabels(QObject):
         self._waiting: dict[Labels, set[PlaneKey | None]] = {}
         # Layers of which other planes are still to be compared.
         self._behind: list[Labels] = []
-        self._timer = self._timer_of(DEBOUNCE_MS, self._look)
-        self._retry = self._timer_of(RETRY_MS, self.flush)
-        self._idle = self._timer_of(PAUSE_MS, self._go_on)
+        self._timer = once(self, self._look, DEBOUNCE_MS)
+        self._retry = once(self, self.flush, RETRY_MS)
+        self._idle = once(self, self._go_on, PAUSE_MS)
         for layer in viewer.layers:
             self._take(layer)
         viewer.layers.events.inserted.connect(self._on_inserted)
@@ -128,13 +129,6 @@ class KeptLabels(QObject):
         for labels in list(self._followed):
             self._leave(labels)
         self._retry.stop()
-
-    def _timer_of(self, interval: int, slot: Callable[[], None]) -> QTimer:
-        timer = QTimer(self)
-        timer.setSingleShot(True)
-        timer.setInterval(interval)
-        timer.timeout.connect(slot)
-        return timer
 
     @telling()
     def _on_inserted(self, event: Any) -> None:

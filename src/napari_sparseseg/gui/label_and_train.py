@@ -16,11 +16,12 @@ from napari_sparseseg.gui import settings
 from napari_sparseseg.gui.class_table_model import MOST_KEYS
 from napari_sparseseg.gui.controller import Controller
 from napari_sparseseg.gui.dock import DockWidget
-from napari_sparseseg.gui.dock_frame import PluginWidget
+from napari_sparseseg.gui.dock_frame import PluginWidget, find_layer
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.log import log_folder, start_log
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.notify import telling
+from napari_sparseseg.gui.parts import once
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.prediction_widget import VISIBILITY_KEY
 from napari_sparseseg.gui.restore import offer_restore
@@ -65,8 +66,8 @@ class LabelAndTrain(PluginWidget):
         self._connect_layers()
         self._bind_keys()
         self._follow_layers()
-        self._preferred = self.once(self._take_preferences)
-        self._soon = self.once(self._settle)
+        self._preferred = once(self, self._take_preferences)
+        self._soon = once(self, self._settle)
         self._soon.start(AFTER_SEEN_MS)
 
     def _connect_dock(self) -> None:
@@ -207,8 +208,8 @@ class LabelAndTrain(PluginWidget):
         self._choose()
 
     def _choose(self) -> None:
-        image = self._layer(self.dock.pairs.image, Image)
-        labels = self._layer(self.dock.pairs.labels_name, Labels)
+        image = find_layer(self._viewer, self.dock.pairs.image, Image)
+        labels = find_layer(self._viewer, self.dock.pairs.labels_name, Labels)
         if (image, labels) != (
             self.controller.pairs.image,
             self.controller.pairs.labels,
@@ -224,16 +225,10 @@ class LabelAndTrain(PluginWidget):
 
     @telling()
     def _add_pair(self, image_name: str, labels_name: str) -> None:
-        image = self._layer(image_name, Image)
-        labels = self._layer(labels_name, Labels)
+        image = find_layer(self._viewer, image_name, Image)
+        labels = find_layer(self._viewer, labels_name, Labels)
         if image is not None and labels is not None:
             self.controller.pairs.add(image, labels)
-
-    def _layer(self, name: str, kind: type[Any]) -> Any:
-        for layer in self._viewer.layers:
-            if layer.name == name and isinstance(layer, kind):
-                return layer
-        return None
 
 
 def new_mirror() -> Mirror:

@@ -57,12 +57,13 @@ class LayerCombo(QComboBox):
             allowed = names if unasked is None else unasked
             ready = (n for n, each in enumerate(names) if each in allowed)
             kept = next(ready, -1)
-        with QSignalBlocker(self):
-            self.clear()
-            self.addItems(list(names))
-            self.setCurrentIndex(kept)
+        self._offer(names, kept)
         if self.currentText() != before:
             self.chosen.emit(self.currentText())
+
+    def set_names_and_choice(self, names: Sequence[str], name: str) -> None:
+        """Offer other names and choose one, empty = none, without a signal."""
+        self._offer(names, list(names).index(name) if name in names else -1)
 
     def choose(self, name: str) -> None:
         """Choose a name, without a signal; a name that is not there is left alone."""
@@ -70,6 +71,12 @@ class LayerCombo(QComboBox):
         if index >= 0:
             with QSignalBlocker(self):
                 self.setCurrentIndex(index)
+
+    def _offer(self, names: Sequence[str], place: int) -> None:
+        with QSignalBlocker(self):
+            self.clear()
+            self.addItems(list(names))
+            self.setCurrentIndex(place)
 
 
 def _kept(before: Sequence[str], after: Sequence[str], name: str) -> int | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary, ref
 
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, Signal
 
+from napari_sparseseg.gui.homes import other_home, settle
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.planes import check_pair, new_labels_for
 
@@ -81,10 +81,6 @@ class PairControl(QObject):
         self._sent = sent
         self._run = run
         self._pixels = pixels
-        # The image that labels were first painted on.
-        self._homes: WeakKeyDictionary[Labels, tuple[ref[Image], str]] = (
-            WeakKeyDictionary()
-        )
         annotations.used.connect(self._on_used)
 
     @property
@@ -110,11 +106,10 @@ class PairControl(QObject):
         # Else the brush would go into whatever layer came last.
         self._viewer.layers.selection.active = labels
         self._pixels.watch(image)
-        home, name = self._homes.get(labels, (None, image.name))
-        if image.name != name and (home is None or home() is not image):
-            # Nobody wants strokes to be learned on another image by accident.
+        home = other_home(labels, image)
+        if home:
             self._state.status = (
-                f"'{labels.name}' were painted on '{name}'; press New labels to paint "
+                f"'{labels.name}' were painted on '{home}'; press New labels to paint "
                 f"on '{image.name}'."
             )
             return
@@ -129,7 +124,7 @@ class PairControl(QObject):
         self._classes.adopt(labels)
         self._pixels.watch(image)
         self._lift(labels, image)
-        self._homes.setdefault(labels, (ref(image), image.name))
+        settle(labels, image)
         self.put(self._annotations.add(image, labels))
         self.changed.emit()
 
@@ -158,7 +153,7 @@ class PairControl(QObject):
         )
         layer.brush_size = 5
         layer.opacity = 1.0
-        self._homes[layer] = (ref(self.image), self.image.name)
+        settle(layer, self.image)
         self._viewer.add_layer(layer)
         self._viewer.layers.selection.active = layer
         layer.mode = "paint"

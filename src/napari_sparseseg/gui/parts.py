@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakMethod, ref
 
 from qtpy.compat import isalive
-from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -61,6 +61,15 @@ def listen(owner: QObject, signal: SignalInstance, slot: Callable[..., object]) 
             method(*values[:count])
 
     signal.connect(call)
+
+
+def once(owner: QObject, slot: Callable[[], object], wait_ms: int = 0) -> QTimer:
+    """Return a timer that calls *slot* once a start, unless *owner* is gone."""
+    timer = QTimer(owner)
+    timer.setSingleShot(True)
+    timer.setInterval(wait_ms)
+    timer.timeout.connect(slot)
+    return timer
 
 
 def allow(widget: QWidget, tooltip: str, unless: str = "") -> None:

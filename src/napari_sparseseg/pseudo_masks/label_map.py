@@ -125,7 +125,8 @@ def merge_masks(
     height, width = image_shape
     _check_boxes([mask.box for mask in masks], (height, width))
     highest = max([background, *(mask.box.class_value for mask in masks)])
-    labels = fit_labels(np.full((height, width), background), highest)
+    unmasked = np.full((height, width), background, np.min_scalar_type(highest))
+    labels = fit_labels(unmasked, highest)
     localization = np.zeros((height, width), np.float32)
     for mask in masks:
         inside = labels[mask.box.slices]
