@@ -340,6 +340,18 @@ def test_in_rounds_another_crf_is_learned_anew(desk: Desk) -> None:
     assert desk.state.cannot_redo == LEARN_FIRST
 
 
+def test_in_rounds_a_map_of_another_method_is_not_gone_on_from(desk: Desk) -> None:
+    desk.use(method="sdi-box", crf=None)
+    desk.controller.generate()
+    desk.link.mask()
+    desk.controller.pick((0,))
+    desk.use(method="grabcut")
+    desk.controller.generate((0,))
+    desk.link.mask()
+    desk.use(method="sdi-box")
+    assert desk.state.cannot_redo == LEARN_FIRST
+
+
 def test_the_picked_box_follows_the_canvas_and_shows_its_plane(
     desk: Desk, qtbot: QtBot
 ) -> None:

@@ -143,11 +143,21 @@ class MaskMaking(QObject):
         if learned is None or learned.sheet is not sheet or learned.settings != wished:
             return LEARN_FIRST
         if settings.method in IN_ROUNDS and not all(
-            box in learned.boxes and self._ids.get((sheet, box)) in self._known
-            for box in boxes
+            box in learned.boxes and self._has_map(sheet, box, wished) for box in boxes
         ):
             return LEARN_FIRST
         return ""
+
+    def _has_map(
+        self, sheet: BoxSheet, box: Box, settings: messages.MaskSettings
+    ) -> bool:
+        """Tell whether the engine has the map of a box that these settings made."""
+        made = sheet.results.get(box)
+        return (
+            self._ids.get((sheet, box)) in self._known
+            and made is not None
+            and without_refinement(made.settings) == settings
+        )
 
     def cancel(self) -> None:
         """Give up what runs; masks that are there stay."""
