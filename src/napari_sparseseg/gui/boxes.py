@@ -10,8 +10,9 @@ from qtpy.QtWidgets import QDockWidget
 
 from napari_sparseseg.gui import boxes_settings
 from napari_sparseseg.gui.boxes_classes import find_training
-from napari_sparseseg.gui.boxes_controller import BoxesController, fits
+from napari_sparseseg.gui.boxes_controller import BoxesController
 from napari_sparseseg.gui.boxes_dock import BoxesDockWidget
+from napari_sparseseg.gui.boxes_labels import fits
 from napari_sparseseg.gui.boxes_layer import is_ours
 from napari_sparseseg.gui.boxes_state import BoxesState
 from napari_sparseseg.gui.dock_frame import PluginWidget, find_layer

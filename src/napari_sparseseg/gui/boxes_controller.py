@@ -7,17 +7,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-import numpy as np
 from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
-from napari_sparseseg.errors import LabelError, LayerError, enumerated
+from napari_sparseseg.errors import enumerated
 from napari_sparseseg.gui import boxes_settings
 from napari_sparseseg.gui.activity import Activity
 from napari_sparseseg.gui.boxes_classes import BoxClasses
+from napari_sparseseg.gui.boxes_labels import BoxLabels, fits
 from napari_sparseseg.gui.boxes_layer import (
     centre_in_world,
     class_names,
@@ -32,19 +32,17 @@ from napari_sparseseg.gui.boxes_layer import (
 from napari_sparseseg.gui.boxes_making import MaskMaking
 from napari_sparseseg.gui.boxes_sheet import BoxSheet
 from napari_sparseseg.gui.boxes_state import FIXED_CRF
-from napari_sparseseg.gui.boxes_written import WrittenLabels
 from napari_sparseseg.gui.class_colors import give_classes
 from napari_sparseseg.gui.controller import DEVICE_LOST
-from napari_sparseseg.gui.homes import other_home, settle
+from napari_sparseseg.gui.homes import settle
 from napari_sparseseg.gui.kept_boxes import KeptBoxes
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.log import log_file, without_words
 from napari_sparseseg.gui.notify import telling
-from napari_sparseseg.gui.painted_classes import values_of
 from napari_sparseseg.gui.parts import counted, once
 from napari_sparseseg.gui.pixel_watch import PixelWatch
 from napari_sparseseg.gui.plane_files import PlaneFiles
-from napari_sparseseg.gui.planes import check_pair, labels_level, new_labels_for
+from napari_sparseseg.gui.planes import new_labels_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,10 +120,10 @@ class BoxesController(QObject):
         self._enclosing: WeakSet[Shapes] = WeakSet()
         self._numbered: WeakSet[Shapes] = WeakSet()
         self._stale: set[tuple[int, ...]] = set()
-        self._written: dict[Labels, WrittenLabels] = {}
         self._pixels = PixelWatch(self)
         self.classes = BoxClasses(viewer, self._names, self)
         self.kept = KeptBoxes(viewer, mirror, self.classes, self)
+        self._accepted = BoxLabels(self.classes, self)
         self._making = MaskMaking(state, link.send, self._files, self)
         self._activity = Activity("Masks of boxes")
         self._reading = once(self, self.read, READ_MS)
@@ -133,6 +131,7 @@ class BoxesController(QObject):
         self._showing = once(self, self._show_masks, READ_MS)
         self._previewing = once(self, self._preview, PREVIEW_MS)
         self.classes.changed.connect(self._on_classes)
+        self._accepted.painted.connect(self._looking.start)
         self._making.made.connect(self._on_made)
         self._making.ended.connect(self._show_state)
         self._pixels.replaced.connect(self._on_pixels)
@@ -213,8 +212,12 @@ class BoxesController(QObject):
         self._close_sheets(layer)
         if isinstance(layer, Image):
             self._files.forget(layer)
-        if layer in self._written:
-            self._forget_labels(layer)
+        written = self._accepted.forget(layer)
+        if written is not None:
+            for sheet in self._sheets:
+                sheet.results.forget_labels(written)
+                self._show_sheet(sheet, sheet.results.planes)
+            self._show_state()
 
     def _open_sheet(self) -> None:
         if self.image is not None and self.shapes is not None and self.sheet is None:
@@ -358,7 +361,7 @@ class BoxesController(QObject):
         sheet, labels = self.sheet, self.labels
         if sheet is None or labels is None or not fits(sheet.image, labels):
             return 0
-        into = self._written.get(labels, WrittenLabels(labels))
+        into = self._accepted.look_at(labels)
         background = self._state.settings.background
         return sheet.results.count_replaced(self._proposed(places), into, background)
 
@@ -397,8 +400,7 @@ class BoxesController(QObject):
             timer.stop()
         with telling():
             self._follow(None)
-            for labels in list(self._written):
-                self._look_to(labels, "disconnect")
+            self._accepted.close()
             self._link.stop()
         with telling():
             # Nobody could accept them, and they would be there twice with the next.
@@ -526,8 +528,7 @@ class BoxesController(QObject):
         table, state = self.classes.table, self._state
         state.classes = table
         self._making.use_values(values)
-        for written in self._written.values():
-            written.use_values(values)
+        self._accepted.use_values(values)
         for sheet in self._sheets:
             rename_classes(sheet.shapes, renamed)
             sheet.results.use_values(values)
@@ -557,18 +558,12 @@ class BoxesController(QObject):
         assert sheet is not None
         labels = self.labels if self.labels is not None else self.new_labels()
         assert labels is not None
-        self._check_labels(sheet, labels)
-        self._share_classes(labels)
-        if labels not in self._written:
-            self._written[labels] = WrittenLabels(labels)
-            self._look_to(labels, "connect")
         sheet.results.accept(
             boxes,
-            self._written[labels],
+            self._accepted.open(sheet.image, labels),
             self._state.settings.background,
             outside_of=self._drawn_on(sheet.image) if outside else None,
         )
-        settle(labels, sheet.image)
         self.kept.keep_labels(labels)
         self._stale |= sheet.results.planes
         self._show_masks()
@@ -582,90 +577,12 @@ class BoxesController(QObject):
                 self._show_sheet(sheet, sheet.read(self.classes.table))
         return [box for sheet in sheets for box in sheet.boxes()]
 
-    def _check_labels(self, sheet: BoxSheet, labels: Labels) -> None:
-        """Refuse labels that masks cannot be written into, or mean something else.
-
-        Raises
-        ------
-        LayerError, LabelError
-            With the reason.
-        """
-        table = self.classes.table
-        if not fits(sheet.image, labels):
-            raise LayerError(
-                f"The label layer '{labels.name}' does not lie on '{sheet.image.name}' "
-                "pixel by pixel any more; choose other labels, or press New labels."
-            )
-        home = other_home(labels, sheet.image)
-        if home:
-            raise LayerError(
-                f"The label layer '{labels.name}' is of '{home}'; press New labels for "
-                f"masks of '{sheet.image.name}'."
-            )
-        here = dict(table.named_values)
-        for value, name in _brought(labels).named_values:
-            if (
-                here.get(value, name) != name
-                and (np.asarray(labels.data) == value).any()
-            ):
-                raise LabelError(
-                    f"In '{labels.name}' the value {value} is '{name}', but here it is "
-                    f"'{here[value]}'; choose other labels, or press New labels.",
-                    value=value,
-                )
-
-    def _share_classes(self, labels: Labels) -> None:
-        """Take classes in that labels have painted, and give them the table of now.
-
-        Raises
-        ------
-        ClassTableError, LayerError
-            If their values are no classes, or cannot be those of the table.
-        """
-        brought = _brought(labels)
-        if brought != self.classes.table:
-            painted = values_of(labels)
-            self.classes.meet(painted, brought)
-            unnamed = sorted(painted - set(brought.values))
-            if unnamed:
-                names = [self.classes.table.by_value(value).name for value in unnamed]
-                show_info(
-                    f"Values in '{labels.name}' had no class: {enumerated(unnamed)}; "
-                    f"they are now {enumerated(names)}."
-                )
-        highest = max(self.classes.table.values)
-        if highest > np.iinfo(labels.dtype).max:
-            raise LayerError(
-                f"The label layer '{labels.name}' holds values up to "
-                f"{np.iinfo(labels.dtype).max}, but a class has {highest}; "
-                "press New labels."
-            )
-        give_classes(labels, self.classes.table)
-
-    def _forget_labels(self, labels: Labels) -> None:
-        """Forget what was accepted into labels that are deleted."""
-        self._look_to(labels, "disconnect")
-        written = self._written.pop(labels)
-        for sheet in self._sheets:
-            sheet.results.forget_labels(written)
-            self._show_sheet(sheet, sheet.results.planes)
-        self._show_state()
-
-    def _look_to(self, labels: Labels, act: str) -> None:
-        """Notice when labels are painted or undone, or do so no more."""
-        for event in (labels.events.paint, labels.events.set_data, labels.events.data):
-            getattr(event, act)(self._on_painted)
-
-    def _on_painted(self, _event: Any = None) -> None:
-        self._looking.start()
-
     @telling()
     def _look_at_labels(self) -> None:
         """Propose again what is gone from labels."""
         if self.is_closed:
             return
-        for written in self._written.values():
-            written.forget_gone()
+        self._accepted.forget_gone()
         for sheet in self._sheets:
             self._show_sheet(sheet, sheet.results.refresh_accepted())
         self._show_masks()
@@ -803,20 +720,6 @@ class BoxesController(QObject):
         return ""
 
 
-def fits(image: Image, labels: Labels) -> bool:
-    """Tell whether labels lie where masks of the image do, pixel by pixel."""
-    try:
-        return check_pair(image, labels) == labels_level(image)
-    except LayerError:
-        return False
-
-
 def _events(shapes: Shapes) -> list[Any]:
     """Return the events that come when shapes or their classes change."""
     return [shapes.events.data, shapes.events.properties]
-
-
-def _brought(labels: Labels) -> ClassTable:
-    """Return the class table that labels have, an empty one where they have none."""
-    brought = labels.metadata.get(CLASSES_KEY)
-    return ClassTable() if brought is None else ClassTable.from_json(brought)
