@@ -37,13 +37,17 @@ slow: system-libs | $(UV) ## run the tests that take long
 lint types: | $(UV) ## run this check alone
 	$(TOX) -e $@
 
-bench: system-libs $(INSTALLED) $(CONVPAINT) ## run the benchmarks, in three hours
+bench: system-libs $(INSTALLED) $(CONVPAINT) ## run the benchmarks, in five hours
 	$(UV) pip install --quiet --python .venv --group test
+	$(if $(shell command -v c++),$(UV) pip install --quiet --python .venv --editable '.[gui,crf]')
 	$(BENCHMARK).startup --results $(RESULTS)
 	$(BENCHMARK).predict --large --results $(RESULTS)
 	$(BENCHMARK).live --results $(RESULTS)
 	$(BENCHMARK).learn --set glas --convpaint-python $(CONVPAINT) --results $(RESULTS)
 	$(BENCHMARK).learn --set adp --convpaint-python $(CONVPAINT) --results $(RESULTS)
+	$(BENCHMARK).boxes --train-steps 200 --networks unet --results $(RESULTS)
+	$(BENCHMARK).boxes --train-steps 100 --networks deeplabv3 --rows box acol+crf \
+	  --results $(RESULTS)
 
 system-libs: ## install, or name, the system libraries that windows need
 	@tools/system_libs.sh
