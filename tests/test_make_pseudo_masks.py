@@ -602,3 +602,44 @@ def test_weights_of_another_network_are_refused(
     write(path)
     with pytest.raises(ModelFileError, match=words):
         make_pseudo_masks(scan(), [DISC], weights=path, **quick())
+
+
+def test_boxes_in_which_nothing_was_found_are_noted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nothing = BoxMask(DISC, np.zeros(DISC.shape, bool), np.zeros(DISC.shape, "f4"))
+
+    def found(*_: object) -> Iterator[BoxMask]:
+        yield nothing
+
+    monkeypatch.setattr(methods, "grabcut_in_parts", found)
+    monkeypatch.setattr(methods, "advance", next)
+    result = make_pseudo_masks(
+        scan(), [DISC], method="grabcut", background=1, classes=TABLE
+    )
+    (note,) = result.notes
+    assert note.startswith("in 1 of 1 boxes nothing was found")
+    assert not result.masks["image 1"].labels[DISC.slices].any()
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        ({"methd": "box"}, "has no option methd; did you mean method"),
+        ({"colour": 1}, "has no option colour; give method, crf"),
+        ({"window": 40}, "the window is 40; expected centre and width"),
+        ({"window": "40 400"}, "the window is '40 400'; expected centre and width"),
+        ({"epochs": "3"}, "the number of epochs is '3'; expected a whole number"),
+        ({"epochs": 1.5}, "the number of epochs is 1.5; expected a whole number"),
+        ({"seed": 1.5}, "the seed is 1.5; expected a whole number"),
+    ],
+)
+def test_wishes_that_mean_nothing_are_refused(
+    wishes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(OptionError, match=re.escape(words)):
+        make_pseudo_masks(scan(), [DISC], **{"method": "box"} | wishes)
+    wishes.pop("epochs", None)
+    if wishes and "methd" not in wishes:
+        with pytest.raises(OptionError, match=re.escape(words.partition("; ")[0])):
+            train(scan(), np.ones((64, 80), np.uint8), steps=1, **wishes)

@@ -226,7 +226,7 @@ class TestTalking:
         assert done.code == 0
         for words in (
             "a: 1 box clipped to the image",
-            "a: 1 box skipped, since they have no pixel in the image",
+            "a: 1 box skipped for having no pixel in the image",
             "a: 1 box skipped, since the same box was given before",
             "b_1.5mm: no box, left out",
             "1 pseudo-mask(s) by box are in out",

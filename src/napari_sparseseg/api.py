@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import time
 import warnings
 from collections.abc import Mapping
+from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
@@ -15,11 +18,17 @@ import torch
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.annotations.strokes import check_label_map
-from napari_sparseseg.errors import ImageError, LabelError, ModelFileError, OptionError
+from napari_sparseseg.errors import (
+    ImageError,
+    LabelError,
+    ModelFileError,
+    OptionError,
+    enumerated,
+)
 from napari_sparseseg.inputs.normalisation import (
     Normalisation,
     fit_normalisation,
-    window,
+    window_of,
 )
 from napari_sparseseg.io.images import check_pixels
 from napari_sparseseg.io.model_file import (
@@ -286,6 +295,7 @@ def make_trainer(
     SparseSegError
         If images, labels or options cannot be used; the message says why.
     """
+    check_names(wishes, TrainingWishes, "training")
     sizes = wishes.get("pixel_size_um")
     sparse = training_images(images, labels, sizes, dense=False)
     dense = training_images(
@@ -303,7 +313,7 @@ def make_trainer(
         classes = classes_of(each.labels for each in both)
     hu = wishes.get("window")
     normalisation = (
-        fit_normalisation(each.pixels for each in both) if hu is None else window(*hu)
+        fit_normalisation(each.pixels for each in both) if hu is None else window_of(hu)
     )
     trainer = Trainer(TrainingSet(both, classes, normalisation, options.seed), options)
     if wishes.get("resume"):
@@ -550,11 +560,35 @@ def check_limits(steps: int | None, seconds: float | None) -> None:
     check_positive("seconds", seconds)
 
 
+def check_names(wishes: Mapping[str, object], known: type, what: str) -> None:
+    """Raise OptionError if something is asked for that is not known of *what*."""
+    names = list(inspect.get_annotations(known))
+    for name in wishes:
+        if name not in names:
+            alike = get_close_matches(name, names, 1)
+            hint = (
+                f"did you mean {alike[0]}?" if alike else f"give {enumerated(names)}."
+            )
+            raise OptionError(f"{what} has no option {name}; {hint}", name=name)
+
+
+def check_whole(what: str, number: object, lowest: int, highest: int) -> None:
+    """Raise OptionError unless a number is a whole one in a range."""
+    if not isinstance(number, Integral) or not lowest <= number <= highest:
+        raise OptionError(
+            f"{what} is {number!r}; expected a whole number from {lowest} to "
+            f"{highest}.",
+            number=number,
+        )
+
+
 def check_positive(what: str, number: float | None) -> None:
     """Raise OptionError unless a number, where it is given, is above 0 and finite."""
-    if number is not None and not (number > 0 and math.isfinite(number)):
+    if number is None:
+        return
+    if not isinstance(number, Real) or not (number > 0 and math.isfinite(number)):
         raise OptionError(
-            f"{what} is {number}; expected a number above 0.", number=number
+            f"{what} is {number!r}; expected a number above 0.", number=number
         )
 
 
@@ -564,11 +598,7 @@ def _options(
     device = choose_device(wishes.get("device", "auto"))
     check_positive("the number of patches at once", wishes.get("micro_batch"))
     seed = wishes.get("seed", 0)
-    if not 0 <= seed < MOST_SEEDS:
-        raise OptionError(
-            f"the seed is {seed}; expected a number from 0 to {MOST_SEEDS - 1}.",
-            seed=seed,
-        )
+    check_whole("the seed", seed, 0, MOST_SEEDS - 1)
     dense_share = wishes.get("dense_share", 0.2)
     if not 0 < dense_share < 1:
         raise OptionError(

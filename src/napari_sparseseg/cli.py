@@ -416,7 +416,7 @@ def pseudo_masks(
     boxes: Annotated[Path, typer.Argument(help="JSON of boxes or folder of them.")],
     out: Annotated[Path, typer.Option(help="Folder of the label maps.")],
     classes: Annotated[
-        Path | None, typer.Option(help="Class table (JSON); default: beside BOXES.")
+        Path | None, typer.Option(help="Class table (JSON); default: that in BOXES.")
     ] = None,
     background: Annotated[
         str | None,
@@ -455,7 +455,11 @@ def pseudo_masks(
         typer.Option(help="Longest time to learn; cannot give the same masks twice."),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the images, of each round.")
+        int | None,
+        typer.Option(
+            help="Passes over the images; in each round of sdi-box and crf-box, epochs "
+            "of 25 mini-batches."
+        ),
     ] = None,
     device: Device = "auto",
     json_path: Json = None,
@@ -466,6 +470,7 @@ def pseudo_masks(
         read_box_pairs,
     )
     from napari_sparseseg.pseudo_masks.api import prepare
+    from napari_sparseseg.pseudo_masks.method_names import MINING
 
     talk = Talk(json_path)
     # The words of the user go in as they are: what they may be is checked there.
@@ -488,6 +493,18 @@ def pseudo_masks(
     preparation = prepare(inputs.images, inputs.boxes, **wishes)
     for sentence in preparation.notes:
         talk.say(sentence)
+    outside = preparation.options.background
+    if background is None and outside and inputs.classes is not None:
+        name = inputs.classes.by_value(outside).name
+        talk.say(
+            f"outside of all boxes is '{name}'; --background names another class, or 0 "
+            "to ignore it"
+        )
+    if method in MINING and weights == "none":
+        talk.say(
+            "learning starts from random weights, from which few boxes teach little: "
+            "look at the masks, give --weights, or take another method"
+        )
     clock = MaskClock(len(preparation.images), seconds)
     with talk.progress(1) as show:
         events = iter_pseudo_mask_folder(inputs, preparation, out)
@@ -698,6 +715,10 @@ class MaskClock:
         elif isinstance(event, recursive.RoundStepDone):
             rounds = event.number - 1 + event.step / self._steps
             self._learned(rounds / self._rounds)
+        elif isinstance(event, methods.BoxDone):
+            self.state = (
+                f"{self._written}/{self._n_images} {event.name}, box {event.place + 1}"
+            )
         elif isinstance(event, methods.ImageDone):
             self._written += 1
             self.done = self._written / self._n_images

@@ -110,7 +110,7 @@ def test_clipped_empty_and_repeated_boxes_are_named() -> None:
     assert fitted.repeated == (inside, Box(0, 1, 4, 3, 2))
     assert fitted.notes == (
         "1 box clipped to the image: [-3, 1, 99, 3] of class 2.",
-        "2 boxes skipped, since they have no pixel in the image: [3, 3, 3, 5] of "
+        "2 boxes skipped for having no pixel in the image: [3, 3, 3, 5] of "
         "class 1, [8, 0, 12, 2] of class 1.",
         "2 boxes skipped, since the same box was given before: [0, 0, 2, 2] of class "
         "1, [0, 1, 4, 3] of class 2.",

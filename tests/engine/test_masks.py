@@ -339,7 +339,7 @@ def test_boxes_that_are_not_taken_as_given_are_noted_and_the_ids_stay(
     assert started.boxes == 2
     assert [note.split(":")[1].strip() for note in started.notes] == [
         "1 box clipped to the image",
-        "1 box skipped, since they have no pixel in the image",
+        "1 box skipped for having no pixel in the image",
         "1 box skipped, since the same box was given before",
     ]
     told = [(event.id, event.box) for event in window.all_of(BoxMasked)]
@@ -350,8 +350,8 @@ def test_boxes_that_leave_no_background_are_noted_at_the_end(window: Window) -> 
     everywhere = window.image("b", (1, Box(0, 0, *SHAPE, 3)))
     request = window.make(window.image("a", *MASKS_OF_A), everywhere)
     window.play(request, turns=[(DONE, END)])
-    (note,) = window.all_of(MasksDone)[0].notes
-    assert note.startswith("the boxes of 1 image(s) leave no room")
+    crowded, *_ = window.all_of(MasksDone)[0].notes
+    assert crowded.startswith("the boxes of 1 image(s) leave no room")
 
 
 # What is kept.

@@ -486,15 +486,20 @@ def test_progress_is_told_in_words(desk: Desk) -> None:
 @pytest.mark.parametrize(
     "end", ["done", "cancel", "failed", "died", "removed", "close"]
 )
-def test_the_activity_dock_shows_what_runs(desk: Desk, end: str) -> None:
+def test_the_activity_dock_shows_what_runs(
+    desk: Desk, qtbot: QtBot, end: str
+) -> None:
     assert not progress._all_instances
     desk.controller.generate()
     desk.link.told.emit(messages.MasksProgress(what="masks", done=1, total=2))
+    # Later, since napari takes in other events when it draws a bar.
+    assert not progress._all_instances
+    qtbot.waitUntil(lambda: len(progress._all_instances) == 1)
     (bar,) = progress._all_instances
     assert (bar.desc, bar.n, bar.total) == ("Masks of boxes", 50, 100)
     # The second part begins anew.
     desk.link.told.emit(messages.MasksProgress(what="masks", done=1, total=4))
-    assert bar.n == 25
+    qtbot.waitUntil(lambda: bar.n == 25)
     match end:
         case "done":
             desk.link.mask()
@@ -509,7 +514,7 @@ def test_the_activity_dock_shows_what_runs(desk: Desk, end: str) -> None:
             desk.viewer.layers.remove(desk.image)
         case "close":
             desk.controller.close()
-    assert not progress._all_instances
+    qtbot.waitUntil(lambda: not progress._all_instances)
 
 
 def test_what_fails_is_told_once(desk: Desk, told: list[str]) -> None:
@@ -704,9 +709,9 @@ def test_planes_that_cannot_be_read_end_it_with_one_sentence(
     desk.controller.generate()
     assert desk.runs()
     qtbot.waitUntil(lambda: not desk.runs())
-    assert desk.state.status == "The masks cannot be made."
     (once,) = told
     assert "finite" in once
+    assert desk.state.status == once
 
 
 def test_nothing_is_left_when_it_is_closed(

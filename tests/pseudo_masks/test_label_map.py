@@ -145,3 +145,9 @@ def test_a_tumour_stays_visible_in_the_box_of_its_liver(data_dir: Path) -> None:
         found, expected = merged.labels == value, truth == value
         both = np.count_nonzero(found & expected)
         assert 2 * both / (found.sum() + expected.sum()) > 0.6
+
+
+def test_a_box_in_which_nothing_was_found_is_ignored() -> None:
+    nothing = mask_of(Box(0, 0, 2, 2, 3), [[0, 0], [0, 0]])
+    merged = merge_masks([nothing], (3, 3), 1, background_inside=True)
+    assert merged.labels.tolist() == [[0, 0, 1], [0, 0, 1], [1, 1, 1]]

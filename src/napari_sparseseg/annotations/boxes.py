@@ -151,7 +151,7 @@ class FittedBoxes:
         """One sentence for each kind of box that was not taken as it was given."""
         kinds = (
             ("clipped to the image", self.clipped),
-            ("skipped, since they have no pixel in the image", self.empty),
+            ("skipped for having no pixel in the image", self.empty),
             ("skipped, since the same box was given before", self.repeated),
         )
         return tuple(

@@ -21,7 +21,7 @@ from napari_sparseseg.engine.messages import (
 )
 from napari_sparseseg.errors import EngineError
 from napari_sparseseg.learning.events import MemorySaved
-from napari_sparseseg.pseudo_masks.api import prepare
+from napari_sparseseg.pseudo_masks.api import notes_on_masks, prepare
 from napari_sparseseg.pseudo_masks.box_image import BoxImage
 from napari_sparseseg.pseudo_masks.crf import CrfOptions
 from napari_sparseseg.pseudo_masks.method_names import IN_ROUNDS, TELLING_BACKGROUND
@@ -331,10 +331,11 @@ class _Progress:
 def in_codes(mask: BoxMask, method: Method) -> NDArray[np.uint8]:
     """Give a mask as it is written, (h, w).
 
-    Where a method says nothing of background, what is not foreground is undecided.
+    Where a method says nothing of background, or has found nothing, what is not
+    foreground is undecided.
     """
     codes = np.full(mask.box.shape, UNDECIDED, np.uint8)
-    if method in TELLING_BACKGROUND:
+    if method in TELLING_BACKGROUND and mask.foreground.any():
         codes[mask.background] = BACKGROUND
     codes[mask.foreground] = FOREGROUND
     return codes
@@ -345,12 +346,13 @@ def _told(events: Iterator[PseudoMaskEvent], job: Job) -> Iterator[Event | None]
     started = time.perf_counter()
     progress = _Progress(job.n_boxes)
     notes = []
-    n_made = 0
+    n_made = n_empty = 0
     for event in events:
         match event:
             case BoxDone():
                 yield _written(event, job, n_made)
                 n_made += 1
+                n_empty += not event.mask.foreground.any()
                 yield progress.mask()
             case MiningStarted() | MiningStepDone() | RoundStarted() | RoundStepDone():
                 if isinstance(event, MiningStarted) and event.note:
@@ -361,6 +363,7 @@ def _told(events: Iterator[PseudoMaskEvent], job: Job) -> Iterator[Event | None]
                 yield None
             case _:
                 yield None
+    notes += notes_on_masks(n_empty, n_made)
     yield MasksDone(boxes=n_made, seconds=time.perf_counter() - started, notes=notes)
 
 

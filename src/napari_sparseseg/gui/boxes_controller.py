@@ -39,7 +39,7 @@ from napari_sparseseg.gui.kept_boxes import KeptBoxes
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.log import log_file, without_words
 from napari_sparseseg.gui.notify import telling
-from napari_sparseseg.gui.parts import counted, once
+from napari_sparseseg.gui.parts import counted, listen, once
 from napari_sparseseg.gui.pixel_watch import PixelWatch
 from napari_sparseseg.gui.plane_files import PlaneFiles
 from napari_sparseseg.gui.planes import new_labels_for
@@ -56,6 +56,9 @@ if TYPE_CHECKING:
     from napari_sparseseg.gui.mirror import Mirror
 
 logger = logging.getLogger(__name__)
+
+#: Width of the outlines that labels of a whole image are shown by.
+OUTLINE_PX = 2
 
 #: Shapes that change are read after so long, changed labels are looked at then, and a
 #: moving parameter is waited for.
@@ -135,7 +138,8 @@ class BoxesController(QObject):
         self._making.made.connect(self._on_made)
         self._making.ended.connect(self._show_state)
         self._pixels.replaced.connect(self._on_pixels)
-        state.events.progress.connect(self._activity.show)
+        self._telling = once(self, self._show_progress, 0)
+        listen(self, state.events.progress, self._on_progress)
         link.told.connect(self._on_told)
         link.died.connect(self._on_died)
         # Background is a class like any other, by default the first.
@@ -362,8 +366,7 @@ class BoxesController(QObject):
         if sheet is None or labels is None or not fits(sheet.image, labels):
             return 0
         into = self._accepted.look_at(labels)
-        background = self._state.settings.background
-        return sheet.results.count_replaced(self._proposed(places), into, background)
+        return sheet.results.count_replaced(self._proposed(places), into)
 
     @telling()
     def undo(self) -> None:
@@ -371,8 +374,11 @@ class BoxesController(QObject):
         sheet = self.sheet
         if sheet is None:
             return
-        if not sheet.results.undo():
-            self._state.status = "Nothing is left of what was accepted."
+        self._state.status = (
+            "Taken back: what was accepted last."
+            if sheet.results.undo()
+            else "Nothing is left of what was accepted."
+        )
         self._stale |= sheet.results.planes
         self._look_at_labels()
 
@@ -386,6 +392,9 @@ class BoxesController(QObject):
             return
         left = self._proposed(self._state.places("proposed"))
         labels = self._accept(left, outside=True)
+        if self._state.settings.background:
+            # They are all over the image, and hide it and what is predicted.
+            labels.contour = OUTLINE_PX
         self.training_wished.emit(sheet.image, labels)
         self.classes.look_for_training()
 
@@ -396,7 +405,13 @@ class BoxesController(QObject):
         self.is_closed = True
         self.kept.close()
         self._activity.show(None)
-        for timer in (self._reading, self._looking, self._showing, self._previewing):
+        for timer in (
+            self._reading,
+            self._looking,
+            self._showing,
+            self._previewing,
+            self._telling,
+        ):
             timer.stop()
         with telling():
             self._follow(None)
@@ -622,6 +637,14 @@ class BoxesController(QObject):
         boxes = [] if sheet is None else sheet.boxes(self._state.picked)
         if sheet is not None and boxes and self._state.engine == "ready":
             self._making.refine(sheet, boxes[0])
+
+    def _on_progress(self) -> None:
+        # Not while an event is taken in: napari lets others in when it draws its bar.
+        if not self.is_closed:
+            self._telling.start()
+
+    def _show_progress(self) -> None:
+        self._activity.show(self._state.progress)
 
     # What the engine tells.
 

@@ -17,7 +17,7 @@ from qtpy.QtCore import QObject, Qt, Signal
 
 from napari_sparseseg.annotations.boxes import boxes_to_json
 from napari_sparseseg.engine import messages
-from napari_sparseseg.errors import OutputError
+from napari_sparseseg.errors import OutputError, SparseSegError
 from napari_sparseseg.gui.boxes_results import MadeMask
 from napari_sparseseg.gui.boxes_state import LEARNING
 from napari_sparseseg.gui.boxes_written import with_value
@@ -340,6 +340,10 @@ class MaskMaking(QObject):
                 self._files.pixels(image, key, wish.sheet.level)
             self._waiting = None
             self._ask(wish)
+        except SparseSegError as error:
+            self._waiting = None
+            show_error(str(error))
+            self._end(str(error))
         except Exception:
             self._waiting = None
             self._end("The masks cannot be made.")

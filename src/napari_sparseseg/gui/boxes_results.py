@@ -181,17 +181,18 @@ class BoxResults:
         into
             The labels, pixel by pixel on the planes.
         background
-            Class value of what a method calls background; 0 = that is not written.
+            Class value of background; 0 = none is written.
         outside_of
-            Where nothing is painted and none of these boxes is becomes background,
-            too: on all planes with accepted masks. None: nowhere.
+            On all planes with accepted masks, what is not painted becomes background
+            where none of these boxes is, and inside of them where methods say so.
+            None: nowhere.
 
         Raises
         ------
         LayerError
             If the layer cannot be read or changed.
         """
-        plans = list(self._plans(boxes, into, background))
+        plans = list(self._plans(boxes, into))
         masks = [self._made[box] for box in boxes]
         with into.labels.block_history():
             edits = into.change({plan.plane: plan.after for plan in plans})
@@ -200,24 +201,22 @@ class BoxResults:
             for box, edit in (each for plan in plans for each in plan.edits):
                 into.note(box, edit)
             if outside_of is not None and background:
-                edits += self._fill_outside(into, background, list(outside_of))
+                edits += self._fill(into, background, list(outside_of))
         if edits:
             self._steps.append(_Step(into, masks, edits))
 
-    def count_replaced(
-        self, boxes: Sequence[Box], into: WrittenLabels, background: int
-    ) -> int:
+    def count_replaced(self, boxes: Sequence[Box], into: WrittenLabels) -> int:
         """Count the painted pixels that get other values when masks are accepted.
 
         Pixels of other accepted masks do not count.
 
         Parameters
         ----------
-        boxes, into, background
+        boxes, into
             As of `accept`.
         """
         count = 0
-        for plan in self._plans(boxes, into, background):
+        for plan in self._plans(boxes, into):
             replaced = plan.after != into.plane(plan.plane)
             count += int(np.count_nonzero(replaced & into.painted(plan.plane)))
         return count
@@ -235,19 +234,19 @@ class BoxResults:
                 return True
         return False
 
-    def _plans(
-        self, boxes: Sequence[Box], into: WrittenLabels, background: int
-    ) -> Iterator[_Plan]:
+    def _plans(self, boxes: Sequence[Box], into: WrittenLabels) -> Iterator[_Plan]:
         for plane in sorted({box.plane for box in boxes}):
             here = [box for box in boxes if box.plane == plane]
             # Where masks lie, what the merging of all of them says.
-            where, merged = self._merged(self._on(plane), background)
+            where, merged = self._merged(self._on(plane))
             won = np.zeros(self._shape, merged.labels.dtype)
             won[where] = merged.labels
             before = into.without(here, plane)
             after, edits = before.copy(), []
             for box in here:
-                values = _values(self._made[box], won[box.slices], background)
+                own = self._made[box].mask == FOREGROUND
+                own &= won[box.slices] == box.class_value
+                values = np.where(own, won[box.slices], 0)
                 written = np.where(values > 0, values, before[box.slices])
                 written = written.astype(before.dtype, copy=False)
                 inside = before[box.slices].copy()
@@ -255,16 +254,19 @@ class BoxResults:
                 after[box.slices][values > 0] = values[values > 0]
             yield _Plan(plane, after, edits)
 
-    def _fill_outside(
+    def _fill(
         self, into: WrittenLabels, background: int, boxes: list[Box]
     ) -> list[Edit]:
         planes = {}
         for plane in {box.plane for box, made in self._made.items() if made.accepted}:
-            outside = into.plane(plane) == 0
+            is_background = np.ones(self._shape, bool)
             for box in boxes:
                 if box.plane == plane:
-                    outside[box.slices] = False
-            planes[plane] = np.where(outside, background, into.plane(plane))
+                    is_background[box.slices] = False
+            where, merged = self._merged(self._on(plane), background)
+            is_background[where] |= merged.labels == background
+            labels = into.plane(plane)
+            planes[plane] = np.where(is_background & (labels == 0), background, labels)
         edits = into.change(planes)
         for edit in edits:
             into.note(None, edit)
@@ -287,13 +289,3 @@ class BoxResults:
             background_inside=True,
         )
         return (slice(y0, y1), slice(x0, x1)), merged
-
-
-def _values(
-    made: MadeMask, won: NDArray[np.integer[Any]], background: int
-) -> NDArray[np.integer[Any]]:
-    """Return (h, w) what a mask writes of what all masks together say, or 0."""
-    own = (made.mask == FOREGROUND) & (won == made.box.class_value)
-    if background:
-        own |= (made.mask == 0) & (won == background)
-    return np.where(own, won, 0)

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from napari_sparseseg.engine.messages import MaskSettings
 from napari_sparseseg.gui import settings
+from napari_sparseseg.gui.boxes_state import FIXED_CRF
 
 if TYPE_CHECKING:
     from napari_sparseseg.gui.boxes_state import BoxesState
@@ -26,7 +27,9 @@ def restore(state: BoxesState) -> None:
     text: Any = settings.stored().value(GROUP, "")
     with suppress(ValidationError):
         # Values of classes mean something else in another window.
-        state.settings = replace(_SETTINGS.validate_json(str(text)), background=0)
+        kept = replace(_SETTINGS.validate_json(str(text)), background=0)
+        fixed = kept.method in FIXED_CRF
+        state.settings = replace(kept, crf=None) if fixed else kept
 
 
 def keep(state: BoxesState) -> None:

@@ -27,6 +27,7 @@ REFINING = method_names.REFINED
 #: Why methods have no choice about the CRF.
 FIXED_CRF: dict[MaskMethod, str] = {
     "box": "The whole box is the object, so there is no edge to refine.",
+    "ellipse": "All of the ellipse is the object, so there is no edge to refine.",
     "crf-box": "This method consists of it.",
 }
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from napari_sparseseg.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -50,6 +50,24 @@ class Normalisation:
         x = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
         x = ((x - self.low) / (self.high - self.low)).clamp(0, 1).nan_to_num(0)
         return x.permute(2, 0, 1).contiguous()
+
+
+def window_of(given: Sequence[float]) -> Normalisation:
+    """Return the normalisation of an intensity window that is given as a pair.
+
+    Raises
+    ------
+    OptionError
+        If it is no pair of numbers, or as :func:`window`.
+    """
+    try:
+        centre, width = given
+        return window(centre, width)
+    except (TypeError, ValueError) as error:
+        raise OptionError(
+            f"the window is {given!r}; expected centre and width, as (40, 400).",
+            window=given,
+        ) from error
 
 
 def window(centre: float, width: float) -> Normalisation:

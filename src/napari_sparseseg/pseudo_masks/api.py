@@ -11,9 +11,15 @@ import torch
 
 from napari_sparseseg.annotations.boxes import Box, check_box_classes, fit_boxes
 from napari_sparseseg.annotations.strokes import MAX_CLASS_VALUE
-from napari_sparseseg.api import MOST_SEEDS, check_positive, choose_device, named
+from napari_sparseseg.api import (
+    MOST_SEEDS,
+    check_names,
+    check_whole,
+    choose_device,
+    named,
+)
 from napari_sparseseg.errors import LabelError, OptionError, shortened
-from napari_sparseseg.inputs.normalisation import fit_normalisation, window
+from napari_sparseseg.inputs.normalisation import fit_normalisation, window_of
 from napari_sparseseg.io.images import check_pixels
 from napari_sparseseg.io.model_file import versions
 from napari_sparseseg.learning.events import MemorySaved
@@ -23,6 +29,7 @@ from napari_sparseseg.pseudo_masks.crf import CrfOptions, chosen_backend
 from napari_sparseseg.pseudo_masks.label_map import PseudoMask
 from napari_sparseseg.pseudo_masks.method_names import IN_ROUNDS, MINING
 from napari_sparseseg.pseudo_masks.methods import (
+    BoxDone,
     ImageDone,
     PseudoMaskOptions,
     iter_pseudo_masks,
@@ -53,6 +60,8 @@ if TYPE_CHECKING:
     from napari_sparseseg.pseudo_masks.refinement import Refinement
 
     Boxes = Sequence[Box] | Sequence[Sequence[Box]] | Mapping[str, Sequence[Box]]
+
+MOST_EPOCHS = 100_000
 
 #: The backbone brings the other numbers of region mining with it.
 PRESET_OF: dict[BackboneName, Preset] = {"resnet50": "paper", "resnet18": "light"}
@@ -88,7 +97,7 @@ class PseudoMaskWishes(TypedDict, total=False):
         then gradients are shortened, without which ``resnet50`` would not learn.
     epochs
         Passes over the images, of ``cam`` and ``acol``; of ``sdi-box`` and ``crf-box``
-        the epochs of each round. Default: those of the method.
+        epochs of 25 mini-batches in each round. Default: those of the method.
     seconds
         Longest time of training, which cannot promise the same masks twice.
     seed
@@ -189,8 +198,9 @@ def make_pseudo_masks(
 ) -> PseudoMasks:
     """Make label maps from boxes drawn around objects.
 
-    Inside a box pixels that are not taken for its object are ignored (0), where boxes
-    overlap the smallest counts; outside of all boxes is background. See
+    Inside a box pixels that are not taken for its object are ignored (0), or background
+    where ``grabcut``, ``sdi-box`` and ``crf-box`` say so; where boxes overlap the
+    smallest counts; outside of all boxes is background. See
     :func:`~napari_sparseseg.pseudo_masks.label_map.merge_masks`.
 
     Parameters
@@ -239,17 +249,31 @@ def run(preparation: Preparation) -> Generator[PseudoMaskEvent, None, PseudoMask
     """Make the masks of what was prepared."""
     masks: list[PseudoMask] = []
     notes = list(preparation.notes)
-    steps = 0
+    steps = n_empty = 0
     for event in iter_pseudo_masks(preparation.images, preparation.options):
-        if isinstance(event, ImageDone):
+        if isinstance(event, BoxDone):
+            n_empty += not event.mask.foreground.any()
+        elif isinstance(event, ImageDone):
             masks.append(event.result)
         elif isinstance(event, MiningStepDone | RoundStepDone):
             steps += 1
         elif isinstance(event, MiningStarted | MemorySaved) and event.note:
             notes.append(event.note)
         yield event
+    n_boxes = sum(len(image.boxes) for image in preparation.images)
+    notes += notes_on_masks(n_empty, n_boxes)
     joined = _joined(preparation.origins, masks)
     return PseudoMasks(joined, _record(preparation, steps), tuple(notes))
+
+
+def notes_on_masks(n_empty: int, n_boxes: int) -> list[str]:
+    """Say how many of the masks of all boxes came out empty, if any did."""
+    if not n_empty:
+        return []
+    return [
+        f"in {n_empty} of {n_boxes} boxes nothing was found, and all of such a box is "
+        "ignored; take another method for them"
+    ]
 
 
 def _joined(
@@ -297,6 +321,7 @@ def prepare(
             images=sorted(pixels_of),
             boxes=sorted(boxes_of),
         )
+    check_names(wishes, PseudoMaskWishes, "pseudo-masks")
     table = wishes.get("classes")
     notes: list[str] = []
     boxed: dict[str, tuple[Box, ...]] = {}
@@ -315,7 +340,7 @@ def prepare(
     normalisation = (
         fit_normalisation([pixels for _, pixels, _ in planes])
         if hu is None
-        else window(*hu)
+        else window_of(hu)
     )
     return Preparation(
         tuple(
@@ -465,12 +490,9 @@ def _class_value(wish: int | str, table: ClassTable | None) -> int:
 
 def _options(wishes: PseudoMaskWishes, background: int) -> PseudoMaskOptions:
     seed, epochs = wishes.get("seed", 0), wishes.get("epochs")
-    if not 0 <= seed < MOST_SEEDS:
-        raise OptionError(
-            f"the seed is {seed}; expected a number from 0 to {MOST_SEEDS - 1}.",
-            seed=seed,
-        )
-    check_positive("the number of epochs", epochs)
+    check_whole("the seed", seed, 0, MOST_SEEDS - 1)
+    if epochs is not None:
+        check_whole("the number of epochs", epochs, 1, MOST_EPOCHS)
     device = choose_device(wishes.get("device", "auto"))
     weights = wishes.get("weights", "none")
     mining = _mining(wishes.get("backbone"), weights, device)

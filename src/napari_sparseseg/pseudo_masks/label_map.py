@@ -107,7 +107,7 @@ def merge_masks(
         The class value of background; 0 = ignored outside of boxes too.
     background_inside
         Whether pixels that every box covering them calls background are background, as
-        in Khoreva et al. 2017, and not ignored.
+        in Khoreva et al. 2017, and not ignored. A mask without foreground says nothing.
 
     Raises
     ------
@@ -130,7 +130,9 @@ def merge_masks(
     localization = np.zeros((height, width), np.float32)
     for mask in masks:
         inside = labels[mask.box.slices]
-        inside[~mask.background if background_inside else ...] = 0
+        # Where nothing was found, nothing is known.
+        is_told = background_inside and mask.foreground.any()
+        inside[~mask.background if is_told else ...] = 0
     # Of boxes of one area the first comes last, over the others.
     for mask in sorted(masks, key=lambda mask: mask.box.area)[::-1]:
         labels[mask.box.slices][mask.foreground] = mask.box.class_value
