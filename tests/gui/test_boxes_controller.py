@@ -19,9 +19,10 @@ from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
 from napari_sparseseg.gui import boxes_settings
 from napari_sparseseg.gui.boxes_controller import READ_MS, BoxesController
+from napari_sparseseg.gui.boxes_layer import layer_of_boxes
 from napari_sparseseg.gui.boxes_making import LEARN_FIRST
 from napari_sparseseg.gui.boxes_state import BoxesState
-from napari_sparseseg.gui.homes import settle
+from napari_sparseseg.gui.homes import has_home, other_home, settle
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.prediction_layer import is_prediction
@@ -138,6 +139,9 @@ class Desk:
 
     def runs(self) -> bool:
         return self.state.progress is not None
+
+    def can_undo(self) -> bool:
+        return self.state.can_undo
 
     def draw(self, *boxes: Box) -> None:
         for box in boxes:
@@ -884,3 +888,64 @@ def test_strokes_under_a_mask_are_counted(masked: Desk) -> None:
     masked.labels.data[1, 4:6, 6] = 3
     assert masked.controller.count_replaced((0, 1)) == 2
     assert masked.controller.count_replaced((1,)) == 0
+
+
+def test_a_mask_that_is_redone_is_seen_above_the_accepted_one(masked: Desk) -> None:
+    masked.controller.accept((0,))
+    masked.controller.generate((0,))
+    masked.link.mask()
+    masked.controller._show_masks()
+    assert masked.statuses == ["proposed", "proposed"]
+    order = [layer.name for layer in masked.viewer.layers]
+    assert order == ["ct", "ct labels", "masks of ct", "ct boxes"]
+    # Other labels are chosen, which lie above the boxes.
+    masked.controller.forget(masked.labels)
+    others = masked.viewer.add_labels(np.zeros((4, 40, 48), np.uint8), name="others")
+    others.scale, others.translate = masked.image.scale, masked.image.translate
+    masked.controller.choose(masked.image, masked.shapes, others)
+    masked.controller.generate((0,))
+    masked.link.mask()
+    masked.controller._show_masks()
+    order = [layer.name for layer in masked.viewer.layers]
+    assert order[-3:] == ["others", "masks of ct", "ct boxes"]
+
+
+def test_what_was_accepted_can_be_undone_once_it_is_redone(
+    masked: Desk, qtbot: QtBot
+) -> None:
+    assert not masked.can_undo()
+    masked.controller.accept((0,))
+    assert masked.can_undo()
+    masked.controller.generate((0,))
+    masked.link.mask()
+    masked.controller._show_masks()
+    assert masked.statuses == ["proposed", "proposed"]
+    assert masked.labels.data.any()
+    assert masked.can_undo()
+    masked.controller.undo()
+    assert not masked.labels.data.any()
+    assert not masked.can_undo()
+    # What the user has erased cannot be taken back.
+    masked.controller.accept((0,))
+    masked.labels.undo()
+    qtbot.waitUntil(lambda: not masked.can_undo())
+
+
+def test_boxes_are_of_the_image_that_they_were_first_used_on(desk: Desk) -> None:
+    other = desk.viewer.add_image(np.zeros((4, 40, 48)), name="other")
+    assert other_home(desk.shapes, other) == "ct"  # since they were made there
+    drawn, used = (
+        Shapes(**layer_of_boxes([FIRST], name, CLASSES, (4, 40, 48)))
+        for name in ("drawn", "used")
+    )
+    desk.viewer.layers.extend([drawn, used])
+    for shapes in (drawn, used):
+        desk.controller.choose(desk.image, shapes, None)
+        desk.controller.choose(other, shapes, None)
+        assert not has_home(shapes)
+    desk.controller.choose(desk.image, drawn, None)
+    desk.draw(replace(SECOND, plane=(0,)))
+    assert other_home(drawn, other) == "ct"
+    desk.controller.choose(other, used, None)
+    desk.controller.generate()
+    assert other_home(used, desk.image) == "other"

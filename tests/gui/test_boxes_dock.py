@@ -254,6 +254,8 @@ class TestTable:
         state.rows = (replace(ROWS[0], status="drawn"),)
         assert not table.accept_all_button.isEnabled()
         assert not table.undo_button.isEnabled()
+        state.can_undo = True
+        assert table.undo_button.isEnabled()
 
     def test_another_class_is_chosen_from_a_menu(
         self,
@@ -328,11 +330,11 @@ class TestLayers:
     def test_layers_are_offered(self, dock: BoxesDockWidget) -> None:
         layers = dock.layers
         assert not layers.new_boxes_button.isEnabled()
-        layers.set_layers(["ct"], [], ours=[])
-        told = collect(layers.chosen), collect(layers.new_boxes_pressed)
+        told = collect(layers.image_chosen), collect(layers.new_boxes_pressed)
+        layers.set_images(["ct", "mr"])
+        assert layers.images.currentText() == "ct"
         layers.new_boxes_button.click()
-        layers.set_layers(["ct"], ["boxes", "others"], ours=["boxes"])
-        layers.boxes.setCurrentText("others")
+        layers.images.setCurrentText("mr")
         assert told == ([(), ()], [()])
 
     def test_no_labels_are_chosen_but_by_the_user(self, dock: BoxesDockWidget) -> None:
@@ -346,17 +348,16 @@ class TestLayers:
         layers.labels.setCurrentText("strokes")
         assert told == [("strokes",)]
 
-    def test_shapes_that_may_mean_something_else_wait_to_be_chosen(
-        self, dock: BoxesDockWidget
-    ) -> None:
-        boxes = dock.layers.boxes
-        dock.layers.set_layers(["ct"], ["theirs"], ours=[])
-        assert boxes.currentText() == ""
-        dock.layers.set_layers(["ct"], ["theirs", "ours"], ours=["ours"])
-        assert boxes.currentText() == "ours"
-        boxes.setCurrentText("theirs")
-        dock.layers.set_layers(["ct"], ["theirs", "ours"], ours=["ours"])
-        assert boxes.currentText() == "theirs"
+    def test_no_boxes_are_chosen_but_by_the_user(self, dock: BoxesDockWidget) -> None:
+        layers = dock.layers
+        told = collect(layers.boxes_chosen)
+        layers.set_boxes(["boxes", "others"], "")
+        assert layers.boxes.currentText() == ""
+        layers.set_boxes(["boxes", "others"], "boxes")
+        assert layers.boxes.currentText() == "boxes"
+        assert told == []
+        layers.boxes.setCurrentText("others")
+        assert told == [("others",)]
 
 
 def test_importing_the_dock_loads_no_torch() -> None:

@@ -31,6 +31,7 @@ from napari_sparseseg.gui import (
 )
 from napari_sparseseg.gui.boxes import Boxes
 from napari_sparseseg.gui.boxes_classes import find_training
+from napari_sparseseg.gui.boxes_layer import layer_of_boxes
 from napari_sparseseg.gui.boxes_results import MadeMask
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.label_and_train import LabelAndTrain
@@ -506,3 +507,105 @@ def check_export(path: Path, labels: Any, classes: ClassTable) -> None:
     np.testing.assert_array_equal(np.asarray(read), labels)
     table = read_class_table(path.with_name(f"{path.stem}.classes.json"))
     assert table.named_values == classes.named_values
+
+
+def test_boxes_stay_on_their_image(stubbed: napari.Viewer, tmp_path: Path) -> None:
+    stubbed.add_image(np.zeros((40, 40)), name="a")
+    widget = open_boxes(stubbed)
+    layers, controller = widget.dock.layers, widget.controller
+    propose(widget, Box(4, 4, 9, 9, 2))
+    stubbed.add_image(np.zeros((40, 40)), name="b")
+    layers.images.setCurrentText("b")
+    assert layers.boxes.names == []
+    assert controller.shapes is None
+    assert widget.state.rows == ()
+    propose(widget, Box(20, 20, 25, 25, 2))
+    for name in ("a", "b"):
+        layers.images.setCurrentText(name)
+        assert layers.boxes.names == [f"{name} boxes"]
+        assert controller.shapes is stubbed.layers[f"{name} boxes"]
+
+    def kept() -> set[tuple[str, str]]:
+        controller.kept.flush()
+        (mine,) = (tmp_path / "sessions").iterdir()
+        _, records = session_boxes.read_kept_boxes(mine)
+        return {(each.name, each.image) for each in records if each.present}
+
+    assert kept() == {("a boxes", "a"), ("b boxes", "b")}
+
+    # Those of an image that is gone are nobody's until they are chosen.
+    stubbed.layers.remove("b boxes")
+    assert controller.shapes is None
+    stubbed.layers.remove("a")
+    assert controller.image is stubbed.layers["b"]
+    assert layers.boxes.names == ["a boxes"]
+    assert controller.shapes is None
+    layers.boxes.setCurrentText("a boxes")
+    assert controller.shapes is stubbed.layers["a boxes"]
+    assert kept() == {("a boxes", "b")}
+    stubbed.add_image(np.zeros((40, 40)), name="a")
+    layers.images.setCurrentText("a")
+    assert layers.boxes.names == []
+    controller.close()
+
+
+def test_boxes_come_back_with_their_image(stubbed: napari.Viewer) -> None:
+    stubbed.add_image(np.zeros((40, 40)), name="a")
+    widget = open_boxes(stubbed)
+    propose(widget, Box(4, 4, 9, 9, 2))
+    stubbed.layers.remove("a")
+    stubbed.add_image(np.zeros((40, 40)), name="b")
+    assert widget.controller.shapes is None
+    stubbed.add_image(np.zeros((40, 40)), name="a")
+    widget.dock.layers.images.setCurrentText("a")
+    assert widget.controller.shapes is stubbed.layers["a boxes"]
+    widget.controller.close()
+
+
+def test_opened_boxes_wait_where_they_may_be_of_several_images(
+    stubbed: napari.Viewer,
+) -> None:
+    for name in ("a", "b"):
+        stubbed.add_image(np.zeros((40, 40)), name=name)
+    classes = ClassTable().add("lumen").add("gland")
+    opened = layer_of_boxes([Box(4, 4, 9, 9, 2)], "opened", classes, (40, 40))
+    shapes = stubbed.add_shapes(**opened)
+    widget = open_boxes(stubbed)
+    layers, controller = widget.dock.layers, widget.controller
+    assert layers.boxes.names == ["opened"]
+    assert controller.shapes is None
+    shapes.name = "b boxes"
+    layers.images.setCurrentText("b")
+    assert controller.shapes is shapes
+    layers.images.setCurrentText("a")
+    assert controller.shapes is None
+    layers.boxes.setCurrentText("b boxes")
+    layers.images.setCurrentText("b")
+    assert layers.boxes.names == []
+    controller.close()
+
+
+def test_labels_are_known_again_when_the_dock_is_opened_again(
+    stubbed: napari.Viewer,
+) -> None:
+    for name in ("a", "b"):
+        stubbed.add_image(np.zeros((40, 40)), name=name)
+    stubbed.add_labels(np.zeros((40, 40), np.uint8), name="of nobody")
+    widget = open_boxes(stubbed)
+    propose(widget, Box(4, 4, 9, 9, 2))
+    widget.dock.table.accept_all_button.click()
+    assert "a labels" in stubbed.layers
+    widget.controller.close()
+
+    again = open_boxes(stubbed)
+    assert again.controller.shapes is stubbed.layers["a boxes"]
+    assert again.controller.labels is stubbed.layers["a labels"]
+    again.dock.layers.images.setCurrentText("b")
+    assert again.controller.labels is None
+    again.dock.layers.images.setCurrentText("a")
+    again.dock.layers.new_labels_button.click()
+    again.controller.close()
+    # Which of two, nobody knows.
+    last = open_boxes(stubbed)
+    assert last.controller.labels is None
+    last.controller.close()

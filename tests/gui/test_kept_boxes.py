@@ -18,6 +18,7 @@ from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import kept_boxes, session_folder
 from napari_sparseseg.gui.boxes_classes import BoxClasses
 from napari_sparseseg.gui.boxes_layer import class_names, new_boxes_for, read_boxes
+from napari_sparseseg.gui.homes import is_at_home, settle
 from napari_sparseseg.gui.kept_boxes import KeptBoxes
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.mirror import Mirror
@@ -287,3 +288,43 @@ def test_damaged_boxes_are_told_and_offered_again(
     (once,) = told
     assert "cannot be restored" in once
     assert offer_boxes(desk.viewer, parent, lambda *_: True) is not None
+
+
+def test_boxes_are_not_kept_as_those_of_another_image(desk: Desk) -> None:
+    settle(desk.shapes, desk.image)
+    desk.draw(FIRST)
+    other = Image(np.zeros((4, 40, 48), np.int16), name="other", **PLACE)
+    desk.viewer.layers.append(other)
+    desk.kept.follow(desk.shapes, other)
+    desk.kept.flush()
+    (record,) = read_kept_boxes(desk.mirror.folder)[1]
+    assert (record.name, record.image) == ("ct boxes", "ct")
+
+
+def test_boxes_on_images_of_one_shape_come_back_each_on_its_own(
+    desk: Desk, parent: QWidget
+) -> None:
+    desk.draw(FIRST)
+    other = Image(desk.image.data, name="other", **PLACE)
+    on_other = Shapes(**new_boxes_for(other, "other boxes", CLASSES))
+    desk.viewer.layers.extend([other, on_other])
+    desk.kept.follow(on_other, other)
+    on_other.feature_defaults = {"class": "tumour"}
+    on_other.add_rectangles(boxes_to_shapes([SECOND]))
+    desk.kept.flush()
+    viewer = ViewerModel()
+    images = {
+        name: viewer.add_image(desk.image.data, name=name) for name in ("other", "ct")
+    }
+    opened: dict[str, Any] = {}
+
+    def keep(boxes: Any, _: Any) -> bool:
+        opened.update({shapes.name: (shapes, on) for shapes, on in boxes})
+        return True
+
+    press(offer_boxes(viewer, parent, keep), "Open")
+    for name, box in (("ct", FIRST), ("other", SECOND)):
+        shapes, on = opened[f"{name} boxes"]
+        assert on is images[name]
+        assert [each.box for each in read_boxes(shapes, on, CLASSES)] == [box]
+        assert is_at_home(shapes, on, viewer.layers)

@@ -13,11 +13,17 @@ from napari_sparseseg.gui.boxes_classes import find_training
 from napari_sparseseg.gui.boxes_controller import BoxesController
 from napari_sparseseg.gui.boxes_dock import BoxesDockWidget
 from napari_sparseseg.gui.boxes_labels import fits
-from napari_sparseseg.gui.boxes_layer import is_ours
+from napari_sparseseg.gui.boxes_layer import boxes_name, is_ours
 from napari_sparseseg.gui.boxes_state import BoxesState
 from napari_sparseseg.gui.dock_frame import PluginWidget, find_layer
 from napari_sparseseg.gui.engine_link import EngineLink
-from napari_sparseseg.gui.homes import other_home
+from napari_sparseseg.gui.homes import (
+    give,
+    has_home,
+    is_at_home,
+    open_home,
+    other_home,
+)
 from napari_sparseseg.gui.label_and_train import new_mirror
 from napari_sparseseg.gui.launch import DOCK, PLUGIN
 from napari_sparseseg.gui.log import log_folder, start_log
@@ -62,7 +68,8 @@ class Boxes(PluginWidget):
         self.controller = BoxesController(
             napari_viewer, self.state, self.link, new_mirror()
         )
-        # The labels that masks of an image are accepted into.
+        # The boxes on an image, and the labels that their masks are accepted into.
+        self._boxes: WeakKeyDictionary[Image, ref[Shapes]] = WeakKeyDictionary()
         self._into: WeakKeyDictionary[Image, ref[Labels]] = WeakKeyDictionary()
         self.fill(self.dock, self.controller)
         self._connect()
@@ -81,14 +88,15 @@ class Boxes(PluginWidget):
         """Work on boxes that were opened; tell whether all is on disk."""
         for shapes, image in boxes[:1]:
             self.dock.layers.images.choose(image.name)
-            self.dock.layers.boxes.choose(shapes.name)
+            self._boxes[image] = ref(shapes)
             self._choose()
         return self.controller.kept.keep(boxes, labels)
 
     def _connect(self) -> None:
         dock, controller = self.dock, self.controller
         wishes: list[tuple[Any, Callable[..., object]]] = [
-            (dock.layers.chosen, self._choose),
+            (dock.layers.image_chosen, self._choose),
+            (dock.layers.boxes_chosen, self._choose_boxes),
             (dock.layers.labels_chosen, self._choose_labels),
             (dock.layers.new_boxes_pressed, controller.new_boxes),
             (dock.layers.new_labels_pressed, controller.new_labels),
@@ -125,32 +133,74 @@ class Boxes(PluginWidget):
         self._choose()
 
     def _offer(self) -> None:
-        """Offer the layers of the viewer, but only labels that fit the image."""
-        own = [layer for layer in self._viewer.layers if not is_prediction(layer)]
+        """Offer the layers of the viewer, but no boxes or labels of other images."""
         layers = self.dock.layers
-        shapes = [each for each in own if isinstance(each, Shapes)]
-        layers.set_layers(
-            [each.name for each in own if isinstance(each, Image)],
-            [each.name for each in shapes],
-            ours=[each.name for each in shapes if is_ours(each)],
-        )
+        layers.set_images([each.name for each in self._images()])
         image = find_layer(self._viewer, layers.images.currentText(), Image)
         if image is None:
+            layers.set_boxes([], "")
             layers.set_labels([], "")
             return
-        offered = [
+        boxes = [
             each
-            for each in own
+            for each in self._viewer.layers
+            if isinstance(each, Shapes)
+            and open_home(each, self._viewer.layers) in (None, image)
+        ]
+        labels = [
+            each
+            for each in self._viewer.layers
             if isinstance(each, Labels)
+            and not is_prediction(each)
             and fits(image, each)
             and not other_home(each, image)
         ]
-        known = self._into.get(image)
-        into = None if known is None else known()
+        on, into = self._boxes_on(image, boxes), self._labels_of(image, labels)
+        layers.set_boxes([each.name for each in boxes], "" if on is None else on.name)
         layers.set_labels(
-            [each.name for each in offered],
-            into.name if into is not None and into in offered else "",
+            [each.name for each in labels], "" if into is None else into.name
         )
+
+    def _images(self) -> list[Image]:
+        return [
+            layer
+            for layer in self._viewer.layers
+            if isinstance(layer, Image) and not is_prediction(layer)
+        ]
+
+    def _boxes_on(self, image: Image, offered: list[Shapes]) -> Shapes | None:
+        """Return which boxes are worked on with an image.
+
+        Those of no image yet are where they can only be of this one. Shapes that were
+        not drawn as boxes may mean something else, so they wait to be chosen.
+        """
+        known = self._boxes.get(image)
+        chosen = None if known is None else known()
+        if chosen in offered:
+            return chosen
+        for shapes in offered:
+            if is_at_home(shapes, image, self._viewer.layers):
+                return shapes
+        only = len(self._images()) == 1
+        for shapes in offered:
+            is_named = shapes.name == boxes_name(image)
+            if is_ours(shapes) and not has_home(shapes) and (only or is_named):
+                return shapes
+        return None
+
+    def _labels_of(self, image: Image, offered: list[Labels]) -> Labels | None:
+        """Return which labels masks of an image are accepted into."""
+        known = self._into.get(image)
+        chosen = None if known is None else known()
+        if chosen in offered:
+            return chosen
+        layers = self._viewer.layers
+        own = [
+            each
+            for each in offered
+            if is_ours(each) and is_at_home(each, image, layers)
+        ]
+        return own[0] if len(own) == 1 else None
 
     @telling()
     def _on_removed(self, event: Any) -> None:
@@ -158,11 +208,19 @@ class Boxes(PluginWidget):
         self._follow_layers()
 
     def _on_shapes_added(self, shapes: Shapes) -> None:
-        self.dock.layers.boxes.choose(shapes.name)
-        self._choose()
+        self._choose_boxes(shapes.name)
 
     def _on_labels_added(self, labels: Labels) -> None:
         self._choose_labels(labels.name)
+
+    @telling()
+    def _choose_boxes(self, name: str) -> None:
+        """Work on these boxes, which are of the chosen image from now on."""
+        image, shapes = self.controller.image, find_layer(self._viewer, name, Shapes)
+        if image is not None and shapes is not None:
+            give(shapes, image)
+            self._boxes[image] = ref(shapes)
+        self._choose()
 
     @telling()
     def _choose_labels(self, name: str) -> None:
@@ -181,6 +239,9 @@ class Boxes(PluginWidget):
             find_layer(self._viewer, layers.boxes.currentText(), Shapes),
             find_layer(self._viewer, layers.labels.currentText(), Labels),
         )
+        image, shapes, _ = chosen
+        if image is not None and shapes is not None:
+            self._boxes[image] = ref(shapes)
         if chosen != (controller.image, controller.shapes, controller.labels):
             controller.choose(*chosen)
 

@@ -19,6 +19,7 @@ from napari_sparseseg.gui.activity import Activity
 from napari_sparseseg.gui.boxes_classes import BoxClasses
 from napari_sparseseg.gui.boxes_labels import BoxLabels, fits
 from napari_sparseseg.gui.boxes_layer import (
+    boxes_name,
     centre_in_world,
     class_names,
     class_numbers,
@@ -178,8 +179,9 @@ class BoxesController(QObject):
         """Add an empty layer on the image, to draw boxes in."""
         if self.image is None:
             return
-        name = f"{self.image.name} boxes"
+        name = boxes_name(self.image)
         shapes = Shapes(**new_boxes_for(self.image, name, self.classes.table))
+        settle(shapes, self.image)
         self._viewer.add_layer(shapes)
         self._viewer.layers.selection.active = shapes
         self.shapes_added.emit(shapes)
@@ -325,6 +327,7 @@ class BoxesController(QObject):
         if sheet is None or cannot:
             show_warning(cannot)
             return
+        settle(sheet.shapes, sheet.image)
         self._tell_of_skipped(sheet, places)
         self._making.make(sheet, sheet.boxes(places))
         self._show_state()
@@ -472,14 +475,21 @@ class BoxesController(QObject):
         if self.shapes is not None:
             for event in _events(self.shapes):
                 event.disconnect(self._on_shapes)
+            self.shapes.events.data.disconnect(self._on_drawn)
             self.shapes.events.highlight.disconnect(self._on_highlight)
         if shapes is not None:
             for event in _events(shapes):
                 event.connect(self._on_shapes)
+            shapes.events.data.connect(self._on_drawn)
             shapes.events.highlight.connect(self._on_highlight)
 
     def _on_shapes(self, _event: Any = None) -> None:
         self._reading.start()
+
+    def _on_drawn(self, _event: Any = None) -> None:
+        """Note that boxes are of the image that they are drawn on."""
+        if self.image is not None and self.shapes is not None:
+            settle(self.shapes, self.image)
 
     @telling()
     def _on_highlight(self, _event: Any = None) -> None:
@@ -690,6 +700,7 @@ class BoxesController(QObject):
             state.picked = picked
         if state.rows != rows:
             state.rows = rows
+        state.can_undo = sheet is not None and sheet.results.can_undo
         state.cannot_generate = self._why_not(None)
         state.cannot_redo = self._why_not(state.picked)
         state.cannot_train = self._why_not_train()

@@ -24,7 +24,7 @@ from napari_sparseseg.gui.planes import labels_level, level_shape, placement
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from napari.layers import Image, Shapes
+    from napari.layers import Image, Labels, Shapes
     from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.boxes import Box
@@ -58,6 +58,11 @@ class DrawnBox:
     box: Box | None = None
     problem: str = ""
     encloses: bool = False
+
+
+def boxes_name(image: Image) -> str:
+    """Return the name of new boxes on an image."""
+    return f"{image.name} boxes"
 
 
 def new_boxes_for(image: Image, name: str, classes: ClassTable) -> dict[str, Any]:
@@ -192,9 +197,9 @@ def centre_in_world(image: Image, box: Box) -> tuple[float, ...]:
     return tuple(centre[:-1].tolist())
 
 
-def is_ours(shapes: Shapes) -> bool:
-    """Tell whether boxes were drawn here before, so that their look may be changed."""
-    return CLASSES_KEY in shapes.metadata
+def is_ours(layer: Shapes | Labels) -> bool:
+    """Tell whether a layer was drawn here before, so that its look may be changed."""
+    return CLASSES_KEY in layer.metadata
 
 
 def class_names(shapes: Shapes) -> list[str]:

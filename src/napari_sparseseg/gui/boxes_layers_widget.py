@@ -24,7 +24,7 @@ from napari_sparseseg.gui.parts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Sequence
 
     from napari_sparseseg.gui.boxes_state import BoxesState
 
@@ -45,8 +45,10 @@ class LayersWidget(QWidget):
 
     Signals
     -------
-    chosen
-        Another image, or other boxes, are to be worked on.
+    image_chosen
+        Another image is to be worked on.
+    boxes_chosen
+        Name of the boxes to work on.
     labels_chosen
         Name of the labels to accept into.
     new_boxes_pressed, new_labels_pressed
@@ -57,7 +59,8 @@ class LayersWidget(QWidget):
         Name of a class wished for.
     """
 
-    chosen = Signal()
+    image_chosen = Signal()
+    boxes_chosen = Signal(str)
     labels_chosen = Signal(str)
     new_boxes_pressed = Signal()
     new_labels_pressed = Signal()
@@ -71,8 +74,8 @@ class LayersWidget(QWidget):
         self.images.setToolTip("Image that the boxes are drawn on")
         self.boxes = LayerCombo("none is chosen")
         self.boxes.setToolTip(
-            "Shapes layer that your boxes are in. Of other shapes than upright "
-            "rectangles the box around them is taken"
+            "Shapes layer that your boxes on this image are in. Of other shapes than "
+            "upright rectangles the box around them is taken"
         )
         self.labels = LayerCombo("made when you accept")
         self.labels.setToolTip(
@@ -89,27 +92,22 @@ class LayersWidget(QWidget):
         )
         self.add_class_button = push_button("Add…", _ADD_CLASS, self._add_class)
         self._lay_out()
-        for combo in (self.images, self.boxes):
-            combo.chosen.connect(self._on_chosen)
+        self.images.chosen.connect(self._on_image)
+        self.boxes.chosen.connect(self.boxes_chosen)
         self.labels.chosen.connect(self.labels_chosen)
         self.classes.activated.connect(self._on_class)
         for name in ("classes", "drawn_class"):
             listen(self, getattr(state.events, name), self._show)
         self._show()
 
-    def set_layers(
-        self,
-        images: Sequence[str],
-        boxes: Sequence[str],
-        ours: Container[str],
-    ) -> None:
-        """Offer the layers of the viewer; what was chosen stays.
-
-        Shapes that are not *ours* may mean something else, so they wait to be chosen.
-        """
+    def set_images(self, images: Sequence[str]) -> None:
+        """Offer the images of the viewer; what was chosen stays."""
         self.images.set_names(images)
-        self.boxes.set_names(boxes, unasked=ours)
         self._show()
+
+    def set_boxes(self, boxes: Sequence[str], chosen: str) -> None:
+        """Offer boxes to work on, and choose some; empty = none."""
+        self.boxes.set_names_and_choice(boxes, chosen)
 
     def set_labels(self, labels: Sequence[str], into: str) -> None:
         """Offer labels to accept into, and choose some; empty = they are made then."""
@@ -144,9 +142,9 @@ class LayersWidget(QWidget):
                 self.classes.addItem(swatch_icon(each.color), each.name, each.value)
             self.classes.setCurrentIndex(self.classes.findData(self._state.drawn_class))
 
-    def _on_chosen(self) -> None:
+    def _on_image(self) -> None:
         self._show()
-        self.chosen.emit()
+        self.image_chosen.emit()
 
     def _on_class(self) -> None:
         self.class_chosen.emit(self.classes.currentData())

@@ -21,6 +21,7 @@ from napari_sparseseg.gui.prediction_layer import insert_result
 
 if TYPE_CHECKING:
     from napari.components import LayerList
+    from napari.layers import Shapes
     from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.classes import ClassTable
@@ -62,12 +63,7 @@ class ProposalLayers:
         """The layer of localisation maps, None where there is none."""
         return self._map if self._map in self._layers else None
 
-    def show(
-        self,
-        plane: PlaneKey,
-        proposed: NDArray[np.integer[Any]],
-        above: Labels | None,
-    ) -> None:
+    def show(self, plane: PlaneKey, proposed: NDArray[np.integer[Any]]) -> None:
         """Show the masks of a plane.
 
         Parameters
@@ -76,11 +72,9 @@ class ProposalLayers:
             Which one.
         proposed
             (y, x) class values.
-        above
-            The labels that are painted, which the layer is put under.
         """
         if self.masks is None:
-            self._make_masks(proposed, above)
+            self._make_masks(proposed)
         masks = self._masks
         assert masks is not None
         if proposed.dtype.itemsize > np.dtype(masks.dtype).itemsize:
@@ -88,6 +82,18 @@ class ProposalLayers:
             masks.editable = False
         masks.data[plane.index] = proposed
         masks.refresh()
+
+    def lift(self, labels: Labels | None, shapes: Shapes) -> None:
+        """Bring masks above the labels they may go into, and boxes above masks.
+
+        Else what is in the labels would hide masks that are made anew.
+        """
+        for lower, upper in ((labels, self.masks), (self.masks, shapes)):
+            if lower not in self._layers or upper not in self._layers:
+                continue
+            above = self._layers.index(lower)
+            if self._layers.index(upper) < above:
+                self._layers.move(self._layers.index(upper), above + 1)
 
     def show_map(self, plane: PlaneKey, localization: NDArray[np.float32]) -> None:
         """Show the localisation maps of a plane, (y, x) float32 in [0, 1]."""
@@ -118,16 +124,14 @@ class ProposalLayers:
             self._layers.remove(self.masks)
         self._masks = None
 
-    def _make_masks(
-        self, proposed: NDArray[np.integer[Any]], above: Labels | None
-    ) -> None:
+    def _make_masks(self, proposed: NDArray[np.integer[Any]]) -> None:
         highest = int(np.iinfo(proposed.dtype).max)
         name = f"masks of {self._image.name}"
         layer = Labels(**new_labels_for(self._image, name, highest))
         give_classes(layer, self._classes)
         layer.opacity = 0.5
         layer.editable = False
-        insert_result(self._layers, layer, self._image, above)
+        insert_result(self._layers, layer, self._image, None)
         self._masks = layer
 
     def _make_map(self) -> None:

@@ -124,6 +124,11 @@ class BoxResults:
         """The planes that there are masks on."""
         return {box.plane for box in self._made}
 
+    @property
+    def can_undo(self) -> bool:
+        """Whether anything is left of what was accepted."""
+        return bool(self._steps)
+
     def proposed(self, plane: Plane) -> NDArray[np.integer[Any]]:
         """Return (y, x) the class values of the masks that are not accepted yet."""
         masks = [made for made in self._on(plane) if not made.accepted]

@@ -93,9 +93,12 @@ class BoxSheet:
         return f"{self._number} {plane}"
 
     def show(
-        self, planes: Iterable[tuple[int, ...]], above: Labels | None, with_map: bool
+        self, planes: Iterable[tuple[int, ...]], labels: Labels | None, with_map: bool
     ) -> None:
-        """Show the masks of planes, and their localisation maps where wished for."""
+        """Show the masks of planes, and their localisation maps where wished for.
+
+        Proposed masks are shown above the labels that they may be accepted into.
+        """
         shown = self.layers
         if shown.masks is None or (with_map and shown.map is None):
             # What the user has deleted comes back whole.
@@ -103,7 +106,9 @@ class BoxSheet:
         for plane in sorted(planes):
             proposed = self.results.proposed(plane)
             if proposed.any() or self.layers.masks is not None:
-                self.layers.show(PlaneKey(plane), proposed, above)
+                self.layers.show(PlaneKey(plane), proposed)
+            if proposed.any():
+                self.layers.lift(labels, self.shapes)
             if with_map:
                 localization = self.results.localization(plane)
                 self.layers.show_map(PlaneKey(plane), localization)

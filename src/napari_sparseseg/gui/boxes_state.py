@@ -89,6 +89,8 @@ class BoxesState:
         Whether the picked box is drawn anew when a parameter of the CRF moves.
     map_visible
         Whether the localisation map is shown.
+    can_undo
+        Whether accepted masks can be taken back.
     cannot_generate, cannot_redo
         Why no masks can be made of all boxes, or of the picked ones; empty where they
         can.
@@ -110,6 +112,7 @@ class BoxesState:
     progress: float | None = None
     preview: bool = True
     map_visible: bool = False
+    can_undo: bool = False
     cannot_generate: str = ""
     cannot_redo: str = ""
     cannot_train: str = ""

@@ -85,7 +85,7 @@ class BoxTableWidget(QWidget):
         self.undo_button = push_button("Undo", UNDO, self.undo_pressed.emit)
         self._lay_out()
         self.rows.selectionChanged.connect(self._on_rows)
-        for name in ("rows", "picked", "cannot_redo", "progress"):
+        for name in ("rows", "picked", "can_undo", "cannot_redo", "progress"):
             listen(self, getattr(state.events, name), self._show)
         self._show()
 
@@ -118,8 +118,7 @@ class BoxTableWidget(QWidget):
         allow(self.redo_button, REDO, picked or busy or state.cannot_redo)
         allow(self.delete_button, DELETE, picked)
         allow(self.class_button, SET_CLASS, picked)
-        accepted = state.places("accepted")
-        allow(self.undo_button, UNDO, "" if accepted else NOTHING_ACCEPTED)
+        allow(self.undo_button, UNDO, "" if state.can_undo else NOTHING_ACCEPTED)
         skipped = state.places("skipped")
         words = [f"Box {n + 1} is skipped: {state.rows[n].problem}." for n in skipped]
         say(self.problem, "".join(words[:1]), WARNING)

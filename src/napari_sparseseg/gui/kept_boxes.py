@@ -16,6 +16,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_sparseseg.errors import LayerError, OutputError
 from napari_sparseseg.gui.boxes_layer import class_names, read_boxes, with_classes_of
+from napari_sparseseg.gui.homes import other_home
 from napari_sparseseg.gui.kept_labels import RETRY_MS, KeptLabels
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.planes import check_pair, labels_level, level_shape
@@ -75,7 +76,9 @@ class KeptBoxes(QObject):
         classes.shared.connect(self._hand_over)
 
     def follow(self, shapes: Shapes, image: Image) -> None:
-        """Keep the boxes of a layer on an image from now on."""
+        """Keep the boxes of a layer on an image from now on, unless it is another's."""
+        if other_home(shapes, image):
+            return
         if shapes not in self._followed:
             for event in _events(shapes):
                 event.connect(self._on_change)

@@ -8,7 +8,7 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Sequence
 
 
 class LayerCombo(QComboBox):
@@ -39,24 +39,15 @@ class LayerCombo(QComboBox):
         """All names."""
         return [self.itemText(index) for index in range(self.count())]
 
-    def set_names(
-        self, names: Sequence[str], unasked: Container[str] | None = None
-    ) -> None:
+    def set_names(self, names: Sequence[str]) -> None:
         """Offer other names; *chosen* is sent only if another one is chosen then.
 
-        Parameters
-        ----------
-        names
-            All of them.
-        unasked
-            Those of which the first is chosen where the choice is gone; None: all.
+        The first is chosen where the choice is gone.
         """
         before = self.currentText()
         kept = _kept(self.names, names, before)
         if kept is None:
-            allowed = names if unasked is None else unasked
-            ready = (n for n, each in enumerate(names) if each in allowed)
-            kept = next(ready, -1)
+            kept = 0 if names else -1
         self._offer(names, kept)
         if self.currentText() != before:
             self.chosen.emit(self.currentText())

@@ -13,6 +13,7 @@ from napari_sparseseg.errors import LayerError
 from napari_sparseseg.gui import session_folder
 from napari_sparseseg.gui.boxes_layer import layer_of_boxes
 from napari_sparseseg.gui.class_colors import class_colormap
+from napari_sparseseg.gui.homes import settle
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.parts import agrees
@@ -168,6 +169,7 @@ def open_boxes(viewer: ViewerModel, folder: Path) -> list[tuple[Shapes, Image]]:
     for record, image in zip(wanted, images, strict=True):
         layer = layer_of_boxes(record.boxes, record.name, classes, record.shape)
         shapes = Shapes(**layer | placement(image, labels_level(image)))
+        settle(shapes, image)
         viewer.add_layer(shapes)
         opened.append((shapes, image))
     return opened
