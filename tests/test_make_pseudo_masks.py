@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from types import ModuleType
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import get_model
 
-from napari_sparseseg import Box, make_pseudo_masks
+from napari_sparseseg import Box, make_pseudo_masks, train
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import (
     ClassTableError,
@@ -27,6 +28,7 @@ from napari_sparseseg.errors import (
 )
 from napari_sparseseg.inputs.normalisation import fit_normalisation
 from napari_sparseseg.networks.region_classifier import RegionNetwork
+from napari_sparseseg.pseudo_masks import methods
 from napari_sparseseg.pseudo_masks.api import (
     _mining,
     _record,
@@ -34,6 +36,7 @@ from napari_sparseseg.pseudo_masks.api import (
     prepare,
 )
 from napari_sparseseg.pseudo_masks.crf import CrfOptions, dense_crf
+from napari_sparseseg.pseudo_masks.label_map import BoxMask
 from napari_sparseseg.pseudo_masks.method_names import LEARNING, Method
 from napari_sparseseg.pseudo_masks.methods import ImageDone
 from napari_sparseseg.pseudo_masks.mining import (
@@ -43,7 +46,7 @@ from napari_sparseseg.pseudo_masks.mining import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -609,11 +612,11 @@ def test_boxes_in_which_nothing_was_found_are_noted(
 ) -> None:
     nothing = BoxMask(DISC, np.zeros(DISC.shape, bool), np.zeros(DISC.shape, "f4"))
 
-    def found(*_: object) -> Iterator[BoxMask]:
-        yield nothing
+    def found(*_: object) -> Generator[None, None, BoxMask]:
+        yield
+        return nothing
 
     monkeypatch.setattr(methods, "grabcut_in_parts", found)
-    monkeypatch.setattr(methods, "advance", next)
     result = make_pseudo_masks(
         scan(), [DISC], method="grabcut", background=1, classes=TABLE
     )

@@ -240,10 +240,17 @@ class TestTalking:
         self, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         done = run(*CAM)
-        assert done.out.splitlines() == [
+        outside, weights, *lines = done.out.splitlines()
+        assert outside.startswith("outside of all boxes is 'class 1'; --background")
+        assert weights.startswith("learning starts from random weights")
+        assert lines == [
             "starting",
             "learning, epoch 1",
+            "0/2 a, box 1",
+            "0/2 a, box 2",
             "1/2 a",
+            "1/2 b_1.5mm, box 1",
+            "1/2 b_1.5mm, box 2",
             "2/2 b_1.5mm",
             "2 pseudo-mask(s) by cam are in out",
         ]

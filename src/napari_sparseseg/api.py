@@ -572,9 +572,9 @@ def check_names(wishes: Mapping[str, object], known: type, what: str) -> None:
             raise OptionError(f"{what} has no option {name}; {hint}", name=name)
 
 
-def check_whole(what: str, number: object, lowest: int, highest: int) -> None:
+def check_whole(what: str, number: Any, lowest: int, highest: int) -> None:
     """Raise OptionError unless a number is a whole one in a range."""
-    if not isinstance(number, Integral) or not lowest <= number <= highest:
+    if not isinstance(number, Integral) or not lowest <= int(number) <= highest:
         raise OptionError(
             f"{what} is {number!r}; expected a whole number from {lowest} to "
             f"{highest}.",
@@ -582,11 +582,11 @@ def check_whole(what: str, number: object, lowest: int, highest: int) -> None:
         )
 
 
-def check_positive(what: str, number: float | None) -> None:
+def check_positive(what: str, number: Any) -> None:
     """Raise OptionError unless a number, where it is given, is above 0 and finite."""
     if number is None:
         return
-    if not isinstance(number, Real) or not (number > 0 and math.isfinite(number)):
+    if not isinstance(number, Real) or not 0 < float(number) < math.inf:
         raise OptionError(
             f"{what} is {number!r}; expected a number above 0.", number=number
         )

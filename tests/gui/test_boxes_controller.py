@@ -490,9 +490,7 @@ def test_progress_is_told_in_words(desk: Desk) -> None:
 @pytest.mark.parametrize(
     "end", ["done", "cancel", "failed", "died", "removed", "close"]
 )
-def test_the_activity_dock_shows_what_runs(
-    desk: Desk, qtbot: QtBot, end: str
-) -> None:
+def test_the_activity_dock_shows_what_runs(desk: Desk, qtbot: QtBot, end: str) -> None:
     assert not progress._all_instances
     desk.controller.generate()
     desk.link.told.emit(messages.MasksProgress(what="masks", done=1, total=2))

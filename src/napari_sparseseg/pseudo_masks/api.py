@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
     Boxes = Sequence[Box] | Sequence[Sequence[Box]] | Mapping[str, Sequence[Box]]
 
-MOST_EPOCHS = 100_000
+MOST_EPOCHS = 2**31
 
 #: The backbone brings the other numbers of region mining with it.
 PRESET_OF: dict[BackboneName, Preset] = {"resnet50": "paper", "resnet18": "light"}
