@@ -418,6 +418,14 @@ def finish(trainer: Trainer, steps: int, checkpoint: Path | None) -> Segmentatio
             return cast("SegmentationModel", stop.value)
 
 
+def stop_after(trainer: Trainer, done: int, steps: int, checkpoint: Path) -> None:
+    """Stop a training of so many steps when some of them are done."""
+    events = api.run(trainer, steps, None, checkpoint)
+    learned = (event for event in events if isinstance(event, StepDone))
+    assert next(event for event in learned if event.step == done)
+    events.close()
+
+
 @pytest.mark.usefixtures("short")
 class TestPatches:
     def test_have_the_side_that_is_asked_for(self, sample: Sample) -> None:
@@ -556,7 +564,7 @@ class TestResume:
             return api.make_trainer(sample.image, sample.labels, **options)
 
         straight = finish(trainer(files[0]), 8, files[0])
-        finish(trainer(files[1]), first, files[1])
+        stop_after(trainer(files[1]), first, 8, files[1])
         halves = finish(trainer(files[1], resume=True), 8 - first, files[1])
 
         assert straight.info == halves.info

@@ -305,7 +305,8 @@ def test_learning_and_masks_are_told_of_from_start_to_end(window: Window) -> Non
     (done,) = window.all_of(MasksDone)
     assert done.boxes == 3
     assert done.seconds > 0
-    assert done.notes == []
+    # After two steps a mask may well be empty.
+    assert all("nothing was found" in note for note in done.notes)
 
 
 def test_without_classifier_b_only_one_loss_is_told(window: Window) -> None:
