@@ -24,7 +24,7 @@ from napari_sparseseg.folders import (
     make_folder,
     merge_class_tables,
 )
-from napari_sparseseg.io.atomic import write_atomically
+from napari_sparseseg.io.atomic import write_atomically, write_text_atomically
 from napari_sparseseg.io.images import (
     is_prediction,
     list_images,
@@ -247,11 +247,7 @@ def _write_record(path: Path, inputs: BoxInputs, result: PseudoMasks) -> None:
         "failures": inputs.failures,
     }
     text = json.dumps(content, indent=1, ensure_ascii=False)
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(f"{text}\n", encoding="utf-8", newline="\n")
-
-    write_atomically(path, write)
+    write_text_atomically(path, text)
 
 
 def _is_other(name: str) -> bool:

@@ -291,20 +291,26 @@ def test_a_class_that_is_deleted_in_label_and_train_stays_deleted(
     widget.controller.close()
 
 
-def test_masks_stay_when_label_and_train_brings_other_values(
-    stubbed: napari.Viewer,
-) -> None:
-    stubbed.add_image(np.zeros((40, 40)), name="ct")
-    widget = open_boxes(stubbed)
+def open_with_mask(viewer: napari.Viewer) -> Boxes:
+    """Open the dock on an image with a box, whose mask is all of it."""
+    viewer.add_image(np.zeros((40, 40)), name="ct")
+    widget = open_boxes(viewer)
     widget.dock.layers.new_boxes_button.click()
-    stubbed.layers["ct boxes"].add_rectangles([[[4, 4], [4, 20], [20, 20], [20, 4]]])
-    controller = widget.controller
-    controller.read()
-    sheet = controller.sheet
+    viewer.layers["ct boxes"].add_rectangles([[[4, 4], [4, 20], [20, 20], [20, 4]]])
+    widget.controller.read()
+    sheet = widget.controller.sheet
     assert sheet is not None
     (box,) = sheet.boxes()
     mask = np.ones(box.shape, np.uint8)
     sheet.results.put(MadeMask(box, mask, mask.astype(np.float32), MaskSettings()))
+    return widget
+
+
+def test_masks_stay_when_label_and_train_brings_other_values(
+    stubbed: napari.Viewer,
+) -> None:
+    widget = open_with_mask(stubbed)
+    controller = widget.controller
     painted = np.zeros((40, 40), np.uint8)
     painted[0, :9], painted[2, :9] = 1, 2
     table = ClassTable().add("gland").add("stroma")
@@ -325,17 +331,8 @@ def test_masks_stay_when_label_and_train_brings_other_values(
 def test_accepted_masks_are_kept_by_one_dock_at_a_time(
     stubbed: napari.Viewer, tmp_path: Path
 ) -> None:
-    stubbed.add_image(np.zeros((40, 40)), name="ct")
-    widget = open_boxes(stubbed)
-    widget.dock.layers.new_boxes_button.click()
-    stubbed.layers["ct boxes"].add_rectangles([[[4, 4], [4, 20], [20, 20], [20, 4]]])
+    widget = open_with_mask(stubbed)
     controller = widget.controller
-    controller.read()
-    sheet = controller.sheet
-    assert sheet is not None
-    (box,) = sheet.boxes()
-    mask = np.ones(box.shape, np.uint8)
-    sheet.results.put(MadeMask(box, mask, mask.astype(np.float32), MaskSettings()))
     controller._show_masks()
     controller.accept((0,))
     (mine,) = (tmp_path / "sessions").iterdir()

@@ -327,14 +327,10 @@ def write_boxes(path: str | Path, boxes: Iterable[Box]) -> None:
         If the file cannot be written.
     """
     # io imports annotations.
-    from napari_sparseseg.io.atomic import write_atomically
+    from napari_sparseseg.io.atomic import write_text_atomically
 
     text = json.dumps(boxes_to_json(boxes))
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(f"{text}\n", encoding="utf-8", newline="\n")
-
-    write_atomically(path, write)
+    write_text_atomically(path, text)
 
 
 def boxes_from_shapes(

@@ -461,14 +461,10 @@ def write_class_table(path: str | Path, table: ClassTable) -> None:
         If the file cannot be written.
     """
     # io imports this module.
-    from napari_sparseseg.io.atomic import write_atomically
+    from napari_sparseseg.io.atomic import write_text_atomically
 
     text = json.dumps(table.to_json(), indent=1, ensure_ascii=False)
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(f"{text}\n", encoding="utf-8", newline="\n")
-
-    write_atomically(path, write)
+    write_text_atomically(path, text)
 
 
 def find_class_table(label_path: str | Path) -> ClassTable | None:

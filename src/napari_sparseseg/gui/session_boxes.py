@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_sparseseg.annotations.boxes import Box, boxes_from_json, boxes_to_json
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import OutputError, SparseSegError
-from napari_sparseseg.io.atomic import write_atomically
+from napari_sparseseg.io.atomic import write_text_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,11 +77,7 @@ def write_kept_boxes(
         ],
     }
     text = json.dumps(data, ensure_ascii=False)
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(f"{text}\n", encoding="utf-8", newline="\n")
-
-    write_atomically(folder / FILE, write)
+    write_text_atomically(folder / FILE, text)
 
 
 def read_kept_boxes(folder: Path) -> tuple[ClassTable, list[BoxesRecord]]:
@@ -95,13 +91,7 @@ def read_kept_boxes(folder: Path) -> tuple[ClassTable, list[BoxesRecord]]:
     path = folder / FILE
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["format"] != _FORMAT or data["version"] != VERSION:
-            raise OutputError(
-                f"{path} was written as {data['format']!r} of version "
-                f"{data['version']}, but this program reads version {VERSION}; open "
-                "it with the program that made it.",
-                path=str(path),
-            )
+        check_version(data, _FORMAT, VERSION, path)
         classes = ClassTable.from_json(data["classes"])
         records = [
             BoxesRecord(
@@ -124,6 +114,34 @@ def read_kept_boxes(folder: Path) -> tuple[ClassTable, list[BoxesRecord]]:
             path=str(path),
         ) from error
     return classes, records
+
+
+def check_version(data: dict[str, Any], kind: str, version: int, path: Path) -> None:
+    """Refuse what another program, or another version of this one, has written.
+
+    Parameters
+    ----------
+    data
+        With ``"format"`` and ``"version"``.
+    kind, version
+        What is read here.
+    path
+        Where it comes from.
+
+    Raises
+    ------
+    OutputError
+        If they differ.
+    LookupError
+        If it has none.
+    """
+    if data["format"] != kind or data["version"] != version:
+        raise OutputError(
+            f"{path} was written as {data['format']!r} of version {data['version']}, "
+            f"but this program reads version {version}; open it with the program that "
+            "made it.",
+            path=str(path),
+        )
 
 
 def has_boxes(folder: Path) -> bool:

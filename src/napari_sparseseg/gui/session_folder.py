@@ -41,8 +41,12 @@ from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import OutputError, SparseSegError
 from napari_sparseseg.gui import session_boxes
 from napari_sparseseg.gui.planes import PlaneKey
-from napari_sparseseg.gui.session_boxes import has_boxes, read_kept_boxes
-from napari_sparseseg.io.atomic import write_atomically
+from napari_sparseseg.gui.session_boxes import (
+    check_version,
+    has_boxes,
+    read_kept_boxes,
+)
+from napari_sparseseg.io.atomic import write_text_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -278,7 +282,7 @@ def note_place(folder: Path, place: Path) -> None:
         If it cannot be written.
     """
     text = json.dumps({"folder": str(place.resolve())})
-    write_atomically(folder / _PLACE, lambda path: _write_text(path, f"{text}\n"))
+    write_text_atomically(folder / _PLACE, text)
 
 
 def _place_of(folder: Path) -> Path:
@@ -447,7 +451,7 @@ def write_manifest(
         ],
     }
     text = json.dumps(data, indent=1, ensure_ascii=False)
-    write_atomically(folder / _MANIFEST, lambda path: _write_text(path, f"{text}\n"))
+    write_text_atomically(folder / _MANIFEST, text)
 
 
 def restore(folder: Path) -> RestoredSession:
@@ -493,13 +497,7 @@ def read_manifest(folder: Path) -> tuple[ClassTable, list[LayerRecord]]:
         )
     try:
         data = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        if data["format"] != _FORMAT or data["version"] != VERSION:
-            raise OutputError(
-                f"{folder} was written as {data['format']!r} of version "
-                f"{data['version']}, but this program reads version {VERSION}; open "
-                "it with the program that made it.",
-                path=str(folder),
-            )
+        check_version(data, _FORMAT, VERSION, folder)
         classes = ClassTable.from_json(data["classes"])
         records = [
             LayerRecord(**{**each, "shape": tuple(each["shape"])})
@@ -558,10 +556,6 @@ def hash_of_boxes(boxes: Iterable[Box]) -> str:
 def _hash_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _this_process() -> dict[str, Any]:

@@ -64,6 +64,21 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
         ) from error
 
 
+def write_text_atomically(path: str | Path, text: str) -> None:
+    """Write a text and the end of its last line: UTF-8, lines ending as on Unix.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written, with the reason.
+    """
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(f"{text}\n", encoding="utf-8", newline="\n")
+
+    write_atomically(path, write)
+
+
 def _flush_to_disk(path: Path) -> None:
     """Make sure that the content is on disk before the old file is replaced.
 
