@@ -51,7 +51,7 @@ from napari_sparseseg.engine.messages import (
 from napari_sparseseg.engine.worker import Worker
 from napari_sparseseg.inputs.normalisation import fit_normalisation
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
-from napari_sparseseg.networks import backbone
+from napari_sparseseg.networks import published_weights
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 from napari_sparseseg.pseudo_masks import api
 from napari_sparseseg.pseudo_masks.box_image import BoxImage
@@ -627,8 +627,8 @@ def test_the_engine_is_there_amid_a_download_and_gives_it_up(
     monkeypatch: pytest.MonkeyPatch,
     file_server: FileServer,
 ) -> None:
-    monkeypatch.setattr(backbone, "PUBLISHED_AT", file_server.url)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(published_weights, "PUBLISHED_AT", file_server.url)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(worker, "ALIVE_S", 0.2)
     file_server.parts, file_server.pause_s = [b"weights"] * 600, 0.1
     masks = window.make(weights="imagenet", backbone="resnet18")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
@@ -12,18 +13,21 @@ import torch
 from safetensors.torch import save_file
 
 from napari_sparseseg.errors import ImageError, ModelFileError, OptionError
-from napari_sparseseg.networks import backbone, download
+from napari_sparseseg.networks import download, published_weights
 from napari_sparseseg.networks.backbone import (
-    PUBLISHED,
     BackboneName,
     ResNetPyramid,
     build_resnet,
+)
+from napari_sparseseg.networks.published_weights import (
+    PUBLISHED,
+    EncoderName,
+    PublishedWeights,
     fetch_in_parts,
+    published_path,
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
     from tests.conftest import FileServer
@@ -99,13 +103,35 @@ def test_an_unknown_backbone_is_refused() -> None:
         build_resnet("vgg16")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_hashes_are_those_that_torchvision_publishes(name: BackboneName) -> None:
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_hashes_are_those_that_torchvision_publishes(name: EncoderName) -> None:
     from torchvision.models import get_model_weights
 
-    urls = [each.value.url for each in get_model_weights(name)]
+    # Others are VGG16 without its last layers, of another author.
+    published = [
+        each.value for each in get_model_weights(name) if "IMAGENET1K_V" in each.name
+    ]
     host = "https://download.pytorch.org/models"
-    assert urls == [f"{host}/{name}-{prefix}.pth" for prefix in PUBLISHED[name]]
+    known = PUBLISHED[name]
+    assert [each.url for each in published] == [
+        f"{host}/{name}-{prefix}.pth" for prefix in known.sha256
+    ]
+    assert published[0].meta["_file_size"] == known.size_mib
+
+
+def test_published_weights_lie_in_the_cache_of_torch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def cached() -> Path:
+        return Path(torch.hub.get_dir(), "checkpoints", "vgg16-397923af.pth")
+
+    for variable in ("TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    assert published_path("vgg16") == cached()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert published_path("vgg16") == cached()
+    monkeypatch.setenv("TORCH_HOME", "~/torch")
+    assert published_path("vgg16") == cached()
 
 
 def assert_loaded(resnet: Any, weights: dict[str, Tensor]) -> None:
@@ -137,7 +163,7 @@ def test_a_published_file_is_known_by_its_hash_whatever_its_name(
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(ModelFileError, match="no file of weights that torchvision"):
         build_resnet("resnet18", path)
-    monkeypatch.setitem(backbone.PUBLISHED, "resnet18", (digest[:8],))
+    monkeypatch.setitem(PUBLISHED, "resnet18", PublishedWeights((digest[:8],), 1))
     assert_loaded(build_resnet("resnet18", path), weights)
 
 
@@ -182,9 +208,9 @@ def publish(
 ) -> Path:
     """Let a file be published at a URL; return where torch's cache will have it."""
     prefix = hashlib.sha256(content).hexdigest()[:8]
-    monkeypatch.setitem(backbone.PUBLISHED, "resnet18", (prefix,))
-    monkeypatch.setattr(backbone, "PUBLISHED_AT", url)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setitem(PUBLISHED, "resnet18", PublishedWeights((prefix,), 1))
+    monkeypatch.setattr(published_weights, "PUBLISHED_AT", url)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     return tmp_path / "hub" / "checkpoints" / f"resnet18-{prefix}.pth"
 
 
@@ -217,8 +243,8 @@ def test_where_weights_are_there_or_not_asked_for_nothing_is_fetched(
     cached.write_bytes(b"weights")
     assert not [*fetch_in_parts("resnet18", "imagenet")]
     assert not file_server.asked
-    with pytest.raises(OptionError, match="'vgg16'; expected one of resnet18"):
-        next(fetch_in_parts("vgg16", "imagenet"))  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="'vgg19'; expected one of resnet18"):
+        next(fetch_in_parts("vgg19", "imagenet"))  # type: ignore[arg-type]
 
 
 def test_without_a_network_the_error_says_what_to_do(

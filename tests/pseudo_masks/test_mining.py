@@ -18,7 +18,8 @@ from torchvision.models import get_model
 from napari_sparseseg.annotations.boxes import Box
 from napari_sparseseg.errors import ImageError, LabelError, OptionError, TrainingError
 from napari_sparseseg.learning.events import MemorySaved
-from napari_sparseseg.networks import backbone
+from napari_sparseseg.networks import published_weights
+from napari_sparseseg.networks.published_weights import PUBLISHED, PublishedWeights
 from napari_sparseseg.networks.region_classifier import RegionNetwork, pool_scores
 from napari_sparseseg.pseudo_masks.mining import (
     MINING_PRESETS,
@@ -306,9 +307,9 @@ def test_weights_are_downloaded_with_turns_for_others(
     torch.save(OrderedDict(weights), path)
     content = path.read_bytes()
     prefix = hashlib.sha256(content).hexdigest()[:8]
-    monkeypatch.setitem(backbone.PUBLISHED, "resnet18", (prefix,))
-    monkeypatch.setattr(backbone, "PUBLISHED_AT", file_server.url)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setitem(PUBLISHED, "resnet18", PublishedWeights((prefix,), 1))
+    monkeypatch.setattr(published_weights, "PUBLISHED_AT", file_server.url)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     middle = len(content) // 2
     file_server.parts, file_server.pause_s = [content[:middle], content[middle:]], 0.3
     mining = RegionMining([boxed()], 1, replace(QUICK, weights="imagenet"))

@@ -12,10 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from napari_sparseseg.errors import ImageError, ModelFileError, OptionError
-from napari_sparseseg.networks.download import DownloadError, download_in_parts
+from napari_sparseseg.networks.published_weights import (
+    PUBLISHED,
+    fetch_in_parts,
+    published_path,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 BackboneName = Literal["resnet18", "resnet50"]
 
@@ -25,16 +29,6 @@ LEVELS = (2, 3, 4, 5)
 #: Mean and deviation of ImageNet's channels, in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
-
-#: How the SHA-256 of torchvision's published weights begins. The first is taken by
-#: name: of ResNet-50's, the version that was there in 2022.
-PUBLISHED: dict[BackboneName, tuple[str, ...]] = {
-    "resnet18": ("f37072fd",),
-    "resnet50": ("0676ba61", "11ad3fa6"),
-}
-
-#: Where they are to be downloaded, by their names.
-PUBLISHED_AT = "https://download.pytorch.org/models"
 
 _HINT = "give torchvision's published file, a safetensors file, 'imagenet' or 'none'"
 
@@ -179,7 +173,7 @@ def load_resnet_weights(
     """
     for _ in fetch_in_parts(name, weights):
         pass
-    path = _published_path(name) if weights == "imagenet" else Path(weights)
+    path = published_path(name) if weights == "imagenet" else Path(weights)
     given = {k: v for k, v in _read(name, path).items() if not k.startswith("fc.")}
     expected = {k: v for k, v in resnet.state_dict().items() if not k.startswith("fc.")}
     # Old files lack the count of mini-batches, which nothing here reads.
@@ -218,56 +212,11 @@ def _read(name: BackboneName, path: Path) -> Mapping[str, Tensor]:
     raise ModelFileError(
         f"{path} is no file of weights that torchvision has published for {name}, as "
         f"its SHA-256 begins with {digest[:8]} and not with "
-        f"{' or '.join(PUBLISHED[name])}; {_HINT}.",
+        f"{' or '.join(PUBLISHED[name].sha256)}; {_HINT}.",
         path=str(path),
         sha256=digest,
     )
 
 
 def _prefixes() -> list[str]:
-    return [prefix for prefixes in PUBLISHED.values() for prefix in prefixes]
-
-
-def fetch_in_parts(name: BackboneName, weights: str | Path) -> Iterator[int]:
-    """Download weights that are asked for and not there yet.
-
-    :func:`load_resnet_weights` does so, too, but gives nobody a turn meanwhile.
-
-    Parameters
-    ----------
-    name, weights
-        See :func:`load_resnet_weights`.
-
-    Yields
-    ------
-    int
-        Bytes so far, some times a second.
-
-    Raises
-    ------
-    OptionError
-        If the name is not known.
-    ModelFileError
-        If they cannot be downloaded.
-    OutputError
-        If they cannot be written to torch's cache.
-    """
-    _check_name(name)
-    path = _published_path(name)
-    if weights != "imagenet" or path.exists():
-        return
-    url = f"{PUBLISHED_AT}/{path.name}"
-    try:
-        yield from download_in_parts(url, path, PUBLISHED[name][0])
-    except DownloadError as error:
-        raise ModelFileError(
-            f"the ImageNet weights of {name} cannot be downloaded from {url} ({error})"
-            "; give a file that holds them, or 'none'.",
-            url=url,
-        ) from error
-
-
-def _published_path(name: BackboneName) -> Path:
-    """Return where torch's cache has the published weights, or will have them."""
-    file = f"{name}-{PUBLISHED[name][0]}.pth"
-    return Path(torch.hub.get_dir(), "checkpoints", file)
+    return [prefix for each in PUBLISHED.values() for prefix in each.sha256]

@@ -18,12 +18,9 @@ from torch.nn.utils import clip_grad_norm_
 
 from napari_sparseseg.errors import ImageError, LabelError, OptionError, TrainingError
 from napari_sparseseg.learning.events import MemorySaved
-from napari_sparseseg.networks.backbone import (
-    ResNetPyramid,
-    as_three_channels,
-    fetch_in_parts,
-)
+from napari_sparseseg.networks.backbone import ResNetPyramid, as_three_channels
 from napari_sparseseg.networks.memory import is_out_of_memory
+from napari_sparseseg.networks.published_weights import fetch_in_parts
 from napari_sparseseg.networks.region_classifier import RegionNetwork, pool_scores
 from napari_sparseseg.pseudo_masks.anchors import nearest_negatives
 

@@ -1,0 +1,34 @@
+"""The networks by name, and which to choose when.
+
+In a module without torch, so that the window can ask too.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+#: ``unet``: of Bokhorst et al. 2018. ``unet-vgg16``, ``unet-resnet50``: a U-Net on an
+#: encoder that others may have trained. ``vgg-fcn``, and its experiments 1 to 3: VGG16
+#: with transposed convolutions, of Abdulhamid et al. ``deeplabv3``: of Fan et al. 2022.
+NetworkName = Literal[
+    "unet",
+    "unet-vgg16",
+    "unet-resnet50",
+    "vgg-fcn",
+    "vgg-fcn-1",
+    "vgg-fcn-2",
+    "vgg-fcn-3",
+    "deeplabv3",
+]
+
+#: A line on when to choose which.
+WHEN_TO_CHOOSE: dict[NetworkName, str] = {
+    "unet": "Small and quick, learns from scratch. The choice for a CPU.",
+    "unet-vgg16": "U-Net on features of VGG16: few labels, fine edges. Wants a GPU.",
+    "unet-resnet50": "U-Net on features of ResNet-50: few labels, large structures.",
+    "vgg-fcn": "VGG16 with two transposed convolutions: smooth, large regions.",
+    "vgg-fcn-1": "Like vgg-fcn at half resolution, one wide decoder (11 x 11). Slow.",
+    "vgg-fcn-2": "Like vgg-fcn at half resolution, one wide decoder (9 x 9). Slow.",
+    "vgg-fcn-3": "Like vgg-fcn at half resolution, a deep decoder of 3 x 3. Slow.",
+    "deeplabv3": "Sees far around each pixel: organs and lesions from masks of boxes.",
+}

@@ -1,0 +1,106 @@
+"""Weights that torchvision has published: what they are, where they are, how to get.
+
+In a module without torch, so that the window can ask too.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from napari_sparseseg.errors import ModelFileError, OptionError
+from napari_sparseseg.networks.download import DownloadError, download_in_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EncoderName = Literal["resnet18", "resnet50", "vgg16"]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedWeights:
+    """Weights of an encoder, learned from ImageNet.
+
+    Attributes
+    ----------
+    sha256
+        How the hash of the file begins. The first is taken by name; the others are
+        versions that are known as well.
+    size_mib
+        Of the first, in MiB.
+    """
+
+    sha256: tuple[str, ...]
+    size_mib: float
+
+
+#: Of ResNet-50's, the version that was there in 2022 comes first.
+PUBLISHED: dict[EncoderName, PublishedWeights] = {
+    "resnet18": PublishedWeights(("f37072fd",), 44.661),
+    "resnet50": PublishedWeights(("0676ba61", "11ad3fa6"), 97.781),
+    "vgg16": PublishedWeights(("397923af",), 527.796),
+}
+
+#: Where they are to be downloaded, by their names.
+PUBLISHED_AT = "https://download.pytorch.org/models"
+
+#: Under what they are given away.
+LICENCE = "BSD-3-Clause (torchvision); learned from ImageNet, for research"
+
+
+def published_path(name: EncoderName) -> Path:
+    """Return where torch's cache has the published weights, or will have them."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", f"{cache}/torch")
+    file = f"{name}-{PUBLISHED[name].sha256[0]}.pth"
+    return Path(os.path.expandvars(home), "hub", "checkpoints", file).expanduser()
+
+
+def fetch_in_parts(name: EncoderName, weights: str | Path) -> Iterator[int]:
+    """Download weights that are asked for and not there yet.
+
+    Parameters
+    ----------
+    name
+        A key of ``PUBLISHED``.
+    weights
+        ``"imagenet"``: they are asked for. Anything else: nothing is to be downloaded.
+
+    Yields
+    ------
+    int
+        Bytes so far, some times a second.
+
+    Raises
+    ------
+    OptionError
+        If the name is not known.
+    ModelFileError
+        If they cannot be downloaded.
+    OutputError
+        If they cannot be written to torch's cache.
+    """
+    check_encoder_name(name)
+    path = published_path(name)
+    if weights != "imagenet" or path.exists():
+        return
+    url = f"{PUBLISHED_AT}/{path.name}"
+    try:
+        yield from download_in_parts(url, path, PUBLISHED[name].sha256[0])
+    except DownloadError as error:
+        raise ModelFileError(
+            f"the ImageNet weights of {name} cannot be downloaded from {url} ({error})"
+            "; give a file that holds them, or 'none'.",
+            url=url,
+        ) from error
+
+
+def check_encoder_name(name: str) -> None:
+    """Raise OptionError if an encoder is not known."""
+    if name not in PUBLISHED:
+        raise OptionError(
+            f"the encoder is named {name!r}; expected one of {', '.join(PUBLISHED)}.",
+            name=name,
+        )
