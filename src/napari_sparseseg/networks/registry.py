@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-NetworkName = Literal["unet", "deeplabv3"]
-Preset = Literal["light", "paper"]
+    from napari_sparseseg.networks.network_names import NetworkName, Preset
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,16 @@ class Standardised(ScoringNetwork):
         """Take published weights, see the base class."""
         self.network.load_encoder(weights)
 
+    def freeze_encoder(self) -> None:
+        """Let the encoder learn no more, see the base class."""
+        self.network.freeze_encoder()
+
+    def standardise(self, x: Tensor) -> Tensor:
+        """Return images in [0, 1] as the network inside is to see them."""
+        return (x - self.mean) / self.deviation
+
     def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.network((x - self.mean) / self.deviation)
+        scores: Tensor = self.network(self.standardise(x))
         return scores
 
 
