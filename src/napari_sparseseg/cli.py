@@ -234,7 +234,8 @@ def train(
         str | None,
         typer.Option(
             metavar="none|instance|mini-batch",
-            help="Default: mini-batch; instance when there are dense images.",
+            help="Default: mini-batch; instance when there are dense images; none for "
+            "the dice loss.",
         ),
     ] = None,
     net: Annotated[
@@ -250,8 +251,14 @@ def train(
         ),
     ] = "none",
     loss: Annotated[
-        str, typer.Option(metavar="ce|dice", help="What is made small.")
+        str, typer.Option(metavar="ce|dice|l1l2", help="What is made small.")
     ] = "ce",
+    l1: Annotated[float, typer.Option(help="Weight of the L1 norm in l1l2.")] = 1.0,
+    l2: Annotated[float, typer.Option(help="Weight of the L2 norm in l1l2.")] = 1.0,
+    smoothness: Annotated[
+        float,
+        typer.Option(help="Weight of a penalty on neighbouring pixels that differ."),
+    ] = 0.0,
     recipe: Annotated[
         str,
         typer.Option(metavar="live|paper|deeplab", help="Numbers of the training."),
@@ -318,6 +325,9 @@ def train(
         "preset": preset,
         "encoder_weights": encoder_weights,
         "loss": loss,
+        "l1": l1,
+        "l2": l2,
+        "smoothness": smoothness,
         "recipe": recipe,
         "scale": number_or_auto(scale),
         "um_per_px": um_per_px,
