@@ -37,6 +37,7 @@ from napari_sparseseg.io.model_file import (
     save_checkpoint,
     save_model,
 )
+from napari_sparseseg.io.onnx_file import export_onnx
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
 from napari_sparseseg.learning.losses import LOSSES, Loss
 from napari_sparseseg.learning.metrics import evaluate
@@ -69,6 +70,7 @@ __all__ = [
     "TrainingWishes",
     "entropy",
     "evaluate",
+    "export_onnx",
     "iter_train",
     "load_model",
     "make_trainer",

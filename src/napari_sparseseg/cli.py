@@ -569,6 +569,42 @@ def info(
     talk.result(report)
 
 
+@app.command("export-model")
+def export_model(
+    model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
+    onnx: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="head|network", help="Default: the one that predicts."),
+    ] = None,
+    json_path: Json = None,
+) -> None:
+    """Write a model for programs that know no torch, with what they need to know."""
+    from napari_sparseseg.folders import make_folder
+    from napari_sparseseg.io.model_file import load_model
+    from napari_sparseseg.io.onnx_file import (
+        contract,
+        export_onnx,
+        exported_part,
+        largest_difference,
+    )
+
+    talk = Talk(json_path)
+    loaded = load_model(model)
+    chosen = exported_part(loaded, part)
+    make_folder(onnx.resolve().parent)
+    export_onnx(loaded, onnx, chosen)
+    talk.say(f"saved: {onnx}, the {chosen}; give it images as its metadata tell")
+    difference = largest_difference(loaded, onnx, chosen)
+    talk.say(
+        "not checked: onnxruntime is not installed"
+        if difference is None
+        else "checked with onnxruntime: class probabilities differ by at most "
+        f"{difference:.1e}"
+    )
+    talk.result(contract(loaded, chosen) | {"largest_difference": difference})
+
+
 def learn(
     talk: Talk,
     trainer: Trainer,
