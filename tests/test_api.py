@@ -830,8 +830,9 @@ class TestCrossEntropy:
         from sklearn.metrics import log_loss
 
         images = {"sparse": sample.image, "dense": other.image, "empty": other.image}
-        empty = np.zeros_like(other.truth)
-        truths = {"sparse": sample.labels, "dense": other.truth, "empty": empty}
+        dense = truth_of(other)
+        empty = np.zeros_like(dense)
+        truths = {"sparse": sample.labels, "dense": dense, "empty": empty}
         expected = []
         for name in ("sparse", "dense"):
             _, maps = api.predict(model, images[name], probabilities=True)

@@ -569,12 +569,15 @@ def cross_entropy_score(
     model = model.to(choose_device(device))
     losses = []
     for each in given:
-        if each.labels.any():
-            options = PredictOptions(probabilities=True, um_per_px=each.um_per_px)
-            _, maps = predict_image(model, each.pixels, options)
-            assert maps is not None
-            truth, found = {each.name: each.labels}, {each.name: maps}
-            losses.append(cross_entropy(truth, found, model.info.classes.values))
+        if not each.labels.any():
+            continue
+        options = PredictOptions(probabilities=True, um_per_px=each.um_per_px)
+        _, maps = predict_image(model, each.pixels, options)
+        assert maps is not None
+        truth, found = {each.name: each.labels}, {each.name: maps}
+        loss = cross_entropy(truth, found, model.info.classes.values)
+        assert loss is not None
+        losses.append(loss)
     return float(np.mean(losses)) if losses else None
 
 

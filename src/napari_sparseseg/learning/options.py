@@ -100,9 +100,9 @@ RECIPES: dict[RecipeName, Recipe] = {
         draw="image",
         averaging=0.0,
     ),
-    # Abdulhamid, sections 4.2 and 6.1: whole images, in three views. The paper has 158, of 1128 x 720
-    # pixels, and does not say how many of them are learned from: here four fifths, each
-    # once a view and epoch.
+    # Abdulhamid, sections 4.2 and 6.1: whole images, in three views. The paper has 158,
+    # of 1128 x 720 pixels, and does not say how many of them are learned from: here
+    # four fifths, each once a view and epoch.
     "vgg-fcn": Recipe(
         batch=4,
         patch_px=1128,
