@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from napari_sparseseg.learning.augmentation import AugmentationOptions
+from napari_sparseseg.learning.augmentation import (
+    AUGMENTATION_ABDULHAMID,
+    AugmentationOptions,
+)
 from napari_sparseseg.learning.head_fitting import HeadOptions
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 
@@ -97,9 +100,9 @@ RECIPES: dict[RecipeName, Recipe] = {
         draw="image",
         averaging=0.0,
     ),
-    # Abdulhamid, section 6.1, with whole images. The paper has 158, of 1128 x 720
-    # pixels, and does not say how many of them are learned from: here four fifths, each
-    # once a view and epoch.
+    # Abdulhamid, sections 4.2 and 6.1: whole images, in three views. The paper has 158,
+    # of 1128 x 720 pixels, and does not say how many of them are learned from: here
+    # four fifths, each once a view and epoch.
     "vgg-fcn": Recipe(
         batch=4,
         patch_px=1128,
@@ -110,6 +113,7 @@ RECIPES: dict[RecipeName, Recipe] = {
         max_epochs=10,
         draw="image",
         averaging=0.0,
+        augmentation=AUGMENTATION_ABDULHAMID,
     ),
 }
 
@@ -129,7 +133,11 @@ class TrainingOptions:
     recipe_name
         Kept with the model.
     loss
-        ``"ce"`` or ``"dice"``, which no balancing weighs.
+        ``"ce"``, ``"dice"`` or ``"l1l2"``, see :mod:`~.learning.losses`.
+    l1_weight, l2_weight
+        Of the two norms of ``"l1l2"``, 0 or more. Abdulhamid, section 4.3, names none.
+    smoothness
+        Times which :func:`~.learning.losses.roughness` is added to the loss, 0 or more.
     encoder_weights
         First weights of the network's encoder: ``"none"`` draws them, else see
         :meth:`~napari_sparseseg.networks.scoring.ScoringNetwork.load_encoder`.
@@ -161,6 +169,9 @@ class TrainingOptions:
     recipe: Recipe = RECIPES["live"]
     recipe_name: RecipeName = "live"
     loss: Loss = "ce"
+    l1_weight: float = 1.0
+    l2_weight: float = 1.0
+    smoothness: float = 0.0
     encoder_weights: str = "none"
     freeze_encoder: bool = False
     scale: float | None = None
@@ -170,6 +181,16 @@ class TrainingOptions:
     seed: int = 0
     device: str = "cpu"
     micro_batch: int | None = None
+
+    @property
+    def loss_setting(self) -> dict[str, str | float]:
+        """What is made small, as it is kept with the model and its checkpoint."""
+        return {
+            "loss": self.loss,
+            "l1_weight": self.l1_weight,
+            "l2_weight": self.l2_weight,
+            "smoothness": self.smoothness,
+        }
 
     @property
     def network_setting(self) -> dict[str, str | bool | float]:
