@@ -27,6 +27,7 @@ from napari_sparseseg.errors import (
     OutputError,
     SparseSegError,
 )
+from napari_sparseseg.networks.network_names import WHEN_TO_CHOOSE
 
 if TYPE_CHECKING:
     from napari_sparseseg.learning.trainer import Trainer
@@ -234,11 +235,15 @@ def train(
         str | None,
         typer.Option(
             metavar="none|instance|mini-batch",
-            help="Default: mini-batch; instance when there are dense images.",
+            help="Default: mini-batch; instance when there are dense images; none for "
+            "the dice loss.",
         ),
     ] = None,
     net: Annotated[
-        str, typer.Option(metavar="unet|deeplabv3", help="Kind of the network.")
+        str,
+        typer.Option(
+            metavar="NAME", help=f"Kind of the network: {', '.join(WHEN_TO_CHOOSE)}."
+        ),
     ] = "unet",
     preset: Annotated[
         str, typer.Option(metavar="auto|light|paper", help="Size of the network.")
@@ -246,15 +251,40 @@ def train(
     encoder_weights: Annotated[
         str,
         typer.Option(
-            metavar="none|imagenet|FILE", help="First weights of deeplabv3's ResNet."
+            metavar="none|imagenet|FILE",
+            help="First weights of the encoder, which all networks but unet have.",
         ),
     ] = "none",
+    freeze_encoder: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-encoder", help="Keep its first weights; learn what is behind it."
+        ),
+    ] = False,
+    dropout: Annotated[
+        float,
+        typer.Option(
+            help="Share of features left out while learning, of the unets with an "
+            "encoder and vgg-fcn."
+        ),
+    ] = 0.0,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="L2 regularisation; default: the recipe's.")
+    ] = None,
     loss: Annotated[
-        str, typer.Option(metavar="ce|dice", help="What is made small.")
+        str, typer.Option(metavar="ce|dice|l1l2", help="What is made small.")
     ] = "ce",
+    l1: Annotated[float, typer.Option(help="Weight of the L1 norm in l1l2.")] = 1.0,
+    l2: Annotated[float, typer.Option(help="Weight of the L2 norm in l1l2.")] = 1.0,
+    smoothness: Annotated[
+        float,
+        typer.Option(help="Weight of a penalty on neighbouring pixels that differ."),
+    ] = 0.0,
     recipe: Annotated[
         str,
-        typer.Option(metavar="live|paper|deeplab", help="Numbers of the training."),
+        typer.Option(
+            metavar="live|paper|deeplab|vgg-fcn", help="Numbers of the training."
+        ),
     ] = "live",
     scale: Annotated[
         str,
@@ -317,7 +347,13 @@ def train(
         "net": net,
         "preset": preset,
         "encoder_weights": encoder_weights,
+        "freeze_encoder": freeze_encoder,
+        "dropout": dropout,
+        "weight_decay": weight_decay,
         "loss": loss,
+        "l1": l1,
+        "l2": l2,
+        "smoothness": smoothness,
         "recipe": recipe,
         "scale": number_or_auto(scale),
         "um_per_px": um_per_px,
@@ -557,6 +593,44 @@ def info(
     report = describe(load_model(model))
     talk.console.print(model_table(report))
     talk.result(report)
+
+
+@app.command("export-model")
+def export_model(
+    model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
+    onnx: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="head|network", help="Default: the one that predicts."),
+    ] = None,
+    json_path: Json = None,
+) -> None:
+    """Write a model for programs that know no torch, with what they need to know."""
+    from napari_sparseseg.folders import make_folder
+    from napari_sparseseg.io.model_file import load_model
+    from napari_sparseseg.io.onnx_file import (
+        check_can_export,
+        contract,
+        export_onnx,
+        exported_part,
+        largest_difference,
+    )
+
+    talk = Talk(json_path)
+    check_can_export(onnx)
+    loaded = load_model(model)
+    chosen = exported_part(loaded, part)
+    make_folder(onnx.resolve().parent)
+    export_onnx(loaded, onnx, chosen)
+    talk.say(f"saved: {onnx}, the {chosen}; give it images as its metadata tell")
+    difference = largest_difference(loaded, onnx, chosen)
+    talk.say(
+        "not checked: onnxruntime is not installed"
+        if difference is None
+        else "checked with onnxruntime: class probabilities differ by at most "
+        f"{difference:.1e}"
+    )
+    talk.result(contract(loaded, chosen) | {"largest_difference": difference})
 
 
 def learn(

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from napari_sparseseg.learning.augmentation import AugmentationOptions
+from napari_sparseseg.learning.augmentation import (
+    AUGMENTATION_ABDULHAMID,
+    AugmentationOptions,
+)
 from napari_sparseseg.learning.head_fitting import HeadOptions
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 
@@ -68,7 +71,7 @@ class Recipe:
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
 
 
-RecipeName = Literal["live", "paper", "deeplab"]
+RecipeName = Literal["live", "paper", "deeplab", "vgg-fcn"]
 
 RECIPES: dict[RecipeName, Recipe] = {
     "live": Recipe(),
@@ -97,6 +100,22 @@ RECIPES: dict[RecipeName, Recipe] = {
         draw="image",
         averaging=0.0,
     ),
+    # Abdulhamid, sections 4.2 and 6.1: whole images, in three views. The paper has 158,
+    # of 1128 x 720 pixels, and does not say how many of them are learned from: here
+    # four fifths, each once a view and epoch. It stops when nothing improves: here what
+    # is kept is the best moment on held-out strokes.
+    "vgg-fcn": Recipe(
+        batch=4,
+        patch_px=1128,
+        learning_rate=1e-4,
+        warm_up=0,
+        schedule="exponential",
+        epoch=95,
+        max_epochs=10,
+        draw="image",
+        averaging=0.0,
+        augmentation=AUGMENTATION_ABDULHAMID,
+    ),
 }
 
 
@@ -115,10 +134,16 @@ class TrainingOptions:
     recipe_name
         Kept with the model.
     loss
-        ``"ce"`` or ``"dice"``, which no balancing weighs.
+        ``"ce"``, ``"dice"`` or ``"l1l2"``, see :mod:`~.learning.losses`.
+    l1_weight, l2_weight
+        Of the two norms of ``"l1l2"``, 0 or more. Abdulhamid, section 4.3, names none.
+    smoothness
+        Times which :func:`~.learning.losses.roughness` is added to the loss, 0 or more.
     encoder_weights
         First weights of the network's encoder: ``"none"`` draws them, else see
         :meth:`~napari_sparseseg.networks.scoring.ScoringNetwork.load_encoder`.
+    freeze_encoder
+        Whether the encoder keeps its first weights and only what is behind it learns.
     scale
         Working pixels per image pixel for head and network; None = found out on
         held-out strokes.
@@ -145,7 +170,11 @@ class TrainingOptions:
     recipe: Recipe = RECIPES["live"]
     recipe_name: RecipeName = "live"
     loss: Loss = "ce"
+    l1_weight: float = 1.0
+    l2_weight: float = 1.0
+    smoothness: float = 0.0
     encoder_weights: str = "none"
+    freeze_encoder: bool = False
     scale: float | None = None
     head_start: bool = True
     dense_share: float = 0.2
@@ -153,6 +182,25 @@ class TrainingOptions:
     seed: int = 0
     device: str = "cpu"
     micro_batch: int | None = None
+
+    @property
+    def loss_setting(self) -> dict[str, str | float]:
+        """What is made small, as it is kept with the model and its checkpoint."""
+        return {
+            "loss": self.loss,
+            "l1_weight": self.l1_weight,
+            "l2_weight": self.l2_weight,
+            "smoothness": self.smoothness,
+        }
+
+    @property
+    def network_setting(self) -> dict[str, str | bool | float]:
+        """How the network learns, as it is kept with the model and its checkpoint."""
+        return {
+            "encoder_weights": self.encoder_origin,
+            "freeze_encoder": self.freeze_encoder,
+            "weight_decay": self.recipe.weight_decay,
+        }
 
     @property
     def encoder_origin(self) -> str:

@@ -478,8 +478,8 @@ class Trainer:
         counts = self.data.counts()
         return {
             "recipe": self.options.recipe_name,
-            "loss": self.options.loss,
-            "encoder_weights": self.options.encoder_origin,
+            **self.options.loss_setting,
+            **self.options.network_setting,
             "balancing": self.options.balancing,
             "seed": self.options.seed,
             "steps": self.steps,
