@@ -604,7 +604,7 @@ class TestResume:
                 {
                     "scale": 0.25,
                     "head_start": False,
-                    "net": "unet-resnet50",
+                    "net": "vgg-fcn",
                     "freeze_encoder": True,
                     "dropout": 0.5,
                     "recipe": "vgg-fcn",
