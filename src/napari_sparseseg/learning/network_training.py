@@ -15,6 +15,12 @@ from torch.optim.lr_scheduler import LinearLR, PolynomialLR
 
 from napari_sparseseg.learning.balancing import weight_map
 from napari_sparseseg.learning.events import score_from_json
+from napari_sparseseg.learning.feature_cache import GIB, CachedEncoder
+from napari_sparseseg.learning.feature_patches import (
+    FeaturePatches,
+    FeatureSampler,
+    bytes_needed,
+)
 from napari_sparseseg.learning.losses import dice_loss, weighted_cross_entropy
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.patches import PatchSampler
@@ -28,6 +34,7 @@ from napari_sparseseg.learning.schedules import (
 from napari_sparseseg.learning.training_set import WorkingImage
 from napari_sparseseg.learning.validation import NOISE
 from napari_sparseseg.networks.registry import Standardised, build_network
+from napari_sparseseg.networks.scoring import EncoderDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Parts
@@ -85,6 +92,7 @@ class NetworkTraining:
         self._generator = generator
         self.network = first_network(options, data.n_channels, len(data.classes))
         self._start_optimiser(options.recipe.learning_rate)
+        self._encoder = self._cached_encoder()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.best = copy.deepcopy(self.average)
         self._good = copy.deepcopy(self.network.state_dict())
@@ -119,6 +127,16 @@ class NetworkTraining:
             )
             for image in images
         ]
+        if self._encoder is not None and self._fits_into_cache():
+            self._sampler: PatchSampler | FeatureSampler = FeatureSampler(
+                self.images,
+                self.network,
+                self._encoder,
+                patch_px=recipe.patch_px,
+                by=recipe.draw,
+                dense_share=self.options.dense_share,
+            )
+            return
         self._sampler = PatchSampler(
             self.images,
             patch_px=recipe.patch_px,
@@ -127,6 +145,33 @@ class NetworkTraining:
             dense_share=self.options.dense_share,
             augmentation=recipe.augmentation,
         )
+
+    @property
+    def uses_feature_cache(self) -> bool:
+        """Whether the decoder alone learns, from features that were computed once."""
+        return isinstance(self._sampler, FeatureSampler)
+
+    def _cached_encoder(self) -> CachedEncoder | None:
+        """Return the network's encoder if its features may be kept."""
+        inner, cache = self.network.network, self.options.feature_cache
+        if not isinstance(inner, EncoderDecoder) or not inner.is_frozen:
+            return None
+        if not cache.wants(self.options.device):
+            return None
+        return CachedEncoder(inner.encoder, cache.open())
+
+    def _fits_into_cache(self) -> bool:
+        cache = self.options.feature_cache
+        needed = bytes_needed(self.images, self.network)
+        if cache.use == "on" or needed <= cache.budget_bytes:
+            return True
+        warnings.warn(
+            f"the features of all images need {needed / GIB:.1f} GiB, more than the "
+            f"{cache.budget_bytes / GIB:.1f} GiB that may be kept, so they are "
+            "computed anew at each step.",
+            stacklevel=2,
+        )
+        return False
 
     def step(self) -> float:
         """Learn one mini-batch; return the loss, which may be no number.
@@ -158,15 +203,24 @@ class NetworkTraining:
         float
             The loss, which may be no number.
         """
-        batch, labels = self._sampler.draw(self.options.recipe.batch, self._generator)
+        batch, labels = yield from self._draw()
         self.network.train()
         self.optimiser.zero_grad()
         if self.options.loss == "dice":
             return (yield from self._gather_dice(batch, labels))
         return (yield from self._gather_cross_entropy(batch, labels))
 
+    def _draw(self) -> Parts[None, None, tuple[Tensor | FeaturePatches, Tensor]]:
+        count = self.options.recipe.batch
+        if not isinstance(self._sampler, FeatureSampler):
+            return self._sampler.draw(count, self._generator)
+        parts = self._sampler.draw_in_parts(count, self._generator)
+        if self.options.micro_batch is None:
+            return finish(parts)
+        return (yield from parts)
+
     def _gather_cross_entropy(
-        self, batch: Tensor, labels: Tensor
+        self, batch: Tensor | FeaturePatches, labels: Tensor
     ) -> Parts[None, None, float]:
         weights = weight_map(labels, self.options.balancing)
         total, loss = weights.sum(), 0.0
@@ -179,7 +233,9 @@ class NetworkTraining:
             loss += float(share.detach())
         return loss
 
-    def _gather_dice(self, batch: Tensor, labels: Tensor) -> Parts[None, None, float]:
+    def _gather_dice(
+        self, batch: Tensor | FeaturePatches, labels: Tensor
+    ) -> Parts[None, None, float]:
         """Do the same for a loss that is no sum over patches.
 
         Of several parts the scores are found first, then the gradient by all scores
@@ -204,11 +260,11 @@ class NetworkTraining:
             self._score(batch[part], number).backward(gradient[part])
         return float(loss.detach())
 
-    def _parts(self, batch: Tensor) -> Sequence[Tensor]:
+    def _parts(self, batch: Tensor | FeaturePatches) -> Sequence[Tensor]:
         parts: Sequence[Tensor] = torch.arange(len(batch)).split(self.micro_batch)
         return parts
 
-    def _score(self, patches: Tensor, part: int) -> Tensor:
+    def _score(self, patches: Tensor | FeaturePatches, part: int) -> Tensor:
         """Return the scores of a part of a mini-batch, given its number.
 
         What dropout draws follows from seed, step and part alone. It does so by torch's
@@ -218,10 +274,21 @@ class NetworkTraining:
         seed = (self.options.seed + self.steps * MOST_PARTS + part) % MOST_SEEDS
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
+            if isinstance(patches, FeaturePatches):
+                return self._decode(patches)
             scores: Tensor = self.network(
                 patches.contiguous(memory_format=torch.channels_last)
             )
         return scores
+
+    def _decode(self, patches: FeaturePatches) -> Tensor:
+        inner = self.network.network
+        assert isinstance(inner, EncoderDecoder)
+        levels = tuple(
+            each.contiguous(memory_format=torch.channels_last)
+            for each in patches.levels
+        )
+        return inner.decode(levels, patches.size)
 
     def apply(self) -> None:
         """Move the weights by the gradients of :meth:`gather`."""
@@ -363,6 +430,8 @@ class NetworkTraining:
             ("best", self.best),
         ):
             network.load_state_dict(_under(tensors, kind))
+        self._encoder = self._cached_encoder()  # its weights may have been others
+        self.see(self.images)
         self._good = {k: v.clone() for k, v in _under(tensors, "good").items()}
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _under(tensors, "moments").items():

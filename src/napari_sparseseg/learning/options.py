@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from napari_sparseseg.learning.augmentation import AugmentationOptions
+from napari_sparseseg.learning.feature_cache import FeatureCacheOptions
 from napari_sparseseg.learning.head_fitting import HeadOptions
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.learning.balancing import Balancing
     from napari_sparseseg.learning.losses import Loss
     from napari_sparseseg.learning.schedules import Schedule
+    from napari_sparseseg.networks.network_names import HeadFeatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,11 @@ class TrainingOptions:
         held-out strokes.
     head_start
         Whether a per-pixel head predicts too, from the start.
+    head_features
+        What the head looks at: ``"fixed"`` features, or with the name of an encoder its
+        early layers as well, with the weights of *encoder_weights*.
+    feature_cache
+        Whether and where features of a frozen encoder are kept.
     dense_share
         Probability that a patch comes from a dense image where there are both kinds
         (Bokhorst 2018 mixes sparse and dense images 4 : 1).
@@ -148,6 +155,8 @@ class TrainingOptions:
     encoder_weights: str = "none"
     scale: float | None = None
     head_start: bool = True
+    head_features: HeadFeatures = "fixed"
+    feature_cache: FeatureCacheOptions = field(default_factory=FeatureCacheOptions)
     dense_share: float = 0.2
     head: HeadOptions = field(default_factory=HeadOptions)
     seed: int = 0

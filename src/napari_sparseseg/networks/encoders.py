@@ -150,6 +150,14 @@ class Encoder(nn.ModuleDict):
             for level in self._geometry()
         )
 
+    @property
+    def centres(self) -> tuple[float, ...]:
+        """Row and column, in input pixels, that the first feature of each level is at.
+
+        They are the centre of what it sees; the next one is a stride further.
+        """
+        return tuple((each.after - each.before) / 2 for each in self._geometry())
+
     def _geometry(self) -> list[_Geometry]:
         levels = []
         channels, stride, before, after = 3, 1, 0, 0
