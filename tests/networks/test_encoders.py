@@ -22,6 +22,7 @@ from napari_sparseseg.networks.published_weights import (
     fetch_in_parts,
     published_path,
 )
+from tests.networks.reach import lose_no_path, reach
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,104 @@ def weights() -> dict[str, Tensor]:
     torch.manual_seed(1)
     state: dict[str, Tensor] = build_encoder("resnet18").state_dict()
     return state
+
+
+#: For each level: channels, stride, and before and after of what feature 0 sees.
+GEOMETRY = {
+    # Two or three convolutions a level, then pooling over two pixels: 2; 2 + 2 * 2; ...
+    "vgg16": [
+        (64, 1, 2, 2),
+        (128, 2, 6, 7),
+        (256, 4, 18, 21),
+        (512, 8, 42, 49),
+        (512, 16, 90, 105),
+    ],
+    # 7x7; pooling over 3x3 at half the size and four convolutions at a quarter of it;
+    # and so on, with one at the stride of before.
+    "resnet18": [
+        (64, 2, 3, 3),
+        (64, 4, 5 + 16, 5 + 16),
+        (128, 8, 21 + 4 + 24, 21 + 4 + 24),
+        (256, 16, 49 + 8 + 48, 49 + 8 + 48),
+        (512, 32, 105 + 16 + 96, 105 + 16 + 96),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet18", "resnet50"])
+def test_features_are_those_of_torchvisions_network(name: EncoderName) -> None:
+    from torchvision.models import get_model
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    nodes = {
+        "vgg16": [f"features.{place}" for place in (3, 8, 15, 22, 29)],
+        "resnet18": ["relu", "layer1", "layer2", "layer3", "layer4"],
+    }
+    nodes["resnet50"] = nodes["resnet18"]
+    torch.manual_seed(0)
+    ours = build_encoder(name).eval()
+    prefix = "features." if name == "vgg16" else ""
+    with torch.device("meta"):
+        theirs = get_model(name).eval()
+    theirs = create_feature_extractor(theirs, nodes[name])
+    theirs.load_state_dict(ours.state_dict(prefix=prefix), assign=True)
+    x = torch.rand(1, 3, 64, 32)
+    with torch.inference_mode():
+        expected = [*theirs(x).values()]
+        found = ours(x)
+    assert len(found) == 5
+    shapes = [
+        (channels, 64 // stride, 32 // stride)
+        for channels, stride in zip(ours.channels, ours.strides, strict=True)
+    ]
+    assert [tuple(each.shape[1:]) for each in found] == shapes
+    for each, same in zip(found, expected, strict=True):
+        assert same.std() > 0
+        torch.testing.assert_close(each, same)
+
+
+@pytest.mark.parametrize("name", GEOMETRY)
+def test_how_far_features_see_is_worked_by_hand(name: EncoderName) -> None:
+    with torch.device("meta"):
+        encoder = build_encoder(name)
+    found = [
+        (level.channels, level.stride, level.before, level.after)
+        for level in encoder.geometry()
+    ]
+    assert found == GEOMETRY[name]
+    # Around the last of the pixels that a feature stands for, but for that of VGG16.
+    halo = {"vgg16": (2, 7, 21, 49, 105), "resnet18": (4, 24, 56, 120, 248)}
+    assert encoder.halo == halo[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "level"), [("vgg16", "conv3_3"), ("resnet18", "layer2")]
+)
+def test_halo_is_how_far_features_reach(name: EncoderName, level: str) -> None:
+    encoder = build_encoder(name, levels=(level,)).eval()
+    (halo,), (stride,) = encoder.halo, encoder.strides
+    lose_no_path(encoder)
+    encoder.double()
+    middle = 8 * stride
+    found = [
+        reach(lambda x: encoder(x)[0], at, middle // stride, 2 * middle + stride)
+        for at in range(middle, middle + stride)
+    ]
+    assert max(found) == halo
+
+
+def test_nothing_behind_the_last_level_is_kept() -> None:
+    encoder = build_encoder("vgg16", levels=("conv1_2", "conv3_2"))
+    assert [*encoder] == [str(place) for place in range(14)]
+    assert (encoder.channels, encoder.strides) == ((64, 256), (1, 4))
+    first, second = encoder(torch.rand(2, 1, 8, 12))
+    assert (first.shape, second.shape) == ((2, 64, 8, 12), (2, 256, 2, 3))
+
+
+@pytest.mark.parametrize("levels", [(), ("layer1",), ("conv1_2", "conv6_1")])
+def test_levels_that_are_not_there_are_refused(levels: tuple[str, ...]) -> None:
+    with pytest.raises(OptionError, match=r"to give .*; expected some of conv1_1"):
+        build_encoder("vgg16", levels=levels)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -25,7 +25,7 @@ from napari_sparseseg.networks.published_weights import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 #: Mean and deviation of ImageNet's channels, in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -74,16 +74,28 @@ _HINT = "give torchvision's published file, a safetensors file, 'imagenet' or 'n
 
 
 @dataclass(frozen=True, slots=True)
-class _Geometry:
-    """What is known of the features at one layer; (y, x) alike.
+class Level:
+    """What is known of the features of a level, for y as for x.
 
-    The feature i sees the input pixels stride * i - before ... stride * i + after.
+    Attributes
+    ----------
+    channels
+        Channels of the features.
+    stride
+        Input pixels to one feature.
+    before, after
+        The feature *i* sees the input pixels from ``stride * i - before`` to
+        ``stride * i + after``.
     """
 
     channels: int
     stride: int
     before: int
     after: int
+
+    def field(self, first: int, last: int) -> tuple[int, int]:
+        """Return the first and the last input pixel that some features see."""
+        return self.stride * first - self.before, self.stride * last + self.after
 
 
 class Encoder(nn.ModuleDict):
@@ -131,23 +143,23 @@ class Encoder(nn.ModuleDict):
     @property
     def channels(self) -> tuple[int, ...]:
         """Channels of the features of each level."""
-        return tuple(level.channels for level in self._geometry())
+        return tuple(level.channels for level in self.geometry())
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Input pixels to one pixel of the features of each level."""
-        return tuple(level.stride for level in self._geometry())
+        """Input pixels to one feature of each level."""
+        return tuple(level.stride for level in self.geometry())
 
     @property
     def halo(self) -> tuple[int, ...]:
         """Radius, in pixels, beyond which an input pixel cannot change a feature.
 
-        For each level, and around any of the ``stride`` pixels a side that the feature
-        stands for.
+        For each level, around any pixel of the ``stride`` a side that a feature stands
+        for.
         """
         return tuple(
             max(level.before + level.stride - 1, level.after)
-            for level in self._geometry()
+            for level in self.geometry()
         )
 
     @property
@@ -156,9 +168,10 @@ class Encoder(nn.ModuleDict):
 
         They are the centre of what it sees; the next one is a stride further.
         """
-        return tuple((each.after - each.before) / 2 for each in self._geometry())
+        return tuple((each.after - each.before) / 2 for each in self.geometry())
 
-    def _geometry(self) -> list[_Geometry]:
+    def geometry(self) -> tuple[Level, ...]:
+        """Return what follows from the layers as they are now."""
         levels = []
         channels, stride, before, after = 3, 1, 0, 0
         for name, layer in self.items():
@@ -183,12 +196,28 @@ class Encoder(nn.ModuleDict):
                 after += (dilation * (size - 1) - padding) * stride
                 stride *= step
             if name in self._ends:
-                levels.append(_Geometry(channels, stride, before, after))
-        return levels
+                levels.append(Level(channels, stride, before, after))
+        return tuple(levels)
 
     def load(self, weights: str | Path) -> None:
         """Take published weights or those of a file: see `load_encoder_weights`."""
         load_encoder_weights(self, self.name, weights)
+
+
+def halo_of(field: Callable[[int], tuple[int, int]], stride: int) -> int:
+    """Return the radius beyond which an input pixel cannot change an output, exactly.
+
+    Parameters
+    ----------
+    field
+        Gives the first and the last input pixel that the output at a place depends on.
+    stride
+        After so many places *field* repeats itself.
+    """
+    return max(
+        max(at - first, last - at)
+        for at, (first, last) in ((at, field(at)) for at in range(stride))
+    )
 
 
 def _one_side(value: Any) -> int:
