@@ -1,4 +1,4 @@
-"""Patches of cached features: those of the whole image, with the labels that lie there."""
+"""Patches of cached features: those of the whole image, with the labels there."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from napari_sparseseg.learning.feature_patches import (
     oriented,
     oriented_place,
 )
+from napari_sparseseg.learning.patches import FeaturePatches
 from napari_sparseseg.learning.training_set import WorkingImage
 from napari_sparseseg.networks.registry import PRESETS, Standardised, build_network
 from napari_sparseseg.networks.scoring import EncoderDecoder
@@ -172,12 +173,17 @@ def test_each_patch_has_the_labels_of_its_features_and_some() -> None:
     large[3:9, 40:60], large[90:, :4] = 1, 2
     small = torch.zeros(20, 50, dtype=torch.int64)
     small[18, 44:] = 3
-    drawn = sampler(large, small)
-    patches, labels = drawn.draw(300, generator)
-    assert patches.size == (32, 32) and labels.shape == (300, 32, 32)
+    batch = sampler(large, small).draw(300, generator)
+    images, labels = batch.images, batch.labels
+    assert isinstance(images, FeaturePatches)
+    assert images.size == (32, 32)
+    assert labels.shape == batch.inside.shape == (300, 32, 32)
     assert labels.flatten(1).any(dim=1).all()
-    intensities = patches.levels[0][:, 0]
+    intensities = torch.where(batch.inside, images.levels[0][:, 0], 0)
     torch.testing.assert_close(intensities, labels / 10, rtol=0, atol=1e-3)
     assert labels.unique().tolist() == [0, 1, 2, 3]
-    third = labels[(labels == 3).flatten(1).any(dim=1)]
-    assert len({str(each.nonzero().tolist()) for each in third}) > 8
+    third = (labels == 3).flatten(1).any(dim=1)
+    # In eight orientations, of which some look alike, and at many places.
+    assert len({str(each.nonzero().tolist()) for each in labels[third]}) > 8
+    assert {int(each.sum()) for each in batch.inside[third]} == {20 * 32}
+    assert bool(batch.inside[~third].all())

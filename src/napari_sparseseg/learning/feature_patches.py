@@ -9,7 +9,6 @@ zeros instead of what is there: here it sees what it will see in a prediction.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -18,7 +17,14 @@ from torch import Generator, Tensor
 from napari_sparseseg.inputs.tiling import cover, make_tile, overlap
 from napari_sparseseg.learning.augmentation import AugmentationOptions
 from napari_sparseseg.learning.feature_cache import bytes_of
-from napari_sparseseg.learning.patches import ATTEMPTS, JITTER, PatchSampler
+from napari_sparseseg.learning.parts import finish
+from napari_sparseseg.learning.patches import (
+    ATTEMPTS,
+    JITTER,
+    FeaturePatches,
+    MiniBatch,
+    PatchSampler,
+)
 from napari_sparseseg.networks.scoring import EncoderDecoder, as_batch, pad_to_multiple
 
 if TYPE_CHECKING:
@@ -42,30 +48,6 @@ BLOCK = 512
 
 #: Mirrorings and quarter turns of an image, the image itself being 0.
 ORIENTATIONS = 8
-
-
-@dataclass(frozen=True, eq=False)
-class FeaturePatches:
-    """Some patches' features.
-
-    Attributes
-    ----------
-    levels
-        (B, F, h, w) float32 each, as of :meth:`EncoderDecoder.encode`.
-    size
-        (H, W) of the patches in pixels.
-    """
-
-    levels: tuple[Tensor, ...]
-    size: tuple[int, int]
-
-    def __len__(self) -> int:
-        """Return the number of patches."""
-        return len(self.levels[0])
-
-    def __getitem__(self, part: Tensor) -> FeaturePatches:
-        """Return the patches of some indices."""
-        return FeaturePatches(tuple(each[part] for each in self.levels), self.size)
 
 
 class FeatureSampler(PatchSampler):
@@ -113,27 +95,28 @@ class FeatureSampler(PatchSampler):
 
     def draw_in_parts(
         self, count: int, generator: Generator
-    ) -> Parts[None, None, tuple[FeaturePatches, Tensor]]:
-        """Draw *count* patches, with a break after each.
-
-        Returns
-        -------
-        tuple
-            The patches, and (count, size, size) int64 labels, 0 = not annotated.
-        """
-        levels, labels = [], []
+    ) -> Parts[None, None, MiniBatch]:
+        """Draw *count* patches, with a break after each."""
+        levels, labels, inside = [], [], []
         for number in range(count):
             if number:
                 yield
-            features, region, cut = self._choose(generator)
+            features, region, found = self._choose(generator)
             levels.append(features.of(region))
-            labels.append(cut)
-        patches = tuple(torch.stack(each) for each in zip(*levels, strict=True))
-        size = (self.patch_px, self.patch_px)
-        return FeaturePatches(patches, size), torch.stack(labels)
+            labels.append(self._padded(found))
+            inside.append(self._padded(torch.ones_like(found, dtype=torch.bool)))
+        patches = FeaturePatches(
+            tuple(torch.stack(each) for each in zip(*levels, strict=True)),
+            (self.patch_px, self.patch_px),
+        )
+        return MiniBatch(patches, torch.stack(labels), torch.stack(inside))
+
+    def draw(self, count: int, generator: Generator) -> MiniBatch:
+        """Do :meth:`draw_in_parts` without a break."""
+        return finish(self.draw_in_parts(count, generator))
 
     def _choose(self, generator: Generator) -> tuple[OrientedFeatures, Region, Tensor]:
-        """Draw an image in some orientation, and a region of it with its labels."""
+        """Draw an image in some orientation, a region, and its labels in the image."""
         size = self.patch_px
         for _ in range(ATTEMPTS):
             index, *place = self._pool(generator).draw(self._by, generator)
@@ -151,9 +134,13 @@ class FeatureSampler(PatchSampler):
             found = oriented(labels, orientation)[y0 : y0 + size, x0 : x0 + size]
             if found.any():
                 break
-        cut = found.new_zeros(size, size)
-        cut[: found.shape[0], : found.shape[1]] = found
-        return features, (y0, x0, y0 + size, x0 + size), cut
+        return features, (y0, x0, y0 + size, x0 + size), found
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """Return (size, size): *x*, and 0 beyond the image."""
+        padded = x.new_zeros(self.patch_px, self.patch_px)
+        padded[: x.shape[0], : x.shape[1]] = x
+        return padded
 
     def _start(self, wished: float, length: int) -> int:
         """Return the whole stride next to where a patch is to start in an image."""

@@ -13,17 +13,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim.lr_scheduler import LinearLR, PolynomialLR
 
-from napari_sparseseg.learning.balancing import weight_map
 from napari_sparseseg.learning.events import score_from_json
 from napari_sparseseg.learning.feature_cache import GIB, CachedEncoder
-from napari_sparseseg.learning.feature_patches import (
-    FeaturePatches,
-    FeatureSampler,
-    bytes_needed,
-)
-from napari_sparseseg.learning.losses import dice_loss, weighted_cross_entropy
+from napari_sparseseg.learning.feature_patches import FeatureSampler, bytes_needed
+from napari_sparseseg.learning.losses import MiniBatchLoss
 from napari_sparseseg.learning.parts import finish
-from napari_sparseseg.learning.patches import PatchSampler
+from napari_sparseseg.learning.patches import FeaturePatches, PatchSampler
 from napari_sparseseg.learning.schedules import (
     build_schedule,
     end_at,
@@ -42,6 +37,7 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.learning.judge import Scores
     from napari_sparseseg.learning.options import Recipe, TrainingOptions
+    from napari_sparseseg.learning.patches import MiniBatch, Patches
     from napari_sparseseg.learning.training_set import TrainingSet
 
 #: After a loss that is no number the learning rate is multiplied by this.
@@ -128,7 +124,7 @@ class NetworkTraining:
             for image in images
         ]
         if self._encoder is not None and self._fits_into_cache():
-            self._sampler: PatchSampler | FeatureSampler = FeatureSampler(
+            self._sampler: PatchSampler = FeatureSampler(
                 self.images,
                 self.network,
                 self._encoder,
@@ -203,68 +199,60 @@ class NetworkTraining:
         float
             The loss, which may be no number.
         """
-        batch, labels = yield from self._draw()
+        batch = yield from self._draw()
         self.network.train()
         self.optimiser.zero_grad()
-        if self.options.loss == "dice":
-            return (yield from self._gather_dice(batch, labels))
-        return (yield from self._gather_cross_entropy(batch, labels))
+        loss = MiniBatchLoss(self.options, batch.labels, batch.inside)
+        parts = self._parts(batch.images)
+        if loss.is_sum or len(parts) == 1:
+            return (yield from self._gather_parts(batch.images, loss, parts))
+        return (yield from self._gather_whole(batch.images, loss, parts))
 
-    def _draw(self) -> Parts[None, None, tuple[Tensor | FeaturePatches, Tensor]]:
-        count = self.options.recipe.batch
-        if not isinstance(self._sampler, FeatureSampler):
-            return self._sampler.draw(count, self._generator)
-        parts = self._sampler.draw_in_parts(count, self._generator)
-        if self.options.micro_batch is None:
-            return finish(parts)
-        return (yield from parts)
+    def _draw(self) -> Parts[None, None, MiniBatch]:
+        count, sampler = self.options.recipe.batch, self._sampler
+        if isinstance(sampler, FeatureSampler) and self.options.micro_batch:
+            return (yield from sampler.draw_in_parts(count, self._generator))
+        return sampler.draw(count, self._generator)
 
-    def _gather_cross_entropy(
-        self, batch: Tensor | FeaturePatches, labels: Tensor
+    def _gather_parts(
+        self, images: Patches, loss: MiniBatchLoss, parts: Sequence[Tensor]
     ) -> Parts[None, None, float]:
-        weights = weight_map(labels, self.options.balancing)
-        total, loss = weights.sum(), 0.0
-        for number, part in enumerate(self._parts(batch)):
+        total = 0.0
+        for number, part in enumerate(parts):
             if number:
                 yield
-            scores = self._score(batch[part], number)
-            share = weighted_cross_entropy(scores, labels[part], weights[part], total)
+            share = loss(self._score(images[part], number), part)
             share.backward()
-            loss += float(share.detach())
-        return loss
+            total += float(share.detach())
+        return total
 
-    def _gather_dice(
-        self, batch: Tensor | FeaturePatches, labels: Tensor
+    def _gather_whole(
+        self, images: Patches, loss: MiniBatchLoss, parts: Sequence[Tensor]
     ) -> Parts[None, None, float]:
         """Do the same for a loss that is no sum over patches.
 
-        Of several parts the scores are found first, then the gradient by all scores
-        goes through the network part by part.
+        The scores of all parts are found first, then the gradient by all scores goes
+        through the network part by part.
         """
-        parts = self._parts(batch)
-        if len(parts) == 1:
-            loss = dice_loss(self._score(batch, 0), labels)
-            loss.backward()
-            return float(loss.detach())
         found = []
         for number, part in enumerate(parts):
             with torch.no_grad(), statistics_unchanged(self.network):
-                found.append(self._score(batch[part], number))
+                found.append(self._score(images[part], number))
             yield
         scores = torch.cat(found).requires_grad_()
-        loss = dice_loss(scores, labels)
-        (gradient,) = torch.autograd.grad(loss, scores)
+        whole = loss(scores, slice(None))
+        (gradient,) = torch.autograd.grad(whole, scores)
         for number, part in enumerate(parts):
             if number:
                 yield
-            self._score(batch[part], number).backward(gradient[part])
-        return float(loss.detach())
+            self._score(images[part], number).backward(gradient[part])
+        return float(whole.detach())
 
-    def _parts(self, batch: Tensor | FeaturePatches) -> Sequence[Tensor]:
-        parts: Sequence[Tensor] = torch.arange(len(batch)).split(self.micro_batch)
+    def _parts(self, images: Patches) -> Sequence[Tensor]:
+        parts: Sequence[Tensor] = torch.arange(len(images)).split(self.micro_batch)
         return parts
 
-    def _score(self, patches: Tensor | FeaturePatches, part: int) -> Tensor:
+    def _score(self, patches: Patches, part: int) -> Tensor:
         """Return the scores of a part of a mini-batch, given its number.
 
         What dropout draws follows from seed, step and part alone. It does so by torch's

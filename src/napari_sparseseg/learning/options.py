@@ -131,7 +131,11 @@ class TrainingOptions:
     recipe_name
         Kept with the model.
     loss
-        ``"ce"`` or ``"dice"``, which no balancing weighs.
+        ``"ce"``, ``"dice"`` or ``"l1l2"``, see :mod:`~.learning.losses`.
+    l1_weight, l2_weight
+        Of the two norms of ``"l1l2"``, 0 or more. Abdulhamid, section 4.3, names none.
+    smoothness
+        Times which :func:`~.learning.losses.roughness` is added to the loss, 0 or more.
     encoder_weights
         First weights of the network's encoder: ``"none"`` draws them, else see
         :meth:`~napari_sparseseg.networks.scoring.ScoringNetwork.load_encoder`.
@@ -168,6 +172,9 @@ class TrainingOptions:
     recipe: Recipe = RECIPES["live"]
     recipe_name: RecipeName = "live"
     loss: Loss = "ce"
+    l1_weight: float = 1.0
+    l2_weight: float = 1.0
+    smoothness: float = 0.0
     encoder_weights: str = "none"
     freeze_encoder: bool = False
     scale: float | None = None
@@ -187,6 +194,16 @@ class TrainingOptions:
             "encoder_weights": self.encoder_origin,
             "freeze_encoder": self.freeze_encoder,
             "weight_decay": self.recipe.weight_decay,
+        }
+
+    @property
+    def loss_setting(self) -> dict[str, str | float]:
+        """What is made small, as it is kept with the model and its checkpoint."""
+        return {
+            "loss": self.loss,
+            "l1_weight": self.l1_weight,
+            "l2_weight": self.l2_weight,
+            "smoothness": self.smoothness,
         }
 
     @property

@@ -129,16 +129,26 @@ class HeadNetwork(ScoringNetwork):
     def forward(self, x: Tensor) -> Tensor:
         fixed = self.centring(self.features(x))
         maps = () if self.pretrained is None else self.pretrained.maps(x)
-        height, width = x.shape[-2:]
-        n_rows = height
-        if x.device.type == "cpu":
-            n_rows = max(1, PIXELS_IN_CACHE // width)
-        scores = []
-        for first in range(0, height, n_rows):
-            last = min(first + n_rows, height)
-            features = fixed[:, :, first:last]
-            if self.pretrained is not None:
-                others = self.pretrained.rows(maps, first, last, width)
-                features = torch.cat([features, others], dim=1)
-            scores.append(self.head(features.permute(0, 2, 3, 1)))
-        return torch.cat(scores, dim=1).permute(0, 3, 1, 2)
+        # A graph would keep the number of parts, whatever the size of later images.
+        if x.device.type != "cpu" or torch.onnx.is_in_onnx_export():
+            return self._score(fixed, maps, 0)
+        n_rows = max(1, PIXELS_IN_CACHE // x.shape[3])
+        parts = [
+            self._score(rows, maps, number * n_rows)
+            for number, rows in enumerate(fixed.split(n_rows, dim=2))
+        ]
+        return torch.cat(parts, dim=2)
+
+    def _score(self, fixed: Tensor, maps: tuple[Tensor, ...], first: int) -> Tensor:
+        """Score rows of pixels from *first* on, whose fixed features are given."""
+        features = fixed
+        if self.pretrained is not None:
+            others = self.pretrained.rows(maps, first, fixed.shape[2], fixed.shape[3])
+            features = torch.cat([features, others], dim=1)
+        scores: Tensor = self.head(features.permute(0, 2, 3, 1))
+        return scores.permute(0, 3, 1, 2)
+
+    def forget_images(self) -> None:
+        """Compute pretrained features anew from now on, and remember none."""
+        if self.pretrained is not None:
+            self.pretrained.remembered = None

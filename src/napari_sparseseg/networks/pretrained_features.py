@@ -110,25 +110,25 @@ class PretrainedFeatures(nn.Module):
         )
 
     def rows(
-        self, maps: tuple[Tensor, ...], first: int, last: int, width: int
+        self, maps: tuple[Tensor, ...], first: int, count: int, width: int
     ) -> Tensor:
-        """Return (B, F, last - first, width): the features of some rows of pixels.
+        """Return (B, F, count, width): the features of some rows of pixels.
 
         Parameters
         ----------
         maps
             Of :meth:`maps`.
-        first, last
-            The rows, half-open.
+        first, count
+            The rows.
         width
             Of the image.
         """
         found = []
         for each, stride, centre in self._levels(maps):
-            y = (torch.arange(first, last, dtype=torch.float64) - centre) / stride
+            y = (torch.arange(count, dtype=torch.float64) + (first - centre)) / stride
             x = (torch.arange(width, dtype=torch.float64) - centre) / stride
-            top = max(0, math.floor(y[0]))
-            part = each[:, :, top : math.floor(y[-1]) + 2]
+            top = max(0, math.floor((first - centre) / stride))
+            part = each[:, :, top : (first + count) // stride + 2]
             found.append(sample_bilinear(part, y, x, (top, 0)))
         return torch.cat(found, dim=1)
 
