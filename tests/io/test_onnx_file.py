@@ -24,7 +24,8 @@ from napari_sparseseg.networks.model import (
     Shown,
     build_part,
 )
-from napari_sparseseg.networks.registry import PRESETS, NetworkName, NetworkSpec
+from napari_sparseseg.networks.network_names import NetworkName
+from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 
 SMALL = NetworkSpec("unet", {"filters": 4, "levels": 2, "norm": "none"})
 WINDOW = Normalisation("window", -160.0, 240.0)

@@ -67,7 +67,9 @@ def test_vgg16_is_torchvisions_at_three_layers() -> None:
     torch.testing.assert_close(found[:, :64], expected[0], rtol=1e-4, atol=1e-4)
     for level in (1, 2):
         mine = found[:, 64 * level : 64 * (level + 1)]
-        projection = features.projections[level].weight[..., 0, 0]
+        reducing = features.projections[level]
+        assert isinstance(reducing, nn.Conv2d)
+        projection = reducing.weight[..., 0, 0]
         torch.testing.assert_close(projection @ projection.T, torch.eye(64))
         theirs = torch.einsum("bchw,fc->bfhw", expected[level], projection)
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)

@@ -218,7 +218,7 @@ class FeatureCache:
             from zarr.storage import ZipStore
 
             store = ZipStore(self._path(key), mode="r")
-            group = zarr.open_group(store, mode="r", zarr_format=3)
+            group: Any = zarr.open_group(store, mode="r", zarr_format=3)
             arrays = [group[str(level)] for level in range(group.nmembers())]
             if any(array.dtype != np.float16 or array.ndim != 3 for array in arrays):
                 raise ValueError("it holds no features")

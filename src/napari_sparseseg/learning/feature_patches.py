@@ -15,7 +15,6 @@ import torch
 from torch import Generator, Tensor
 
 from napari_sparseseg.inputs.tiling import cover, make_tile, overlap
-from napari_sparseseg.learning.augmentation import AugmentationOptions
 from napari_sparseseg.learning.feature_cache import bytes_of
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.patches import (
@@ -23,7 +22,7 @@ from napari_sparseseg.learning.patches import (
     JITTER,
     FeaturePatches,
     MiniBatch,
-    PatchSampler,
+    PlaceSampler,
 )
 from napari_sparseseg.networks.scoring import EncoderDecoder, as_batch, pad_to_multiple
 
@@ -50,7 +49,7 @@ BLOCK = 512
 ORIENTATIONS = 8
 
 
-class FeatureSampler(PatchSampler):
+class FeatureSampler(PlaceSampler):
     """Draws mini-batches of features; see :meth:`draw_in_parts`.
 
     Of all augmentation only mirrorings and quarter turns are left.
@@ -64,7 +63,7 @@ class FeatureSampler(PatchSampler):
     encoder
         That encoder, and what is kept of it.
     patch_px, by, dense_share
-        As of :class:`~.patches.PatchSampler`.
+        As of :class:`~.patches.PlaceSampler`.
     """
 
     def __init__(
@@ -84,7 +83,6 @@ class FeatureSampler(PatchSampler):
             stride=stride,
             by=by,
             dense_share=dense_share,
-            augmentation=AugmentationOptions(),
         )
         self._stride = stride
         self._features = [
@@ -95,7 +93,7 @@ class FeatureSampler(PatchSampler):
 
     def draw_in_parts(
         self, count: int, generator: Generator
-    ) -> Parts[None, None, MiniBatch]:
+    ) -> Parts[None, None, MiniBatch[FeaturePatches]]:
         """Draw *count* patches, with a break after each."""
         levels, labels, inside = [], [], []
         for number in range(count):
@@ -111,7 +109,7 @@ class FeatureSampler(PatchSampler):
         )
         return MiniBatch(patches, torch.stack(labels), torch.stack(inside))
 
-    def draw(self, count: int, generator: Generator) -> MiniBatch:
+    def draw(self, count: int, generator: Generator) -> MiniBatch[FeaturePatches]:
         """Do :meth:`draw_in_parts` without a break."""
         return finish(self.draw_in_parts(count, generator))
 
@@ -119,7 +117,7 @@ class FeatureSampler(PatchSampler):
         """Draw an image in some orientation, a region, and its labels in the image."""
         size = self.patch_px
         for _ in range(ATTEMPTS):
-            index, *place = self._pool(generator).draw(self._by, generator)
+            index, *place = self._draw_place(generator)
             orientation = int(torch.randint(ORIENTATIONS, (), generator=generator))
             shift = (torch.rand(2, generator=generator) - 0.5) * 2 * JITTER * size
             labels = self.images[index].learned

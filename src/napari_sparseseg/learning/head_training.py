@@ -14,6 +14,7 @@ from napari_sparseseg.learning.feature_cache import CachedEncoder
 from napari_sparseseg.learning.head_fitting import fit_in_parts, update_head
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.validation import score_of
+from napari_sparseseg.networks.encoders import as_three_channels
 from napari_sparseseg.networks.pixel_head import HeadNetwork, PixelHead
 from napari_sparseseg.networks.pretrained_features import PretrainedFeatures
 
@@ -83,7 +84,7 @@ class HeadTraining:
 
     def __init__(self, data: TrainingSet, options: TrainingOptions) -> None:
         self._options = options
-        self._pretrained = first_pretrained(options)
+        self._pretrained = first_pretrained(options, data.n_channels)
         self._features = AnnotatedFeatures(
             data.n_channels, options.device, self._pretrained
         )
@@ -253,16 +254,21 @@ class HeadTraining:
         return network.to(self._options.device).eval()
 
 
-def first_pretrained(options: TrainingOptions) -> PretrainedFeatures | None:
+def first_pretrained(
+    options: TrainingOptions, n_channels: int
+) -> PretrainedFeatures | None:
     """Return the pretrained features of the head of a training, if it has any.
 
     Raises
     ------
+    ImageError
+        If an encoder cannot take so many channels.
     ModelFileError, OutputError
         If their weights cannot be had, or are those of another network.
     """
     if options.head_features == "fixed":
         return None
+    as_three_channels(torch.empty(n_channels, 0, 0))  # refuses other numbers
     # Weights are drawn by torch's global generator, which is the user's.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)

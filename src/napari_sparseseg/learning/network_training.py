@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.learning.judge import Scores
     from napari_sparseseg.learning.options import Recipe, TrainingOptions
-    from napari_sparseseg.learning.patches import MiniBatch, Patches
+    from napari_sparseseg.learning.patches import MiniBatch
     from napari_sparseseg.learning.training_set import TrainingSet
 
 #: After a loss that is no number the learning rate is multiplied by this.
@@ -124,7 +124,7 @@ class NetworkTraining:
             for image in images
         ]
         if self._encoder is not None and self._fits_into_cache():
-            self._sampler: PatchSampler = FeatureSampler(
+            self._sampler: PatchSampler | FeatureSampler = FeatureSampler(
                 self.images,
                 self.network,
                 self._encoder,
@@ -208,14 +208,19 @@ class NetworkTraining:
             return (yield from self._gather_parts(batch.images, loss, parts))
         return (yield from self._gather_whole(batch.images, loss, parts))
 
-    def _draw(self) -> Parts[None, None, MiniBatch]:
+    def _draw(
+        self,
+    ) -> Parts[None, None, MiniBatch[Tensor] | MiniBatch[FeaturePatches]]:
         count, sampler = self.options.recipe.batch, self._sampler
         if isinstance(sampler, FeatureSampler) and self.options.micro_batch:
             return (yield from sampler.draw_in_parts(count, self._generator))
         return sampler.draw(count, self._generator)
 
     def _gather_parts(
-        self, images: Patches, loss: MiniBatchLoss, parts: Sequence[Tensor]
+        self,
+        images: Tensor | FeaturePatches,
+        loss: MiniBatchLoss,
+        parts: Sequence[Tensor],
     ) -> Parts[None, None, float]:
         total = 0.0
         for number, part in enumerate(parts):
@@ -227,7 +232,10 @@ class NetworkTraining:
         return total
 
     def _gather_whole(
-        self, images: Patches, loss: MiniBatchLoss, parts: Sequence[Tensor]
+        self,
+        images: Tensor | FeaturePatches,
+        loss: MiniBatchLoss,
+        parts: Sequence[Tensor],
     ) -> Parts[None, None, float]:
         """Do the same for a loss that is no sum over patches.
 
@@ -248,11 +256,11 @@ class NetworkTraining:
             self._score(images[part], number).backward(gradient[part])
         return float(whole.detach())
 
-    def _parts(self, images: Patches) -> Sequence[Tensor]:
+    def _parts(self, images: Tensor | FeaturePatches) -> Sequence[Tensor]:
         parts: Sequence[Tensor] = torch.arange(len(images)).split(self.micro_batch)
         return parts
 
-    def _score(self, patches: Patches, part: int) -> Tensor:
+    def _score(self, patches: Tensor | FeaturePatches, part: int) -> Tensor:
         """Return the scores of a part of a mini-batch, given its number.
 
         What dropout draws follows from seed, step and part alone. It does so by torch's
@@ -462,7 +470,10 @@ def first_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         network = build_network(options.network, in_channels, n_classes)
-    if options.encoder_weights != "none":
+    is_for_head = options.head_features != "fixed" and not isinstance(
+        network.network, EncoderDecoder
+    )
+    if options.encoder_weights != "none" and not is_for_head:
         network.load_encoder(options.encoder_weights)
     if options.freeze_encoder:
         network.freeze_encoder()

@@ -137,7 +137,7 @@ class TrainingOptions:
     smoothness
         Times which :func:`~.learning.losses.roughness` is added to the loss, 0 or more.
     encoder_weights
-        First weights of the network's encoder: ``"none"`` draws them, else see
+        First weights of the encoders of network and head: ``"none"``: drawn, else see
         :meth:`~napari_sparseseg.networks.scoring.ScoringNetwork.load_encoder`.
     freeze_encoder
         Whether the encoder keeps its first weights and only what is behind it learns.

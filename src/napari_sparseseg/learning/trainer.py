@@ -467,6 +467,7 @@ class Trainer:
             scales=scales,
             shown=shown,
             network=self.options.network,
+            head_features=self.options.head_features,
             um_per_px=self.data.um_per_px,
             training=self._report(scores),
         )
@@ -485,6 +486,7 @@ class Trainer:
             "recipe": self.options.recipe_name,
             **self.options.loss_setting,
             **self.options.network_setting,
+            "feature_cache": any(each.uses_feature_cache for each in self.networks),
             "balancing": self.options.balancing,
             "seed": self.options.seed,
             "steps": self.steps,
