@@ -45,7 +45,7 @@ from napari_sparseseg.learning.feature_cache import (
     FeatureCacheUse,
 )
 from napari_sparseseg.learning.losses import LOSSES, Loss
-from napari_sparseseg.learning.metrics import evaluate
+from napari_sparseseg.learning.metrics import cross_entropy, evaluate
 from napari_sparseseg.learning.network_training import first_network
 from napari_sparseseg.learning.options import (
     RECIPES,
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TrainingWishes",
+    "cross_entropy_score",
     "entropy",
     "evaluate",
     "export_onnx",
@@ -143,7 +144,7 @@ class TrainingWishes(TypedDict, total=False):
     recipe
         ``"live"``, quick and endless; ``"paper"``, the numbers of Bokhorst 2018, whose
         1 um per pixel is asked for with ``um_per_px``; ``"deeplab"``, those of Fan
-        2022, section 3.3; or ``"vgg-fcn"``, those of Abdulhamid, section 6.1.
+        2022, section 3.3; or ``"vgg-fcn"``, those of Abdulhamid, sections 4.2 and 6.1.
     scale
         Working pixels per image pixel, or ``"auto"``: found out on held-out strokes.
     um_per_px
@@ -553,6 +554,58 @@ def predict(
         model.to(choose_device(device)), check_pixels(np.asarray(image)), options
     )
     return labels if maps is None else (labels, maps)
+
+
+def cross_entropy_score(
+    model: SegmentationModel,
+    images: Images,
+    labels: Images,
+    *,
+    pixel_size_um: float | Mapping[str, float | None] | None = None,
+    device: str = "auto",
+) -> float | None:
+    """Score a model by the softmax cross-entropy on annotated images.
+
+    The mean of -log p(true class) over the annotated pixels of an image, at its own
+    resolution, then the mean over the images that have any (Abdulhamid, section 4.3 and
+    tables 1 and 2). Label maps alone cannot tell it, as probabilities are needed.
+
+    Parameters
+    ----------
+    model
+        Of :func:`train` or :func:`load_model`.
+    images, labels
+        As for :func:`train`.
+    pixel_size_um
+        As for :func:`train`; used as by :func:`predict`.
+    device
+        As for :func:`predict`.
+
+    Returns
+    -------
+    float or None
+        None where no pixel is annotated.
+
+    Raises
+    ------
+    SparseSegError
+        If images, labels or options cannot be used, or a label is no class of the
+        model.
+    """
+    given = training_images(images, labels, pixel_size_um, dense=False)
+    model = model.to(choose_device(device))
+    losses = []
+    for each in given:
+        if not each.labels.any():
+            continue
+        options = PredictOptions(probabilities=True, um_per_px=each.um_per_px)
+        _, maps = predict_image(model, each.pixels, options)
+        assert maps is not None
+        truth, found = {each.name: each.labels}, {each.name: maps}
+        loss = cross_entropy(truth, found, model.info.classes.values)
+        assert loss is not None
+        losses.append(loss)
+    return float(np.mean(losses)) if losses else None
 
 
 def size_warning(model: SegmentationModel, um_per_px: float | None) -> str | None:

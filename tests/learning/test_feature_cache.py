@@ -283,7 +283,7 @@ def test_features_are_computed_once_for_each_image_and_each_weights(
 def test_too_large_features_stay_finite(tmp_path: Path, encoder: Encoder) -> None:
     with torch.no_grad():
         for weights in encoder.parameters():
-            weights *= 1e6
+            weights.mul_(1e6)
     found: Tensor = CachedEncoder(encoder, FeatureCache(tmp_path, 10 * MIB))(
         torch.rand(1, 3, 16, 16)
     )[0]
