@@ -185,5 +185,5 @@ def test_each_patch_has_the_labels_of_its_features_and_some() -> None:
     third = (labels == 3).flatten(1).any(dim=1)
     # In eight orientations, of which some look alike, and at many places.
     assert len({str(each.nonzero().tolist()) for each in labels[third]}) > 8
-    assert {int(each.sum()) for each in batch.inside[third]} == {20 * 32}
-    assert bool(batch.inside[~third].all())
+    # It is grown to 24 x 56 pixels, so a patch may end beyond its right side.
+    assert {int(each.sum()) for each in batch.inside[third]} == {20 * 32, 20 * 26}

@@ -64,6 +64,11 @@ class FeatureSampler(PlaceSampler):
         That encoder, and what is kept of it.
     patch_px, by, dense_share
         As of :class:`~.patches.PlaceSampler`.
+
+    Attributes
+    ----------
+    features
+        Of each image in each orientation.
     """
 
     def __init__(
@@ -85,7 +90,7 @@ class FeatureSampler(PlaceSampler):
             dense_share=dense_share,
         )
         self._stride = stride
-        self._features = [
+        self.features = [
             OrientedFeatures(image.pixels, orientation, network, encoder)
             for image in images
             for orientation in range(ORIENTATIONS)
@@ -122,7 +127,7 @@ class FeatureSampler(PlaceSampler):
             shift = (torch.rand(2, generator=generator) - 0.5) * 2 * JITTER * size
             labels = self.images[index].learned
             centre = oriented_place(place, labels.shape, orientation)
-            features = self._features[index * ORIENTATIONS + orientation]
+            features = self.features[index * ORIENTATIONS + orientation]
             y0, x0 = (
                 self._start(at + by - size / 2, length)
                 for at, by, length in zip(
