@@ -2,8 +2,9 @@
 
 Training of a decoder behind a frozen encoder: through the encoder with all
 augmentation, and from the cache. Steps of both alternate, so that a machine that slows
-down slows both. And the per-pixel head: how long a stroke takes with fixed features, and
-with the early layers of an encoder beside them. Weights are drawn, which changes no time.
+down slows both. And the per-pixel head: how long a stroke takes with fixed features,
+and with the early layers of an encoder beside them. Weights are drawn, which changes no
+time.
 """
 
 from __future__ import annotations
