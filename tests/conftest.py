@@ -24,8 +24,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 #: Variables that let programs believe in a terminal.
 TERMINAL = ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE")
 
-#: Variables that name the folders of a user's settings, strokes and logs.
-HOMES = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+#: Variables that name the folders of a user's caches, settings, strokes and logs.
+HOMES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 import torch
@@ -39,6 +39,11 @@ from napari_sparseseg.io.model_file import (
 )
 from napari_sparseseg.io.onnx_file import export_onnx
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
+from napari_sparseseg.learning.feature_cache import (
+    GIB,
+    FeatureCacheOptions,
+    FeatureCacheUse,
+)
 from napari_sparseseg.learning.losses import LOSSES, Loss
 from napari_sparseseg.learning.metrics import cross_entropy, evaluate
 from napari_sparseseg.learning.network_training import first_network
@@ -51,6 +56,7 @@ from napari_sparseseg.learning.options import (
 from napari_sparseseg.learning.trainer import Trainer
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
 from napari_sparseseg.networks.memory import is_out_of_memory
+from napari_sparseseg.networks.network_names import HeadFeatures
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec, with_dropout
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.prediction.uncertainty import entropy
@@ -159,6 +165,21 @@ class TrainingWishes(TypedDict, total=False):
         training can be stopped within a mini-batch. Default: the whole mini-batch.
     head_start
         Whether a per-pixel head predicts too, from the start. Default True.
+    head_features
+        What that head looks at: ``"fixed"`` features, the default, or with the name of
+        an encoder, ``"resnet18"``, ``"resnet50"`` or ``"vgg16"``, its early layers as
+        well, with the weights of ``encoder_weights``.
+    feature_cache
+        Whether features of an encoder that does not learn, that of the head or with
+        ``freeze_encoder`` that of the network, are computed once and kept on disk. The
+        network then sees images mirrored and turned, but not changed otherwise.
+        ``"auto"``, the default: on a CPU, and if all fit into the budget; ``"on"`` or
+        ``"off"``.
+    feature_cache_folder
+        Where. Default: ``napari-sparseseg/features`` in the user's folder of caches.
+    feature_cache_gib
+        The budget: what was used longest ago is removed before the folder takes more.
+        Default 10.
     dense_images, dense_labels
         Images of which whole regions are labelled, and their label maps.
     dense_share
@@ -194,6 +215,10 @@ class TrainingWishes(TypedDict, total=False):
     patch_px: int | None
     micro_batch: int | None
     head_start: bool
+    head_features: HeadFeatures
+    feature_cache: FeatureCacheUse
+    feature_cache_folder: str | Path | None
+    feature_cache_gib: float
     dense_images: Images
     dense_labels: Images
     dense_share: float
@@ -310,6 +335,7 @@ def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "recipe": trainer.options.recipe_name,
         **trainer.options.loss_setting,
         **trainer.options.network_setting,
+        "head_features": trainer.options.head_features,
         "normalisation": dataclasses.asdict(trainer.data.normalisation),
     }
     return tensors, values | setting
@@ -462,6 +488,7 @@ def _check_same_training(
             (name.replace("_", " "), given, values[name])
             for name, given in (options.loss_setting | options.network_setting).items()
         ),
+        ("head features", options.head_features, values["head_features"]),
         (
             "normalisation",
             dataclasses.asdict(data.normalisation),
@@ -702,12 +729,13 @@ def _options(
     if preset == "auto":
         preset = "light" if device == "cpu" else "paper"
     recipe, loss = wishes.get("recipe", "live"), wishes.get("loss", "ce")
-    net = wishes.get("net", "unet")
+    net, head_features = wishes.get("net", "unet"), wishes.get("head_features", "fixed")
     for what, given, known in (
         ("network", net, PRESETS),
         ("preset", preset, PRESETS["unet"]),
         ("recipe", recipe, RECIPES),
         ("loss", loss, LOSSES),
+        ("kind of the head's features", head_features, get_args(HeadFeatures)),
     ):
         if given not in known:
             raise OptionError(
@@ -736,15 +764,49 @@ def _options(
         freeze_encoder=wishes.get("freeze_encoder", False),
         scale=_scale(wishes, images),
         head_start=wishes.get("head_start", True),
+        head_features=head_features,
+        feature_cache=_feature_cache(wishes),
         dense_share=dense_share,
         seed=seed,
         device=device,
         micro_batch=wishes.get("micro_batch"),
     )
+    _check_encoders(options)
     if net != "unet" or options.encoder_weights != "none" or options.freeze_encoder:
         # What cannot be built is told now, not when the first image is seen.
         first_network(options, images[0].n_channels, n_classes=2)
     return options
+
+
+def _feature_cache(wishes: TrainingWishes) -> FeatureCacheOptions:
+    folder, gib = (
+        wishes.get("feature_cache_folder"),
+        wishes.get("feature_cache_gib", 10),
+    )
+    check_not_negative("the budget of the feature cache in GiB", gib)
+    return FeatureCacheOptions(
+        wishes.get("feature_cache", "auto"),
+        None if folder is None else Path(folder),
+        int(gib * GIB),
+    )
+
+
+def _check_encoders(options: TrainingOptions) -> None:
+    """Raise OptionError where encoders cannot do what is asked of them."""
+    name = options.head_features
+    if name != "fixed" and options.encoder_weights == "none":
+        raise OptionError(
+            f"the head is to look at the features of {name}, but with weights that "
+            "nobody has trained they say little; give encoder weights, imagenet or a "
+            "file, or fixed features."
+        )
+    if options.feature_cache.use == "on" and not (
+        options.freeze_encoder or name != "fixed"
+    ):
+        raise OptionError(
+            "the feature cache is on, but no encoder keeps its weights; freeze the "
+            "encoder, give the head the features of one, or leave the cache on auto."
+        )
 
 
 def _balance(loss: Loss, has_dense: bool) -> Balancing:

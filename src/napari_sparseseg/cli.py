@@ -304,6 +304,27 @@ def train(
             help="Predict by a per-pixel head as well, from the start.",
         ),
     ] = "on",
+    head_features: Annotated[
+        str,
+        typer.Option(
+            metavar="fixed|resnet18|resnet50|vgg16",
+            help="What it sees: with an encoder's name, its early layers too.",
+        ),
+    ] = "fixed",
+    feature_cache: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|on|off",
+            help="Keep features of a frozen encoder on disk; images are then mirrored "
+            "and turned, not changed otherwise. auto: on a CPU, if all fit.",
+        ),
+    ] = "auto",
+    feature_cache_folder: Annotated[
+        Path | None, typer.Option(help="Where; default: the user's folder of caches.")
+    ] = None,
+    feature_cache_gib: Annotated[
+        float, typer.Option(help="Most that folder may take; the oldest goes first.")
+    ] = 10.0,
     dense_images: Annotated[
         Path | None, typer.Option(help="Images labelled completely.")
     ] = None,
@@ -359,6 +380,10 @@ def train(
         "um_per_px": um_per_px,
         "window": window,
         "head_start": on_or_off(head_start),
+        "head_features": head_features,
+        "feature_cache": feature_cache,
+        "feature_cache_folder": feature_cache_folder,
+        "feature_cache_gib": feature_cache_gib,
         "dense_share": dense_share,
         "seed": seed,
         "device": device,

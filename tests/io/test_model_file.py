@@ -71,6 +71,7 @@ TRAINING: dict[str, Any] = {
     "encoder_weights": "file",
     "freeze_encoder": True,
     "weight_decay": 0.01,
+    "feature_cache": True,
     "balancing": "instance",
     "seed": 11,
     "steps": 250,
@@ -354,6 +355,7 @@ class TestCheckpoint:
                 *trainer.options.loss_setting,
                 *trainer.options.network_setting,
                 "recipe",
+                "head_features",
                 "normalisation",
             },
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,15 +12,22 @@ import torch
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.inputs.normalisation import Normalisation
+from napari_sparseseg.learning import annotated_features
+from napari_sparseseg.learning.feature_cache import FeatureCacheOptions
 from napari_sparseseg.learning.head_fitting import HeadOptions
 from napari_sparseseg.learning.head_training import FEWEST_IMAGES, HeadTraining
 from napari_sparseseg.learning.options import TrainingOptions
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
+from napari_sparseseg.networks.encoders import Encoder
 from napari_sparseseg.networks.fixed_features import FixedFeatures
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
+
+    from napari_sparseseg.learning.feature_cache import FeatureCacheUse
 
 SIDE = 48
 CLASSES = ClassTable.from_values([1, 2])
@@ -116,3 +124,77 @@ def test_what_was_found_out_is_kept() -> None:
     other.load_state(training.state())
     assert (other.scale, other.centring) == (1.0, 0.5)
     assert not finish(other.find_centring(data))
+
+
+# Pretrained features.
+
+
+def strokes(*places: tuple[int, int], side: int = 300) -> TrainingSet:
+    """Annotate squares of both classes at places of an image of four blocks."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((side, side), np.uint8)
+    for y, x in places:
+        labels[y : y + 4, x : x + 4] = 1
+        labels[y : y + 4, x + 6 : x + 10] = 2
+    pixels = rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
+    image = TrainingImage("image", pixels, labels)
+    return TrainingSet(
+        [image], CLASSES, Normalisation("range", 0, 255), seed=0, holds_out=False
+    )
+
+
+def with_resnet(use: FeatureCacheUse, folder: Path) -> TrainingOptions:
+    return dataclasses.replace(
+        OPTIONS,
+        head=HeadOptions(steps=5, batch=64),
+        head_features="resnet18",
+        feature_cache=FeatureCacheOptions(use, folder),
+    )
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Return the sizes of what encoders are given, as it goes on."""
+    sizes: list[tuple[int, ...]] = []
+    forward: Callable[..., Any] = Encoder.forward
+
+    def counted(self: Encoder, x: torch.Tensor) -> Any:
+        sizes.append(tuple(x.shape[-2:]))
+        return forward(self, x)
+
+    monkeypatch.setattr(Encoder, "forward", counted)
+    return sizes
+
+
+def test_the_encoder_runs_once_for_each_block_however_many_strokes_there_are(
+    tmp_path: Path, encoded: list[tuple[int, ...]]
+) -> None:
+    places = [(20, 20), (100, 100)]
+    data = strokes(*places)
+    training = HeadTraining(data, with_resnet("on", tmp_path))
+    training.fit(data)
+    assert len(encoded) == 1
+    for place, n_calls in (((200, 30), 1), ((30, 200), 1), ((280, 20), 2)):
+        places.append(place)
+        data.put(*strokes(*places).images.values())
+        training.fit(data)
+        assert len(encoded) == n_calls
+    HeadTraining(data, with_resnet("on", tmp_path)).fit(data)
+    assert len(encoded) == 2
+    HeadTraining(data, with_resnet("off", tmp_path)).fit(data)
+    assert len(encoded) == 4
+
+
+def test_of_many_labelled_pixels_some_of_each_class_have_pretrained_features(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(annotated_features, "MOST_WITH_PRETRAINED", 10)
+    data = strokes((20, 20), (240, 245), (280, 282))
+    labels = data.images["image"].labels.copy()
+    labels[100:200, 100:200] = 2
+    data.put(dataclasses.replace(data.images["image"], labels=labels))
+    training = HeadTraining(data, with_resnet("off", tmp_path))
+    found = finish(training._features.in_parts(data, data.images["image"], 1.0, 0.0))
+    blocks = 3  # the second stroke lies in two
+    assert 10 <= int((found.channels == 0).sum()) <= 10 * blocks
+    assert 10 <= int((found.channels == 1).sum()) <= 10 * blocks

@@ -12,7 +12,7 @@ import math
 import platform
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from napari_sparseseg.networks.model import (
     SegmentationModel,
     build_part,
 )
+from napari_sparseseg.networks.network_names import HeadFeatures
 from napari_sparseseg.networks.registry import NetworkSpec
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ _TRAINING_TYPES = {
     "encoder_weights": str,
     "freeze_encoder": bool,
     "weight_decay": float,
+    "feature_cache": bool,
     "balancing": str,
     "seed": int,
     "steps": int,
@@ -73,10 +75,22 @@ _MODEL_KEYS = {
     "in_channels",
     "scales",
     "shown",
+    "head_features",
     "um_per_px",
     "versions",
     *_OBJECTS,
     *(f"{name}.{key}" for name, keys in _OBJECTS.items() for key in keys),
+}
+
+#: Keys that the first files of this version do not have.
+_ADDED_LATER = {
+    "head_features",
+    "training.l1_weight",
+    "training.l2_weight",
+    "training.smoothness",
+    "training.freeze_encoder",
+    "training.weight_decay",
+    "training.feature_cache",
 }
 
 
@@ -103,6 +117,7 @@ def save_model(model: SegmentationModel, path: str | Path) -> None:
         "scales": dict(info.scales),
         "shown": info.shown,
         "network": {"name": info.network.name, "options": dict(info.network.options)},
+        "head_features": info.head_features,
         "um_per_px": info.um_per_px,
         "training": training,
         "versions": made_with,
@@ -125,7 +140,8 @@ def load_model(path: str | Path) -> SegmentationModel:
         that are not known or lacks some that are needed; the message names them.
     """
     content, tensors = _read(path, "model")
-    _check_keys(path, "model", _keys(content), _MODEL_KEYS)
+    _check_keys(path, "model", _keys(content) | _ADDED_LATER, _MODEL_KEYS)
+    content.setdefault("head_features", "fixed")
     names = [
         name for name in _PARTS if any(key.startswith(f"{name}.") for key in tensors)
     ]
@@ -236,13 +252,14 @@ def _check_values(content: Mapping[str, Any], parts: Collection[Part]) -> None:
     in_channels, scales = content["in_channels"], content["scales"]
     kind, low, high = (content["normalisation"][key] for key in ("kind", "low", "high"))
     options, um_per_px = content["network"]["options"], content["um_per_px"]
-    shown = content["shown"]
+    shown, head_features = content["shown"], content["head_features"]
     checks = [
         ("in_channels", in_channels, isinstance(in_channels, int) and in_channels > 0),
         ("normalisation.kind", kind, kind in _NORMALISATIONS),
         ("normalisation.low and .high", [low, high], _is_interval(low, high)),
         ("scales", scales, isinstance(scales, dict) and set(scales) == set(parts)),
         ("shown", shown, shown in PARTS_OF and {*PARTS_OF[shown]} <= {*parts}),
+        ("head_features", head_features, head_features in get_args(HeadFeatures)),
         ("network.options", options, isinstance(options, dict)),
         ("um_per_px", um_per_px, um_per_px is None or _is_positive(um_per_px)),
         ("versions", content["versions"], isinstance(content["versions"], dict)),
@@ -284,6 +301,7 @@ def _info(content: Mapping[str, Any]) -> ModelInfo:
         scales=content["scales"],
         shown=content["shown"],
         network=NetworkSpec(content["network"]["name"], content["network"]["options"]),
+        head_features=content["head_features"],
         um_per_px=content["um_per_px"],
         training=content["training"] | {"versions": content["versions"]},
     )

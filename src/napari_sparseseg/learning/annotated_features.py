@@ -1,4 +1,4 @@
-"""Fixed features of annotated pixels: computed around them only, and kept."""
+"""Features of annotated pixels: computed around them only, and kept."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from napari_sparseseg.inputs.tiling import make_tile
 from napari_sparseseg.networks.fixed_features import FixedFeatures
@@ -19,15 +20,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_sparseseg.inputs.resolution import Region
     from napari_sparseseg.learning.training_set import (
         TrainingImage,
         TrainingSet,
         WorkingImage,
     )
+    from napari_sparseseg.networks.pretrained_features import PretrainedFeatures
 
 #: Features are kept by squares of this many working pixels: a stroke costs those it
 #: touches, be the image as large as it may.
 BLOCK = 256
+
+#: There are many pretrained features, so of a class's pixels in a block no more are
+#: learned from with them.
+MOST_WITH_PRETRAINED = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +73,17 @@ class _Annotated:
             and torch.equal(self.held_out, other.held_out)
         )
 
+    def thinned(self, most: int) -> _Annotated:
+        """Keep at most so many pixels of each channel, spread evenly over all."""
+        kept = [
+            pixels[:: -(-len(pixels) // most)]
+            for channel in self.channels.unique()
+            for pixels in (self.channels == channel).nonzero(as_tuple=True)
+        ]
+        chosen = torch.cat(kept).sort().values
+        fields = (self.rows, self.columns, self.channels, self.held_out)
+        return _Annotated(*(each[chosen] for each in fields))
+
 
 @dataclass(eq=False)
 class _Kept:
@@ -80,7 +98,7 @@ class _Kept:
     labelled
         All blocks together, and what they are of.
     means
-        (F,) mean features of the windows of the image that were looked at so far.
+        (F,) mean fixed features of the windows of the image looked at so far.
     """
 
     pixels: NDArray[Any]
@@ -99,10 +117,19 @@ class AnnotatedFeatures:
         Of the images.
     device
         Where features are computed and kept.
+    pretrained
+        Features on that device that join the fixed ones; None: none do.
     """
 
-    def __init__(self, n_channels: int, device: str) -> None:
+    def __init__(
+        self,
+        n_channels: int,
+        device: str,
+        pretrained: PretrainedFeatures | None = None,
+    ) -> None:
         self._features = FixedFeatures(n_channels).to(device)
+        self._pretrained = pretrained
+        self._n_pretrained = 0 if pretrained is None else pretrained.n_features
         self._device = device
         self._images: dict[tuple[str, float], _Kept] = {}
 
@@ -121,12 +148,13 @@ class AnnotatedFeatures:
         scale
             Working pixels per image pixel.
         centring
-            Share of the image's mean features that is taken away.
+            Share of the image's mean fixed features that is taken away.
         """
         labelled = yield from self._labelled(data, image, scale)
         if not centring:
             return labelled
         mean = yield from self._mean(data, image, scale)
+        mean = F.pad(mean, (0, self._n_pretrained))
         return replace(labelled, features=labelled.features - centring * mean)
 
     def _labelled(
@@ -138,6 +166,8 @@ class AnnotatedFeatures:
             return kept.labelled[1]
         found: dict[int, tuple[_Annotated, Tensor]] = {}
         for number, annotated in _blocks(working):
+            if self._pretrained is not None:
+                annotated = annotated.thinned(MOST_WITH_PRETRAINED)
             known = kept.blocks.get(number)
             if known is None or not known[0].equals(annotated):
                 known = (annotated, self._compute(working.pixels, annotated))
@@ -157,7 +187,7 @@ class AnnotatedFeatures:
     def _mean(
         self, data: TrainingSet, image: TrainingImage, scale: float
     ) -> Parts[None, None, Tensor]:
-        """Return the (F,) means over the windows that a prediction takes them over."""
+        """Return the (F,) means of fixed features over the windows of a prediction."""
         kept = self._kept(data, image, scale)
         pixels = yield from data.pixels_in_parts(image.name, scale)
         windows = windows_of((pixels.shape[-2], pixels.shape[-1]))
@@ -187,7 +217,8 @@ class AnnotatedFeatures:
     def _joined(self, blocks: list[tuple[_Annotated, Tensor]]) -> LabelledFeatures:
         if not blocks:
             none = torch.zeros(0, dtype=torch.int64, device=self._device)
-            empty = torch.zeros(0, self._features.n_features, device=self._device)
+            n_features = self._features.n_features + self._n_pretrained
+            empty = torch.zeros(0, n_features, device=self._device)
             return LabelledFeatures(empty, none, none.bool())
         return LabelledFeatures(
             torch.cat([features for _, features in blocks]),
@@ -196,26 +227,54 @@ class AnnotatedFeatures:
         )
 
     def _compute(self, pixels: Tensor, annotated: _Annotated) -> Tensor:
-        """Return the (n, F) features of annotated pixels that lie close together."""
+        """Return the (n, F) features of the annotated pixels of a block."""
         rows, columns = annotated.rows, annotated.columns
-        core = (
-            int(rows.min()),
-            int(columns.min()),
-            int(rows.max()) + 1,
-            int(columns.max()) + 1,
-        )
         shape = (pixels.shape[-2], pixels.shape[-1])
-        tile = make_tile(core, shape, halo=self._features.halo, stride=1)
+        tile = make_tile(_bounds(annotated), shape, halo=self._features.halo, stride=1)
         y0, x0, y1, x1 = tile.field
-        features = self._of(pixels[:, y0:y1, x0:x1])
+        fixed = self._of(pixels[:, y0:y1, x0:x1])
         place = ((rows - y0).to(self._device), (columns - x0).to(self._device))
-        return features[:, place[0], place[1]].T.contiguous()
+        features = fixed[:, place[0], place[1]].T.contiguous()
+        if self._pretrained is None:
+            return features
+        others = self._compute_pretrained(self._pretrained, pixels, annotated)
+        return torch.cat([features, others], dim=1)
+
+    @torch.no_grad()
+    def _compute_pretrained(
+        self, pretrained: PretrainedFeatures, pixels: Tensor, annotated: _Annotated
+    ) -> Tensor:
+        """Do the same for pretrained features.
+
+        Where they are remembered those of the whole block are asked for, so that it
+        knows them when there are more strokes.
+        """
+        shape = (pixels.shape[-2], pixels.shape[-1])
+        core = _bounds(annotated)
+        if pretrained.remembered is not None:
+            top, left = core[0] // BLOCK * BLOCK, core[1] // BLOCK * BLOCK
+            core = (top, left, min(top + BLOCK, shape[0]), min(left + BLOCK, shape[1]))
+        tile = make_tile(core, shape, halo=pretrained.halo, stride=pretrained.stride)
+        y0, x0, y1, x1 = tile.field
+        maps = pretrained.maps(as_batch(pixels[:, y0:y1, x0:x1].to(self._device)))
+        return pretrained.at(maps, annotated.rows - y0, annotated.columns - x0)
 
     @torch.no_grad()  # not inference mode: the head is fitted on these tensors
     def _of(self, pixels: Tensor) -> Tensor:
-        """Return the (F, h, w) features of (C, h, w) pixels."""
+        """Return the (F, h, w) fixed features of (C, h, w) pixels."""
         features: Tensor = self._features(as_batch(pixels.to(self._device)))[0]
         return features
+
+
+def _bounds(annotated: _Annotated) -> Region:
+    """Return the smallest region that holds all pixels."""
+    rows, columns = annotated.rows, annotated.columns
+    return (
+        int(rows.min()),
+        int(columns.min()),
+        int(rows.max()) + 1,
+        int(columns.max()) + 1,
+    )
 
 
 def _blocks(working: WorkingImage) -> Iterator[tuple[int, _Annotated]]:

@@ -10,10 +10,13 @@ from torch import Generator, Tensor
 
 from napari_sparseseg.learning.annotated_features import AnnotatedFeatures
 from napari_sparseseg.learning.events import HeadFitted, PartScore
+from napari_sparseseg.learning.feature_cache import CachedEncoder
 from napari_sparseseg.learning.head_fitting import fit_in_parts, update_head
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.validation import score_of
+from napari_sparseseg.networks.encoders import as_three_channels
 from napari_sparseseg.networks.pixel_head import HeadNetwork, PixelHead
+from napari_sparseseg.networks.pretrained_features import PretrainedFeatures
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Parts
@@ -81,7 +84,10 @@ class HeadTraining:
 
     def __init__(self, data: TrainingSet, options: TrainingOptions) -> None:
         self._options = options
-        self._features = AnnotatedFeatures(data.n_channels, options.device)
+        self._pretrained = first_pretrained(options, data.n_channels)
+        self._features = AnnotatedFeatures(
+            data.n_channels, options.device, self._pretrained
+        )
         self.scale = options.scale
         self.centring = CENTRINGS[0]
         self._n_images = 0
@@ -242,10 +248,36 @@ class HeadTraining:
 
     def _network(self, head: PixelHead, data: TrainingSet) -> HeadNetwork:
         with torch.random.fork_rng(devices=[]):
-            network = HeadNetwork(data.n_channels, len(data.classes))
+            network = HeadNetwork(data.n_channels, len(data.classes), self._pretrained)
         network.head = head
         network.centring.share.fill_(self.centring)
         return network.to(self._options.device).eval()
+
+
+def first_pretrained(
+    options: TrainingOptions, n_channels: int
+) -> PretrainedFeatures | None:
+    """Return the pretrained features of the head of a training, if it has any.
+
+    Raises
+    ------
+    ImageError
+        If an encoder cannot take so many channels.
+    ModelFileError, OutputError
+        If their weights cannot be had, or are those of another network.
+    """
+    if options.head_features == "fixed":
+        return None
+    as_three_channels(torch.empty(n_channels, 0, 0))  # refuses other numbers
+    # Weights are drawn by torch's global generator, which is the user's.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        features = PretrainedFeatures(options.head_features, options.encoder_weights)
+    features.to(options.device)
+    if options.feature_cache.wants(options.device):
+        cache = options.feature_cache.open()
+        features.remembered = CachedEncoder(features.encoder, cache)
+    return features
 
 
 def stack(parts: Sequence[LabelledFeatures]) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,9 +14,11 @@ from torch import Generator, Tensor, nn
 from torch.optim.lr_scheduler import LinearLR, PolynomialLR
 
 from napari_sparseseg.learning.events import score_from_json
+from napari_sparseseg.learning.feature_cache import GIB, CachedEncoder
+from napari_sparseseg.learning.feature_patches import FeatureSampler, bytes_needed
 from napari_sparseseg.learning.losses import MiniBatchLoss
 from napari_sparseseg.learning.parts import finish
-from napari_sparseseg.learning.patches import PatchSampler
+from napari_sparseseg.learning.patches import FeaturePatches, PatchSampler
 from napari_sparseseg.learning.schedules import (
     build_schedule,
     end_at,
@@ -27,6 +29,7 @@ from napari_sparseseg.learning.schedules import (
 from napari_sparseseg.learning.training_set import WorkingImage
 from napari_sparseseg.learning.validation import NOISE
 from napari_sparseseg.networks.registry import Standardised, build_network
+from napari_sparseseg.networks.scoring import EncoderDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Parts
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.learning.judge import Scores
     from napari_sparseseg.learning.options import Recipe, TrainingOptions
+    from napari_sparseseg.learning.patches import MiniBatch
     from napari_sparseseg.learning.training_set import TrainingSet
 
 #: After a loss that is no number the learning rate is multiplied by this.
@@ -84,6 +88,7 @@ class NetworkTraining:
         self._generator = generator
         self.network = first_network(options, data.n_channels, len(data.classes))
         self._start_optimiser(options.recipe.learning_rate)
+        self._encoder = self._cached_encoder()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.best = copy.deepcopy(self.average)
         self._good = copy.deepcopy(self.network.state_dict())
@@ -118,6 +123,16 @@ class NetworkTraining:
             )
             for image in images
         ]
+        if self._encoder is not None and self._fits_into_cache():
+            self._sampler: PatchSampler | FeatureSampler = FeatureSampler(
+                self.images,
+                self.network,
+                self._encoder,
+                patch_px=recipe.patch_px,
+                by=recipe.draw,
+                dense_share=self.options.dense_share,
+            )
+            return
         self._sampler = PatchSampler(
             self.images,
             patch_px=recipe.patch_px,
@@ -126,6 +141,33 @@ class NetworkTraining:
             dense_share=self.options.dense_share,
             augmentation=recipe.augmentation,
         )
+
+    @property
+    def uses_feature_cache(self) -> bool:
+        """Whether the decoder alone learns, from features that were computed once."""
+        return isinstance(self._sampler, FeatureSampler)
+
+    def _cached_encoder(self) -> CachedEncoder | None:
+        """Return the network's encoder if its features may be kept."""
+        inner, cache = self.network.network, self.options.feature_cache
+        if not isinstance(inner, EncoderDecoder) or not inner.is_frozen:
+            return None
+        if not cache.wants(self.options.device):
+            return None
+        return CachedEncoder(inner.encoder, cache.open())
+
+    def _fits_into_cache(self) -> bool:
+        cache = self.options.feature_cache
+        needed = bytes_needed(self.images, self.network)
+        if cache.use == "on" or needed <= cache.budget_bytes:
+            return True
+        warnings.warn(
+            f"the features of all images need {needed / GIB:.1f} GiB, more than the "
+            f"{cache.budget_bytes / GIB:.1f} GiB that may be kept, so they are "
+            "computed anew at each step.",
+            stacklevel=2,
+        )
+        return False
 
     def step(self) -> float:
         """Learn one mini-batch; return the loss, which may be no number.
@@ -157,7 +199,7 @@ class NetworkTraining:
         float
             The loss, which may be no number.
         """
-        batch = self._sampler.draw(self.options.recipe.batch, self._generator)
+        batch = yield from self._draw()
         self.network.train()
         self.optimiser.zero_grad()
         loss = MiniBatchLoss(self.options, batch.labels, batch.inside)
@@ -166,8 +208,19 @@ class NetworkTraining:
             return (yield from self._gather_parts(batch.images, loss, parts))
         return (yield from self._gather_whole(batch.images, loss, parts))
 
+    def _draw(
+        self,
+    ) -> Parts[None, None, MiniBatch[Tensor] | MiniBatch[FeaturePatches]]:
+        count, sampler = self.options.recipe.batch, self._sampler
+        if isinstance(sampler, FeatureSampler) and self.options.micro_batch:
+            return (yield from sampler.draw_in_parts(count, self._generator))
+        return sampler.draw(count, self._generator)
+
     def _gather_parts(
-        self, images: Tensor, loss: MiniBatchLoss, parts: Sequence[Tensor]
+        self,
+        images: Tensor | FeaturePatches,
+        loss: MiniBatchLoss,
+        parts: Sequence[Tensor],
     ) -> Parts[None, None, float]:
         total = 0.0
         for number, part in enumerate(parts):
@@ -179,7 +232,10 @@ class NetworkTraining:
         return total
 
     def _gather_whole(
-        self, images: Tensor, loss: MiniBatchLoss, parts: Sequence[Tensor]
+        self,
+        images: Tensor | FeaturePatches,
+        loss: MiniBatchLoss,
+        parts: Sequence[Tensor],
     ) -> Parts[None, None, float]:
         """Do the same for a loss that is no sum over patches.
 
@@ -200,11 +256,11 @@ class NetworkTraining:
             self._score(images[part], number).backward(gradient[part])
         return float(whole.detach())
 
-    def _parts(self, images: Tensor) -> Sequence[Tensor]:
+    def _parts(self, images: Tensor | FeaturePatches) -> Sequence[Tensor]:
         parts: Sequence[Tensor] = torch.arange(len(images)).split(self.micro_batch)
         return parts
 
-    def _score(self, patches: Tensor, part: int) -> Tensor:
+    def _score(self, patches: Tensor | FeaturePatches, part: int) -> Tensor:
         """Return the scores of a part of a mini-batch, given its number.
 
         What dropout draws follows from seed, step and part alone. It does so by torch's
@@ -214,10 +270,21 @@ class NetworkTraining:
         seed = (self.options.seed + self.steps * MOST_PARTS + part) % MOST_SEEDS
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
+            if isinstance(patches, FeaturePatches):
+                return self._decode(patches)
             scores: Tensor = self.network(
                 patches.contiguous(memory_format=torch.channels_last)
             )
         return scores
+
+    def _decode(self, patches: FeaturePatches) -> Tensor:
+        inner = self.network.network
+        assert isinstance(inner, EncoderDecoder)
+        levels = tuple(
+            each.contiguous(memory_format=torch.channels_last)
+            for each in patches.levels
+        )
+        return inner.decode(levels, patches.size)
 
     def apply(self) -> None:
         """Move the weights by the gradients of :meth:`gather`."""
@@ -359,6 +426,8 @@ class NetworkTraining:
             ("best", self.best),
         ):
             network.load_state_dict(_under(tensors, kind))
+        self._encoder = self._cached_encoder()  # its weights may have been others
+        self.see(self.images)
         self._good = {k: v.clone() for k, v in _under(tensors, "good").items()}
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _under(tensors, "moments").items():
@@ -401,7 +470,10 @@ def first_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         network = build_network(options.network, in_channels, n_classes)
-    if options.encoder_weights != "none":
+    is_for_head = options.head_features != "fixed" and not isinstance(
+        network.network, EncoderDecoder
+    )
+    if options.encoder_weights != "none" and not is_for_head:
         network.load_encoder(options.encoder_weights)
     if options.freeze_encoder:
         network.freeze_encoder()

@@ -9,6 +9,7 @@ from napari_sparseseg.learning.augmentation import (
     AUGMENTATION_ABDULHAMID,
     AugmentationOptions,
 )
+from napari_sparseseg.learning.feature_cache import FeatureCacheOptions
 from napari_sparseseg.learning.head_fitting import HeadOptions
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.learning.balancing import Balancing
     from napari_sparseseg.learning.losses import Loss
     from napari_sparseseg.learning.schedules import Schedule
+    from napari_sparseseg.networks.network_names import HeadFeatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class TrainingOptions:
     smoothness
         Times which :func:`~.learning.losses.roughness` is added to the loss, 0 or more.
     encoder_weights
-        First weights of the network's encoder: ``"none"`` draws them, else see
+        First weights of the encoders of network and head: ``"none"``: drawn, else see
         :meth:`~napari_sparseseg.networks.scoring.ScoringNetwork.load_encoder`.
     freeze_encoder
         Whether the encoder keeps its first weights and only what is behind it learns.
@@ -149,6 +151,11 @@ class TrainingOptions:
         held-out strokes.
     head_start
         Whether a per-pixel head predicts too, from the start.
+    head_features
+        What the head looks at: ``"fixed"`` features, or with the name of an encoder its
+        early layers as well, with the weights of *encoder_weights*.
+    feature_cache
+        Whether and where features of a frozen encoder are kept.
     dense_share
         Probability that a patch comes from a dense image where there are both kinds
         (Bokhorst 2018 mixes sparse and dense images 4 : 1).
@@ -177,6 +184,8 @@ class TrainingOptions:
     freeze_encoder: bool = False
     scale: float | None = None
     head_start: bool = True
+    head_features: HeadFeatures = "fixed"
+    feature_cache: FeatureCacheOptions = field(default_factory=FeatureCacheOptions)
     dense_share: float = 0.2
     head: HeadOptions = field(default_factory=HeadOptions)
     seed: int = 0

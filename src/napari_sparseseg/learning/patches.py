@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -28,20 +29,48 @@ JITTER = 0.35
 ATTEMPTS = 10
 
 
-class MiniBatch(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class FeaturePatches:
+    """Some patches' features.
+
+    Attributes
+    ----------
+    levels
+        (B, F, h, w) float32 each, as an encoder gives them.
+    size
+        (H, W) of the patches in pixels.
+    """
+
+    levels: tuple[Tensor, ...]
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        """Return the number of patches."""
+        return len(self.levels[0])
+
+    def __getitem__(self, part: Tensor) -> FeaturePatches:
+        """Return the patches of some indices."""
+        return FeaturePatches(tuple(each[part] for each in self.levels), self.size)
+
+
+#: What a network, or its decoder, is given.
+Patches = TypeVar("Patches", Tensor, FeaturePatches)
+
+
+class MiniBatch(NamedTuple, Generic[Patches]):
     """Patches that are learned from in one step.
 
     Attributes
     ----------
     images
-        (B, C, size, size) float in [0, 1].
+        (B, C, size, size) float in [0, 1], or their features.
     labels
         (B, size, size) int64, 0 = not annotated.
     inside
         (B, size, size) bool: which pixels lie in their image.
     """
 
-    images: Tensor
+    images: Patches
     labels: Tensor
     inside: Tensor
 
@@ -88,8 +117,8 @@ class LabelledPixels:
         return image, y, x
 
 
-class PatchSampler:
-    """Draws augmented mini-batches; see :meth:`draw`.
+class PlaceSampler:
+    """Draws the annotated pixels that patches are laid around.
 
     Parameters
     ----------
@@ -103,6 +132,46 @@ class PatchSampler:
         ``"class"`` or ``"image"``, see :class:`~.options.Recipe`.
     dense_share
         Probability of a dense image where both kinds are annotated.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[WorkingImage],
+        *,
+        patch_px: int,
+        stride: int,
+        by: Literal["class", "image"],
+        dense_share: float,
+    ) -> None:
+        self.images = images
+        longest = max(max(image.learned.shape) for image in images)
+        self.patch_px = min(patch_px, math.ceil(longest / stride) * stride)
+        self._by = by
+        self._dense_share = dense_share
+        kinds = [image.dense for image in images]
+        self._sparse = LabelledPixels(
+            images, [i for i, dense in enumerate(kinds) if not dense]
+        )
+        self._dense = LabelledPixels(
+            images, [i for i, dense in enumerate(kinds) if dense]
+        )
+
+    def _draw_place(self, generator: Generator) -> tuple[int, int, int]:
+        """Draw an annotated pixel: image, y, x."""
+        pool = self._sparse or self._dense
+        if self._sparse and self._dense:
+            dense = torch.rand((), generator=generator).item() < self._dense_share
+            pool = self._dense if dense else self._sparse
+        return pool.draw(self._by, generator)
+
+
+class PatchSampler(PlaceSampler):
+    """Draws augmented mini-batches; see :meth:`draw`.
+
+    Parameters
+    ----------
+    images, patch_px, stride, by, dense_share
+        As of :class:`PlaceSampler`.
     augmentation
         Ranges of the random changes.
     """
@@ -117,21 +186,12 @@ class PatchSampler:
         dense_share: float,
         augmentation: AugmentationOptions,
     ) -> None:
-        self.images = images
-        longest = max(max(image.learned.shape) for image in images)
-        self.patch_px = min(patch_px, math.ceil(longest / stride) * stride)
-        self._by = by
-        self._dense_share = dense_share
+        super().__init__(
+            images, patch_px=patch_px, stride=stride, by=by, dense_share=dense_share
+        )
         self._augmentation = augmentation
-        kinds = [image.dense for image in images]
-        self._sparse = LabelledPixels(
-            images, [i for i, dense in enumerate(kinds) if not dense]
-        )
-        self._dense = LabelledPixels(
-            images, [i for i, dense in enumerate(kinds) if dense]
-        )
 
-    def draw(self, count: int, generator: Generator) -> MiniBatch:
+    def draw(self, count: int, generator: Generator) -> MiniBatch[Tensor]:
         """Draw *count* patches."""
         patches, labels, inside = zip(
             *(self._draw_one(generator) for _ in range(count)), strict=True
@@ -141,7 +201,7 @@ class PatchSampler:
 
     def _draw_one(self, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
         for _ in range(ATTEMPTS):
-            index, y, x = self._pool(generator).draw(self._by, generator)
+            index, y, x = self._draw_place(generator)
             image = self.images[index]
             centre = self._centre(y, x, image.learned.shape, generator)
             offsets = draw_offsets(1, self.patch_px, self._augmentation, generator)
@@ -165,12 +225,6 @@ class PatchSampler:
         shift = (torch.rand(2, generator=generator) - 0.5) * 2 * JITTER
         dy, dx = (shift * size).tolist()
         return y + dy, x + dx
-
-    def _pool(self, generator: Generator) -> LabelledPixels:
-        if self._sparse and self._dense:
-            dense = torch.rand((), generator=generator).item() < self._dense_share
-            return self._dense if dense else self._sparse
-        return self._sparse or self._dense
 
 
 def _below(count: int, generator: Generator) -> int:

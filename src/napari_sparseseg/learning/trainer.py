@@ -36,6 +36,7 @@ from napari_sparseseg.learning.options import TrainingOptions
 from napari_sparseseg.learning.parts import advance
 from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.networks.model import ModelInfo, SegmentationModel
+from napari_sparseseg.networks.pixel_head import HeadNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Events
@@ -420,7 +421,11 @@ class Trainer:
             best = max(now, key=lambda each: overall(each[1].get("network")))
             scores, network = best[1], (best[0], best[2])
         shown, _ = self._choose(scores)
-        return self._assemble(network, shown, scores)
+        model = self._assemble(network, shown, scores)
+        head = model.parts.get("head")
+        if isinstance(head, HeadNetwork):  # it is to leave nothing of other images
+            head.forget_images()
+        return model
 
     def best_model(self) -> SegmentationModel:
         """Return a copy of what predicts now, at once: nothing is scored for it.
@@ -462,6 +467,7 @@ class Trainer:
             scales=scales,
             shown=shown,
             network=self.options.network,
+            head_features=self.options.head_features,
             um_per_px=self.data.um_per_px,
             training=self._report(scores),
         )
@@ -480,6 +486,7 @@ class Trainer:
             "recipe": self.options.recipe_name,
             **self.options.loss_setting,
             **self.options.network_setting,
+            "feature_cache": any(each.uses_feature_cache for each in self.networks),
             "balancing": self.options.balancing,
             "seed": self.options.seed,
             "steps": self.steps,

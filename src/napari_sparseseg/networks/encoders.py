@@ -162,6 +162,14 @@ class Encoder(nn.ModuleDict):
             for level in self.geometry()
         )
 
+    @property
+    def centres(self) -> tuple[float, ...]:
+        """Row and column, in input pixels, that the first feature of each level is at.
+
+        They are the centre of what it sees; the next one is a stride further.
+        """
+        return tuple((each.after - each.before) / 2 for each in self.geometry())
+
     def geometry(self) -> tuple[Level, ...]:
         """Return what follows from the layers as they are now."""
         levels = []

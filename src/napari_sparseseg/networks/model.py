@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_sparseseg.errors import ModelFileError
 from napari_sparseseg.networks.pixel_head import HeadNetwork
+from napari_sparseseg.networks.pretrained_features import PretrainedFeatures
 from napari_sparseseg.networks.registry import NetworkSpec, build_network
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.inputs.normalisation import Normalisation
+    from napari_sparseseg.networks.network_names import HeadFeatures
     from napari_sparseseg.networks.scoring import ScoringNetwork
 
 Part = Literal["head", "network"]
@@ -52,6 +54,8 @@ class ModelInfo:
         The part that predicts; ``"both"``: the mean of their class probabilities.
     network
         The network's name and options.
+    head_features
+        What the head looks at.
     um_per_px
         Pixel size of the training images in micrometres, None when unknown.
     training
@@ -65,6 +69,7 @@ class ModelInfo:
     scales: Mapping[Part, float]
     shown: Shown
     network: NetworkSpec
+    head_features: HeadFeatures = "fixed"
     um_per_px: float | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
 
@@ -120,5 +125,8 @@ def build_part(name: Part, info: ModelInfo) -> ScoringNetwork:
     """Build the head or the network of *info* with fresh weights."""
     n_classes = len(info.classes)
     if name == "head":
-        return HeadNetwork(info.in_channels, n_classes)
+        pretrained = None
+        if info.head_features != "fixed":
+            pretrained = PretrainedFeatures(info.head_features)
+        return HeadNetwork(info.in_channels, n_classes, pretrained)
     return build_network(info.network, info.in_channels, n_classes)

@@ -38,6 +38,10 @@ ENCODER_OF: dict[NetworkName, dict[Preset, EncoderName]] = {
     "deeplabv3": {"light": "resnet18", "paper": "resnet50"},
 }
 
+#: What the per-pixel head looks at: fixed features, and with the name of an encoder its
+#: early layers too.
+HeadFeatures = Literal["fixed", "resnet18", "resnet50", "vgg16"]
+
 #: A line on when to choose which.
 WHEN_TO_CHOOSE: dict[NetworkName, str] = {
     "unet": "Small and quick, learns from scratch. The choice for a CPU.",

@@ -1,6 +1,11 @@
-"""A small network that classifies each pixel by its fixed features alone."""
+"""A small network that classifies each pixel by its features alone.
+
+They are fixed ones, and those of the early layers of a pretrained encoder if wanted.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +13,9 @@ from torch import Tensor, nn
 from napari_sparseseg.networks.fixed_features import FixedFeatures
 from napari_sparseseg.networks.image_statistics import UsesImageStatistics
 from napari_sparseseg.networks.scoring import ScoringNetwork
+
+if TYPE_CHECKING:
+    from napari_sparseseg.networks.pretrained_features import PretrainedFeatures
 
 #: Standardised features are cut at this, so that what looks like no stroke at all
 #: does not make the head ever more certain.
@@ -80,33 +88,67 @@ class Centring(UsesImageStatistics):
 
 
 class HeadNetwork(ScoringNetwork):
-    """Fixed features and a per-pixel head: (B, C, H, W) in [0, 1] -> class scores."""
+    """Features and a per-pixel head: (B, C, H, W) in [0, 1] -> class scores.
 
-    def __init__(self, in_channels: int, n_classes: int) -> None:
+    Parameters
+    ----------
+    in_channels, n_classes
+        Channels of the images and of the score maps.
+    pretrained
+        Features that join the fixed ones; None: none do. They are not centred, which
+        would need those of the whole image for a stroke.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        n_classes: int,
+        pretrained: PretrainedFeatures | None = None,
+    ) -> None:
         super().__init__()
         self.features = FixedFeatures(in_channels)
         self.centring = Centring()
-        self.head = PixelHead(self.features.n_features, n_classes)
+        self.pretrained = pretrained
+        n_features = self.features.n_features
+        if pretrained is not None:
+            n_features += pretrained.n_features
+        self.head = PixelHead(n_features, n_classes)
 
     @property
     def stride(self) -> int:
-        """Input pixels to one pixel of the deepest level: there is one level."""
-        return 1
+        """Input pixels to one pixel of the deepest level."""
+        return 1 if self.pretrained is None else self.pretrained.stride
 
     @property
     def halo(self) -> int:
         """Radius in pixels beyond which an input pixel cannot change an output."""
-        return self.features.halo
+        if self.pretrained is None:
+            return self.features.halo
+        return max(self.features.halo, self.pretrained.halo)
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.centring(self.features(x)).permute(0, 2, 3, 1)
-        return self._score(features).permute(0, 3, 1, 2)
+        fixed = self.centring(self.features(x))
+        maps = () if self.pretrained is None else self.pretrained.maps(x)
+        # A graph would keep the number of parts, whatever the size of later images.
+        if x.device.type != "cpu" or torch.onnx.is_in_onnx_export():
+            return self._score(fixed, maps, 0)
+        n_rows = max(1, PIXELS_IN_CACHE // x.shape[3])
+        parts = [
+            self._score(rows, maps, number * n_rows)
+            for number, rows in enumerate(fixed.split(n_rows, dim=2))
+        ]
+        return torch.cat(parts, dim=2)
 
-    def _score(self, features: Tensor) -> Tensor:
-        # The graph would keep the number of parts, whatever the size of later images.
-        if features.device.type != "cpu" or torch.onnx.is_in_onnx_export():
-            scores: Tensor = self.head(features)
-            return scores
-        n_rows = max(1, PIXELS_IN_CACHE // features.shape[2])
-        parts = [self.head(rows) for rows in features.split(n_rows, dim=1)]
-        return torch.cat(parts, dim=1)
+    def _score(self, fixed: Tensor, maps: tuple[Tensor, ...], first: int) -> Tensor:
+        """Score rows of pixels from *first* on, whose fixed features are given."""
+        features = fixed
+        if self.pretrained is not None:
+            others = self.pretrained.rows(maps, first, fixed.shape[2], fixed.shape[3])
+            features = torch.cat([features, others], dim=1)
+        scores: Tensor = self.head(features.permute(0, 2, 3, 1))
+        return scores.permute(0, 3, 1, 2)
+
+    def forget_images(self) -> None:
+        """Compute pretrained features anew from now on, and remember none."""
+        if self.pretrained is not None:
+            self.pretrained.remembered = None
