@@ -104,6 +104,7 @@ class Boxes(PluginWidget):
             (dock.layers.class_added, controller.add_class),
             (dock.method.changed, controller.use_settings),
             (dock.method.preview_wished, controller.set_preview),
+            (dock.method.weights_arrived, controller.look_for_weights),
             (dock.run.generate_pressed, lambda: controller.generate()),
             (dock.run.picked_pressed, controller.generate),
             (dock.run.cancel_pressed, controller.cancel),
