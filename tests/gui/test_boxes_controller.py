@@ -213,7 +213,7 @@ def test_masks_are_proposed_in_a_layer_of_their_own(masked: Desk) -> None:
     assert masked.statuses == ["proposed", "proposed"]
     layer = masked.masks
     assert not layer.editable
-    # Else Label & train would keep it as strokes.
+    # Else Label and train would keep it as strokes.
     assert is_prediction(layer)
     np.testing.assert_array_equal(layer.scale, masked.image.scale)
     np.testing.assert_array_equal(layer.translate, masked.image.translate)

@@ -1,4 +1,4 @@
-"""The plugin's widget: the dock "Label & train" and all that moves behind it."""
+"""The plugin's widget: the dock "Label and train" and all that moves behind it."""
 
 from __future__ import annotations
 
