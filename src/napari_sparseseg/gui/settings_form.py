@@ -66,8 +66,8 @@ TOOLTIPS = {
     "patch": "Side of the pieces that the network learns from, in working pixels",
     "device": "What computes; automatic takes the fastest there is",
     "loss": "What the training makes small",
-    "l1_weight": "How much the distance itself counts",
-    "l2_weight": "How much the squares of the distance count",
+    "l1_weight": "How much the sum of the differences counts",
+    "l2_weight": "How much their Euclidean norm counts, in which large ones weigh more",
     "smoothness": "How much neighbouring pixels shall be of one class; 0.1 to 1 takes "
     "specks away, more rounds off corners",
     "seed": "Start of all random draws; the same number gives the same training",
