@@ -236,6 +236,44 @@ class TestFromStrokesToScores:
             assert kind == ("window" if window else "percentiles")
 
 
+class TestNetworks:
+    def test_learn_as_they_are_told(
+        self, run: Run, place: Path, tmp_path: Path
+    ) -> None:
+        paths = (
+            place / "images",
+            place / "strokes",
+            "--model",
+            tmp_path / "m.safetensors",
+        )
+        learned = ("train", *paths, "--steps", 1, *QUICK, "--net", "vgg-fcn-1")
+        done = run(
+            *(*learned, "--freeze-encoder", "--dropout", 0.2, "--weight-decay", 1e-4),
+            *("--recipe", "vgg-fcn", "--json", "-"),
+        )
+        assert done.code == 0, done.err
+        known = done.json
+        expected = {"name": "vgg-fcn-1", "narrowing": 4, "dropout": 0.2}
+        assert known["network"] == expected
+        assert (known["freeze_encoder"], known["weight_decay"]) == (True, 1e-4)
+        assert known["recipe"] == "vgg-fcn"
+
+    def test_without_encoder_cannot_freeze_it(
+        self, run: Run, place: Path, tmp_path: Path
+    ) -> None:
+        paths = (
+            place / "images",
+            place / "strokes",
+            "--model",
+            tmp_path / "m.safetensors",
+        )
+        done = run("train", *paths, "--steps", 1, *QUICK, "--freeze-encoder")
+        assert done.code == 2
+        assert (
+            "the encoder is to be frozen, but this network has no encoder" in done.err
+        )
+
+
 class TestDeepLab:
     def test_from_strokes_to_labels(
         self, run: Run, place: Path, tmp_path: Path

@@ -50,7 +50,7 @@ from napari_sparseseg.learning.options import (
 from napari_sparseseg.learning.trainer import Trainer
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
 from napari_sparseseg.networks.memory import is_out_of_memory
-from napari_sparseseg.networks.registry import PRESETS
+from napari_sparseseg.networks.registry import PRESETS, NetworkSpec, with_dropout
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.prediction.uncertainty import entropy
 
@@ -102,22 +102,31 @@ class TrainingWishes(TypedDict, total=False):
         ``"none"``, ``"instance"`` or ``"mini-batch"`` (Bokhorst 2018, section 3).
         Default: mini-batch; instance as soon as there are dense images.
     net
-        Network: ``"unet"`` (Bokhorst 2018), the default, or ``"deeplabv3"`` (Fan 2022),
-        which takes images of one or three channels.
+        Network: ``"unet"`` (Bokhorst 2018), the default. Others have an encoder that
+        may begin with published weights, and take images of one or three channels:
+        ``"unet-vgg16"``, ``"unet-resnet50"``, ``"vgg-fcn"`` and its experiments
+        ``"vgg-fcn-1"`` to ``-3`` (Abdulhamid), and ``"deeplabv3"`` (Fan 2022).
     preset
-        Size of the network: ``"light"`` for a CPU (``deeplabv3`` on ResNet-18),
-        ``"paper"`` (on ResNet-50), or ``"auto"``: ``paper`` on a GPU, else ``light``.
+        Size of the network: ``"light"`` for a CPU (fewer filters, ResNet-18 for
+        ResNet-50), ``"paper"``, or ``"auto"``: ``paper`` on a GPU, else ``light``.
     encoder_weights
-        First weights of the ResNet of ``deeplabv3``: ``"none"``, the default,
-        ``"imagenet"``, or a file, see
-        :func:`~napari_sparseseg.networks.encoders.load_encoder_weights`.
+        First weights of the encoder: ``"none"``, the default, ``"imagenet"``, or a
+        file, see :func:`~napari_sparseseg.networks.encoders.load_encoder_weights`.
+    freeze_encoder
+        Whether the encoder keeps its first weights. Default False.
+    dropout
+        Probability with which a feature is left out before the last layer, while
+        learning, of the networks on VGG16 and of ``"unet-resnet50"``. Default 0.
+    weight_decay
+        L2 regularisation, 0 or more, as torch's optimisers have it. Default: the
+        recipe's, 0 but for ``"deeplab"``.
     loss
         ``"ce"``, balanced cross-entropy and the default, or ``"dice"`` (Fan 2022), for
         which the class with the smallest value is the background.
     recipe
         ``"live"``, quick and endless; ``"paper"``, the numbers of Bokhorst 2018, whose
-        1 um per pixel is asked for with ``um_per_px``; or ``"deeplab"``, those of Fan
-        2022, section 3.3.
+        1 um per pixel is asked for with ``um_per_px``; ``"deeplab"``, those of Fan
+        2022, section 3.3; or ``"vgg-fcn"``, those of Abdulhamid, section 6.1.
     scale
         Working pixels per image pixel, or ``"auto"``: found out on held-out strokes.
     um_per_px
@@ -156,6 +165,9 @@ class TrainingWishes(TypedDict, total=False):
     net: NetworkName
     preset: Preset | Literal["auto"]
     encoder_weights: str | Path
+    freeze_encoder: bool
+    dropout: float
+    weight_decay: float | None
     loss: Loss
     recipe: RecipeName
     scale: float | Literal["auto"]
@@ -280,7 +292,7 @@ def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     setting = {
         "recipe": trainer.options.recipe_name,
         "loss": trainer.options.loss,
-        "encoder_weights": trainer.options.encoder_origin,
+        **trainer.options.network_setting,
         "normalisation": dataclasses.asdict(trainer.data.normalisation),
     }
     return tensors, values | setting
@@ -430,7 +442,10 @@ def _check_same_training(
         ("channels", data.n_channels, values["channels"]),
         ("recipe", options.recipe_name, values["recipe"]),
         ("loss", options.loss, values["loss"]),
-        ("encoder weights", options.encoder_origin, values["encoder_weights"]),
+        *(
+            (name.replace("_", " "), given, values[name])
+            for name, given in options.network_setting.items()
+        ),
         (
             "normalisation",
             dataclasses.asdict(data.normalisation),
@@ -583,6 +598,14 @@ def check_whole(what: str, number: Any, lowest: int, highest: int) -> None:
         )
 
 
+def check_not_negative(what: str, number: Any) -> None:
+    """Raise OptionError unless a number is 0 or more, and finite."""
+    if not isinstance(number, Real) or not 0 <= float(number) < math.inf:
+        raise OptionError(
+            f"{what} is {number!r}; expected a number of 0 or more.", number=number
+        )
+
+
 def check_positive(what: str, number: Any) -> None:
     """Raise OptionError unless a number, where it is given, is above 0 and finite."""
     if number is None:
@@ -631,11 +654,12 @@ def _options(
         )
     options = TrainingOptions(
         balancing=balance,
-        network=PRESETS[net][preset],
-        recipe=_recipe(recipe, wishes.get("patch_px")),
+        network=_network(wishes, net, preset),
+        recipe=_recipe(wishes, recipe),
         recipe_name=recipe,
         loss=loss,
         encoder_weights=str(wishes.get("encoder_weights", "none")),
+        freeze_encoder=wishes.get("freeze_encoder", False),
         scale=_scale(wishes, images),
         head_start=wishes.get("head_start", True),
         dense_share=dense_share,
@@ -643,22 +667,33 @@ def _options(
         device=device,
         micro_batch=wishes.get("micro_batch"),
     )
-    if net != "unet" or options.encoder_weights != "none":
+    if net != "unet" or options.encoder_weights != "none" or options.freeze_encoder:
         # What cannot be built is told now, not when the first image is seen.
         first_network(options, images[0].n_channels, n_classes=2)
     return options
 
 
-def _recipe(name: RecipeName, patch_px: int | None) -> Recipe:
+def _network(wishes: TrainingWishes, net: NetworkName, preset: Preset) -> NetworkSpec:
+    dropout = wishes.get("dropout", 0.0)
+    spec = PRESETS[net][preset]
+    return spec if dropout == 0 else with_dropout(spec, dropout)
+
+
+def _recipe(wishes: TrainingWishes, name: RecipeName) -> Recipe:
+    recipe = RECIPES[name]
+    patch_px, weight_decay = wishes.get("patch_px"), wishes.get("weight_decay")
+    if weight_decay is not None:
+        check_not_negative("the weight decay", weight_decay)
+        recipe = dataclasses.replace(recipe, weight_decay=float(weight_decay))
     if patch_px is None:
-        return RECIPES[name]
+        return recipe
     if patch_px < SMALLEST_PATCH:
         raise OptionError(
             f"the side of a patch is {patch_px} working pixels; expected at least "
             f"{SMALLEST_PATCH}, so that the network sees some surroundings.",
             patch_px=patch_px,
         )
-    return dataclasses.replace(RECIPES[name], patch_px=patch_px)
+    return dataclasses.replace(recipe, patch_px=patch_px)
 
 
 def _scale(wishes: TrainingWishes, images: Sequence[TrainingImage]) -> float | None:

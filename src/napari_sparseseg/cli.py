@@ -27,6 +27,7 @@ from napari_sparseseg.errors import (
     OutputError,
     SparseSegError,
 )
+from napari_sparseseg.networks.network_names import WHEN_TO_CHOOSE
 
 if TYPE_CHECKING:
     from napari_sparseseg.learning.trainer import Trainer
@@ -238,7 +239,7 @@ def train(
         ),
     ] = None,
     net: Annotated[
-        str, typer.Option(metavar="unet|deeplabv3", help="Kind of the network.")
+        str, typer.Option(metavar="|".join(WHEN_TO_CHOOSE), help="Kind of the network.")
     ] = "unet",
     preset: Annotated[
         str, typer.Option(metavar="auto|light|paper", help="Size of the network.")
@@ -246,15 +247,32 @@ def train(
     encoder_weights: Annotated[
         str,
         typer.Option(
-            metavar="none|imagenet|FILE", help="First weights of deeplabv3's ResNet."
+            metavar="none|imagenet|FILE",
+            help="First weights of the encoder, which all networks but unet have.",
         ),
     ] = "none",
+    freeze_encoder: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-encoder", help="Keep its first weights; learn what is behind it."
+        ),
+    ] = False,
+    dropout: Annotated[
+        float,
+        typer.Option(
+            help="Share of features left out while learning, of the unets with an "
+            "encoder and vgg-fcn."
+        ),
+    ] = 0.0,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="L2 regularisation; default: the recipe's.")
+    ] = None,
     loss: Annotated[
         str, typer.Option(metavar="ce|dice", help="What is made small.")
     ] = "ce",
     recipe: Annotated[
         str,
-        typer.Option(metavar="live|paper|deeplab", help="Numbers of the training."),
+        typer.Option(metavar="live|paper|deeplab|vgg-fcn", help="Its numbers."),
     ] = "live",
     scale: Annotated[
         str,
@@ -317,6 +335,9 @@ def train(
         "net": net,
         "preset": preset,
         "encoder_weights": encoder_weights,
+        "freeze_encoder": freeze_encoder,
+        "dropout": dropout,
+        "weight_decay": weight_decay,
         "loss": loss,
         "recipe": recipe,
         "scale": number_or_auto(scale),

@@ -66,6 +66,8 @@ TRAINING: dict[str, Any] = {
     "recipe": "live",
     "loss": "dice",
     "encoder_weights": "file",
+    "freeze_encoder": True,
+    "weight_decay": 0.01,
     "balancing": "instance",
     "seed": 11,
     "steps": 250,
@@ -344,7 +346,13 @@ class TestCheckpoint:
         expected, values = trainer.state()
         tensors, content = load_checkpoint(
             folder / "checkpoint.safetensors",
-            {*values, "recipe", "loss", "encoder_weights", "normalisation"},
+            {
+                *values,
+                *trainer.options.network_setting,
+                "recipe",
+                "loss",
+                "normalisation",
+            },
         )
         assert {key: content[key] for key in values} == json.loads(json.dumps(values))
         assert tensors.keys() == expected.keys()

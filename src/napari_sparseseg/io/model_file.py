@@ -50,6 +50,8 @@ _TRAINING_TYPES = {
     "recipe": str,
     "loss": str,
     "encoder_weights": str,
+    "freeze_encoder": bool,
+    "weight_decay": float,
     "balancing": str,
     "seed": int,
     "steps": int,

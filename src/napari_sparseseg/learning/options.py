@@ -68,7 +68,7 @@ class Recipe:
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
 
 
-RecipeName = Literal["live", "paper", "deeplab"]
+RecipeName = Literal["live", "paper", "deeplab", "vgg-fcn"]
 
 RECIPES: dict[RecipeName, Recipe] = {
     "live": Recipe(),
@@ -97,6 +97,20 @@ RECIPES: dict[RecipeName, Recipe] = {
         draw="image",
         averaging=0.0,
     ),
+    # Abdulhamid, section 6.1, with whole images. The paper has 158, of 1128 x 720
+    # pixels, and does not say how many of them are learned from: here four fifths, each
+    # once a view and epoch.
+    "vgg-fcn": Recipe(
+        batch=4,
+        patch_px=1128,
+        learning_rate=1e-4,
+        warm_up=0,
+        schedule="exponential",
+        epoch=95,
+        max_epochs=10,
+        draw="image",
+        averaging=0.0,
+    ),
 }
 
 
@@ -119,6 +133,8 @@ class TrainingOptions:
     encoder_weights
         First weights of the network's encoder: ``"none"`` draws them, else see
         :meth:`~napari_sparseseg.networks.scoring.ScoringNetwork.load_encoder`.
+    freeze_encoder
+        Whether the encoder keeps its first weights and only what is behind it learns.
     scale
         Working pixels per image pixel for head and network; None = found out on
         held-out strokes.
@@ -146,6 +162,7 @@ class TrainingOptions:
     recipe_name: RecipeName = "live"
     loss: Loss = "ce"
     encoder_weights: str = "none"
+    freeze_encoder: bool = False
     scale: float | None = None
     head_start: bool = True
     dense_share: float = 0.2
@@ -153,6 +170,15 @@ class TrainingOptions:
     seed: int = 0
     device: str = "cpu"
     micro_batch: int | None = None
+
+    @property
+    def network_setting(self) -> dict[str, str | bool | float]:
+        """How the network learns, as it is kept with the model and its checkpoint."""
+        return {
+            "encoder_weights": self.encoder_origin,
+            "freeze_encoder": self.freeze_encoder,
+            "weight_decay": self.recipe.weight_decay,
+        }
 
     @property
     def encoder_origin(self) -> str:
