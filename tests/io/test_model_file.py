@@ -64,7 +64,10 @@ CLASSES = ClassTable(
 )
 TRAINING: dict[str, Any] = {
     "recipe": "live",
-    "loss": "dice",
+    "loss": "l1l2",
+    "l1_weight": 1.0,
+    "l2_weight": 0.5,
+    "smoothness": 0.25,
     "encoder_weights": "file",
     "freeze_encoder": True,
     "weight_decay": 0.01,
@@ -348,9 +351,9 @@ class TestCheckpoint:
             folder / "checkpoint.safetensors",
             {
                 *values,
+                *trainer.options.loss_setting,
                 *trainer.options.network_setting,
                 "recipe",
-                "loss",
                 "normalisation",
             },
         )

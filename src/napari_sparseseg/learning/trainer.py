@@ -478,7 +478,7 @@ class Trainer:
         counts = self.data.counts()
         return {
             "recipe": self.options.recipe_name,
-            "loss": self.options.loss,
+            **self.options.loss_setting,
             **self.options.network_setting,
             "balancing": self.options.balancing,
             "seed": self.options.seed,
