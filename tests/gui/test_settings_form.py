@@ -48,8 +48,8 @@ def choose(combo: Any, data: str) -> None:
         (lambda form: choose(form.network.net, "vgg-fcn"), {"net": "vgg-fcn"}),
         (lambda form: choose(form.network.preset, "paper"), {"preset": "paper"}),
         (lambda form: choose(form.loss, "l1l2"), {"loss": "l1l2"}),
-        (lambda form: form.l1_weight.setValue(2), {"l1_weight": 2.0}),
-        (lambda form: form.l2_weight.setValue(0), {"l2_weight": 0.0}),
+        (lambda form: form.l1.setValue(2), {"l1": 2.0}),
+        (lambda form: form.l2.setValue(0), {"l2": 0.0}),
         (lambda form: form.smoothness.setValue(0.25), {"smoothness": 0.25}),
         (lambda form: form.scale.setValue(0.25), {"scale": 0.25}),
         (lambda form: form.scale.setValue(0), {"scale": "auto"}),
@@ -158,10 +158,10 @@ def test_a_device_of_another_machine_is_shown(form: SettingsForm, state: State) 
 def test_weights_of_two_distances_are_there_for_their_loss(
     form: SettingsForm, state: State
 ) -> None:
-    assert form.l1_weight.isHidden()
-    state.settings = TrainingSettings(loss="l1l2", l1_weight=0.5, l2_weight=3)
-    assert not form.l1_weight.isHidden()
-    assert (form.l1_weight.value(), form.l2_weight.value()) == (0.5, 3)
+    assert form.l1.isHidden()
+    state.settings = TrainingSettings(loss="l1l2", l1=0.5, l2=3)
+    assert not form.l1.isHidden()
+    assert (form.l1.value(), form.l2.value()) == (0.5, 3)
 
 
 def test_locked_settings_say_why(form: SettingsForm, state: State) -> None:

@@ -54,7 +54,7 @@ class TrainingSettings:
         Whether the encoder keeps them.
     loss
         What is made small.
-    l1_weight, l2_weight
+    l1, l2
         Of the two parts of ``"l1l2"``.
     smoothness
         Weight of the penalty on differences between neighbours, added to the loss.
@@ -78,8 +78,8 @@ class TrainingSettings:
     encoder_weights: str = "none"
     freeze_encoder: bool = False
     loss: LossName = "ce"
-    l1_weight: float = 1.0
-    l2_weight: float = 1.0
+    l1: float = 1.0
+    l2: float = 1.0
     smoothness: float = 0.0
     scale: float | Literal["auto"] = "auto"
     window: tuple[float, float] | None = None

@@ -66,8 +66,8 @@ TOOLTIPS = {
     "patch": "Side of the pieces that the network learns from, in working pixels",
     "device": "What computes; automatic takes the fastest there is",
     "loss": "What the training makes small",
-    "l1_weight": "How much the sum of the differences counts",
-    "l2_weight": "How much their Euclidean norm counts, in which large ones weigh more",
+    "l1": "How much the sum of the differences counts",
+    "l2": "How much their Euclidean norm counts, in which large ones weigh more",
     "smoothness": "How much neighbouring pixels shall be of one class; 0.1 to 1 takes "
     "specks away, more rounds off corners",
     "seed": "Start of all random draws; the same number gives the same training",
@@ -109,8 +109,8 @@ class SettingsForm(QWidget):
         for loss, (words, tip) in LOSSES.items():
             self.loss.addItem(words, loss)
             give_tip(self.loss, loss, f"{loss}: {tip}")
-        self.l1_weight = decimal_box(0, 1000, step=0.5, decimals=2)
-        self.l2_weight = decimal_box(0, 1000, step=0.5, decimals=2)
+        self.l1 = decimal_box(0, 1000, step=0.5, decimals=2)
+        self.l2 = decimal_box(0, 1000, step=0.5, decimals=2)
         self.smoothness = decimal_box(0, 1000, step=0.1, decimals=2)
         self.smoothness.setSpecialValueText(NO_SMOOTHNESS)
         self.seed = whole_box(0, 2**31 - 1, step=1)
@@ -128,8 +128,8 @@ class SettingsForm(QWidget):
         self.patch.valueChanged.connect(self._on_patch)
         self.device.currentIndexChanged.connect(self._on_device)
         self.loss.currentIndexChanged.connect(self._on_loss)
-        self.l1_weight.valueChanged.connect(lambda w: self._wish(l1_weight=w))
-        self.l2_weight.valueChanged.connect(lambda w: self._wish(l2_weight=w))
+        self.l1.valueChanged.connect(lambda w: self._wish(l1=w))
+        self.l2.valueChanged.connect(lambda w: self._wish(l2=w))
         self.smoothness.valueChanged.connect(lambda w: self._wish(smoothness=w))
         self.seed.valueChanged.connect(self._on_seed)
         self.head_start.toggled.connect(self._on_head_start)
@@ -171,8 +171,8 @@ class SettingsForm(QWidget):
             "patch": ("Patch size", self.patch),
             "device": ("Compute on", self.device),
             "loss": ("Loss", self.loss),
-            "l1_weight": ("Weight of L1", self.l1_weight),
-            "l2_weight": ("Weight of L2", self.l2_weight),
+            "l1": ("Weight of L1", self.l1),
+            "l2": ("Weight of L2", self.l2),
             "smoothness": ("Smoothness", self.smoothness),
             "seed": ("Random seed", self.seed),
             "head_start": ("", self.head_start),
@@ -200,13 +200,13 @@ class SettingsForm(QWidget):
             self.known_windows.setCurrentIndex(
                 offered.index(settings.window) if known else -1
             )
-        show_value(self.l1_weight, settings.l1_weight)
-        show_value(self.l2_weight, settings.l2_weight)
+        show_value(self.l1, settings.l1)
+        show_value(self.l2, settings.l2)
         show_value(self.smoothness, settings.smoothness)
         with QSignalBlocker(self.loss), QSignalBlocker(self.head_start):
             self.loss.setCurrentIndex(self.loss.findData(settings.loss))
             self.head_start.setChecked(settings.head_start)
-        for box in (self.l1_weight, self.l2_weight):
+        for box in (self.l1, self.l2):
             show_row(self._form, box, settings.loss == "l1l2")
         self._show_device(settings.device)
         self.lock(self._locked)

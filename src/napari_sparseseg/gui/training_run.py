@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Settings with which a training can go on from an earlier one's checkpoint.
 LASTING = (
     *("net", "preset", "encoder_weights", "freeze_encoder"),
-    *("loss", "l1_weight", "l2_weight", "smoothness"),
+    *("loss", "l1", "l2", "smoothness"),
     *("scale", "window", "head_start"),
 )
 
