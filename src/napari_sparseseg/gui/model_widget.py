@@ -73,8 +73,9 @@ class ModelWidget(QWidget):
         allow(self.save_button, SAVE, "" if learned else "Nothing is learned yet.")
         idle = state.phase == "idle"
         allow(self.load_button, LOAD, "" if idle else "Stop the training first.")
-        say(self.words, state.model)
-        say(self.unsaved, "Trained, not saved" if state.unsaved else "", WARNING)
+        trained = f"Trained, not saved. {state.model}".rstrip()
+        say(self.unsaved, trained if state.unsaved else "", WARNING)
+        say(self.words, "" if state.unsaved else state.model)
 
     def _save(self) -> None:
         path = self._ask("Save model", "model.safetensors", MODELS, (".safetensors",))
