@@ -604,7 +604,7 @@ class TestResume:
                 {
                     "scale": 0.25,
                     "head_start": False,
-                    "net": "unet-resnet50",
+                    "net": "vgg-fcn",
                     "freeze_encoder": True,
                     "dropout": 0.5,
                     "recipe": "vgg-fcn",
@@ -821,6 +821,35 @@ class TestRunning:
 
     def test_gives_a_model_on_the_cpu(self, model: SegmentationModel) -> None:
         assert {value.device.type for value in weights_of(model).values()} == {"cpu"}
+
+
+class TestCrossEntropy:
+    def test_is_the_mean_of_the_images_means(
+        self, model: SegmentationModel, sample: Sample, other: Sample
+    ) -> None:
+        from sklearn.metrics import log_loss
+
+        images = {"sparse": sample.image, "dense": other.image, "empty": other.image}
+        dense = truth_of(other)
+        empty = np.zeros_like(dense)
+        truths = {"sparse": sample.labels, "dense": dense, "empty": empty}
+        expected = []
+        for name in ("sparse", "dense"):
+            _, maps = api.predict(model, images[name], probabilities=True)
+            known = truths[name] != 0
+            values = list(model.info.classes.values)
+            expected.append(
+                log_loss(truths[name][known], maps[:, known].T, labels=values)
+            )
+        found = api.cross_entropy_score(model, images, truths, device="cpu")
+        assert found == pytest.approx(np.mean(expected), rel=1e-4)
+        assert api.cross_entropy_score(model, other.image, empty) is None
+
+    def test_of_a_class_that_the_model_does_not_know_is_refused(
+        self, model: SegmentationModel, sample: Sample
+    ) -> None:
+        with pytest.raises(LabelError, match="values that are no class: 9 in"):
+            api.cross_entropy_score(model, sample.image, sample.labels * 9)
 
 
 class TestDevice:

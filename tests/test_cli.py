@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from unittest.mock import MagicMock
 
 import numpy as np
+import onnxruntime
 import psutil
 import pytest
 import tifffile
@@ -301,6 +302,38 @@ class TestDeepLab:
         assert imread(tmp_path / "out" / f"{STEMS[0]}.png").shape == (128, 128)
 
 
+class TestExportModel:
+    def test_writes_a_file_that_agrees_with_the_model(
+        self, run: Run, model: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "new" / "m.onnx"
+        done = run("export-model", model, "--onnx", path, "--json", tmp_path / "j")
+        assert done.code == 0, done.err
+        assert f"saved: {path}, the network" in done.out
+        assert "checked with onnxruntime: class probabilities differ by" in done.out
+        told = json.loads((tmp_path / "j").read_text())
+        assert 0 <= told.pop("largest_difference") < 1e-4
+        metadata = onnxruntime.InferenceSession(path).get_modelmeta()
+        entry = json.loads(metadata.custom_metadata_map["napari-sparseseg"])
+        assert entry["content"] == told
+        assert told["scale"] == 0.25
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (("--onnx", "m.safetensors"), "give a name that ends in .onnx"),
+            (("--onnx", "m.onnx", "--part", "head"), "the model has network; choose"),
+        ],
+    )
+    def test_says_what_cannot_be_written(
+        self, run: Run, model: Path, options: tuple[str, ...], words: str
+    ) -> None:
+        done = run("export-model", model, *options)
+        assert done.code == 2
+        (sentence,) = done.err.splitlines()
+        assert words in sentence
+
+
 class TestJson:
     def test_on_standard_output_has_it_alone(
         self, run: Run, place: Path, model: Path, tmp_path: Path
@@ -406,7 +439,7 @@ class TestTalking:
             assert command in done.out
 
     @pytest.mark.parametrize(
-        "command", ["demo", "open", "train", "predict", "evaluate"]
+        "command", ["demo", "open", "train", "predict", "evaluate", "export-model"]
     )
     def test_has_help_for_each_command(self, run: Run, command: str) -> None:
         done = run(command, "--help")

@@ -40,7 +40,7 @@ from napari_sparseseg.io.model_file import (
 from napari_sparseseg.io.onnx_file import export_onnx
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
 from napari_sparseseg.learning.losses import LOSSES, Loss
-from napari_sparseseg.learning.metrics import evaluate
+from napari_sparseseg.learning.metrics import cross_entropy, evaluate
 from napari_sparseseg.learning.network_training import first_network
 from napari_sparseseg.learning.options import (
     RECIPES,
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TrainingWishes",
+    "cross_entropy_score",
     "entropy",
     "evaluate",
     "export_onnx",
@@ -129,15 +130,17 @@ class TrainingWishes(TypedDict, total=False):
         of the error of the class probabilities (Abdulhamid, section 4.3).
     l1, l2
         Weights of the two norms of ``"l1l2"``, each 0 or more and one of them above.
-        Default 1 and 1; the paper tried several and names none.
+        Default 1 and 1; the paper tried several and names none. The norms are sums over
+        pixels: with SGD, as in the recipe ``"deeplab"``, take far smaller weights.
     smoothness
         Weight, 0 or more, of a penalty on class probabilities that differ between
         neighbouring pixels, labelled or not (Abdulhamid, section 6.2). It is added to
-        any loss. Default 0: none.
+        any loss. Default 0: none. It lies between 0 and 2, so beside the sums of
+        ``"l1l2"`` it needs a far larger weight than beside the other losses.
     recipe
         ``"live"``, quick and endless; ``"paper"``, the numbers of Bokhorst 2018, whose
         1 um per pixel is asked for with ``um_per_px``; ``"deeplab"``, those of Fan
-        2022, section 3.3; or ``"vgg-fcn"``, those of Abdulhamid, section 6.1.
+        2022, section 3.3; or ``"vgg-fcn"``, those of Abdulhamid, sections 4.2 and 6.1.
     scale
         Working pixels per image pixel, or ``"auto"``: found out on held-out strokes.
     um_per_px
@@ -528,6 +531,58 @@ def predict(
     return labels if maps is None else (labels, maps)
 
 
+def cross_entropy_score(
+    model: SegmentationModel,
+    images: Images,
+    labels: Images,
+    *,
+    pixel_size_um: float | Mapping[str, float | None] | None = None,
+    device: str = "auto",
+) -> float | None:
+    """Score a model by the softmax cross-entropy on annotated images.
+
+    The mean of -log p(true class) over the annotated pixels of an image, at its own
+    resolution, then the mean over the images that have any (Abdulhamid, section 4.3 and
+    tables 1 and 2). Label maps alone cannot tell it, as probabilities are needed.
+
+    Parameters
+    ----------
+    model
+        Of :func:`train` or :func:`load_model`.
+    images, labels
+        As for :func:`train`.
+    pixel_size_um
+        As for :func:`train`; used as by :func:`predict`.
+    device
+        As for :func:`predict`.
+
+    Returns
+    -------
+    float or None
+        None where no pixel is annotated.
+
+    Raises
+    ------
+    SparseSegError
+        If images, labels or options cannot be used, or a label is no class of the
+        model.
+    """
+    given = training_images(images, labels, pixel_size_um, dense=False)
+    model = model.to(choose_device(device))
+    losses = []
+    for each in given:
+        if not each.labels.any():
+            continue
+        options = PredictOptions(probabilities=True, um_per_px=each.um_per_px)
+        _, maps = predict_image(model, each.pixels, options)
+        assert maps is not None
+        truth, found = {each.name: each.labels}, {each.name: maps}
+        loss = cross_entropy(truth, found, model.info.classes.values)
+        assert loss is not None
+        losses.append(loss)
+    return float(np.mean(losses)) if losses else None
+
+
 def size_warning(model: SegmentationModel, um_per_px: float | None) -> str | None:
     """Say that pixel sizes cannot be compared; None where they can, or none is known.
 
@@ -692,12 +747,6 @@ def _options(
     return options
 
 
-def _network(wishes: TrainingWishes, net: NetworkName, preset: Preset) -> NetworkSpec:
-    dropout = wishes.get("dropout", 0.0)
-    spec = PRESETS[net][preset]
-    return spec if dropout == 0 else with_dropout(spec, dropout)
-
-
 def _balance(loss: Loss, has_dense: bool) -> Balancing:
     """Return the balancing where none is asked for."""
     if loss == "dice":
@@ -717,6 +766,12 @@ def _norm_weights(wishes: TrainingWishes, loss: Loss) -> tuple[float, float]:
             weights=weights,
         )
     return float(weights[0]), float(weights[1])
+
+
+def _network(wishes: TrainingWishes, net: NetworkName, preset: Preset) -> NetworkSpec:
+    dropout = wishes.get("dropout", 0.0)
+    spec = PRESETS[net][preset]
+    return spec if dropout == 0 else with_dropout(spec, dropout)
 
 
 def _recipe(wishes: TrainingWishes, name: RecipeName) -> Recipe:

@@ -604,6 +604,7 @@ def export_model(
     from napari_sparseseg.folders import make_folder
     from napari_sparseseg.io.model_file import load_model
     from napari_sparseseg.io.onnx_file import (
+        check_can_export,
         contract,
         export_onnx,
         exported_part,
@@ -611,6 +612,7 @@ def export_model(
     )
 
     talk = Talk(json_path)
+    check_can_export(onnx)
     loaded = load_model(model)
     chosen = exported_part(loaded, part)
     make_folder(onnx.resolve().parent)

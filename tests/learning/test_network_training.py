@@ -67,8 +67,8 @@ def training(
     options = TrainingOptions(
         network=network or spec(norm),
         loss=loss,
-        freeze_encoder=freeze_encoder,
         smoothness=smoothness,
+        freeze_encoder=freeze_encoder,
         recipe=dataclasses.replace(RECIPE, **recipe),
         seed=seed,
         balancing=balancing,

@@ -452,12 +452,9 @@ def change_classes(
     inner: Any = network.network
     old: nn.Conv2d = inner.classifier
     with torch.random.fork_rng(devices=[]):
-        new = nn.Conv2d(
-            old.in_channels,
-            n_classes,
-            (old.kernel_size[0], old.kernel_size[1]),
-            padding=old.padding,
-        ).to(old.weight, memory_format=torch.channels_last)
+        side = old.kernel_size[0]
+        new = nn.Conv2d(old.in_channels, n_classes, side, padding=side // 2)
+    new.to(old.weight).to(memory_format=torch.channels_last)
     nn.init.zeros_(new.weight)
     assert new.bias is not None and old.bias is not None
     nn.init.zeros_(new.bias)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from napari_sparseseg.learning.augmentation import AugmentationOptions
+from napari_sparseseg.learning.augmentation import (
+    AUGMENTATION_ABDULHAMID,
+    AugmentationOptions,
+)
 from napari_sparseseg.learning.head_fitting import HeadOptions
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 
@@ -97,9 +100,9 @@ RECIPES: dict[RecipeName, Recipe] = {
         draw="image",
         averaging=0.0,
     ),
-    # Abdulhamid, section 6.1, with whole images. The paper has 158, of 1128 x 720
-    # pixels, and does not say how many of them are learned from: here four fifths, each
-    # once a view and epoch.
+    # Abdulhamid, sections 4.2 and 6.1: whole images, in three views. The paper has 158,
+    # of 1128 x 720 pixels, and does not say how many of them are learned from: here
+    # four fifths, each once a view and epoch.
     "vgg-fcn": Recipe(
         batch=4,
         patch_px=1128,
@@ -110,6 +113,7 @@ RECIPES: dict[RecipeName, Recipe] = {
         max_epochs=10,
         draw="image",
         averaging=0.0,
+        augmentation=AUGMENTATION_ABDULHAMID,
     ),
 }
 
