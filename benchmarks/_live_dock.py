@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Docked = tuple[Any, Any]
 
 PLUGIN = "napari-sparseseg"
-DOCK = "Label & train"
+DOCK = "Label and train"
 
 #: Imported by napari when the dock is opened for the first time.
 MODULE = "napari_sparseseg.gui.label_and_train"

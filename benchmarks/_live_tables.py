@@ -124,8 +124,8 @@ def dock_section(docks: Sequence[dict[str, Any]]) -> Section:
     )
     names = {
         "empty": "an empty one, for comparison",
-        "first": "Label & train, the first time",
-        "second": "Label & train, opened again",
+        "first": "Label and train, the first time",
+        "second": "Label and train, opened again",
     }
     for key, name in names.items():
         rows = [each[key] for each in docks]

@@ -239,7 +239,7 @@ class LiveWindow:
             patch.object(label_and_train, "new_folder", lambda: self._session),
         ):
             self.widget = LabelAndTrain(self.viewer)
-        self.viewer.window.add_dock_widget(self.widget, name="Label & train")
+        self.viewer.window.add_dock_widget(self.widget, name="Label and train")
         self.state = self.widget.state
 
     def look(self) -> None:

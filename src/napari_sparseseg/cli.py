@@ -188,7 +188,7 @@ def open_window(
         list[Path] | None, typer.Argument(help="Images to open; none = the sample.")
     ] = None,
 ) -> None:
-    """Open napari with the dock "Label & train"."""
+    """Open napari with the dock "Label and train"."""
     for path in files or []:
         if not path.exists():
             raise ImageError(f"{path} is not there; name files or folders of images.")

@@ -54,6 +54,7 @@ VALUES: dict[str, Any] = {
     "checkpoint": "/tmp/checkpoint",
     "generation": 7,
     "path": "/tmp/model.safetensors",
+    "network": "unet",
     "versions": {"torch": "2"},
     "devices": ["cuda", "cpu"],
     "device_names": ["a GPU", "a CPU"],
@@ -178,6 +179,7 @@ def test_a_message_comes_through_as_it_was(kind: Any, kinds: TypeAdapter[Any]) -
         (
             ModelLoaded(
                 path="p",
+                network="unet",
                 classes={},
                 in_channels=1,
                 shown="head",

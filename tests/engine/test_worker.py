@@ -6,7 +6,7 @@ import io
 import logging
 import queue
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import Mock
 
@@ -49,11 +49,13 @@ from napari_sparseseg.engine.messages import (
     WentToCpu,
 )
 from napari_sparseseg.engine.worker import Worker
+from napari_sparseseg.errors import OptionError
 from napari_sparseseg.io.model_file import load_model
 from napari_sparseseg.learning.head_fitting import fit_in_parts
 from napari_sparseseg.learning.losses import weighted_cross_entropy
 from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import RECIPES
+from napari_sparseseg.networks import published_weights
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.samples import Sample, tissue_phantom
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from tests.conftest import FileServer
 
     Condition = Callable[[Event], bool]
     Turns = list[tuple[Condition, tuple[Request, ...]]]
@@ -309,6 +313,76 @@ def test_a_training_goes_on_from_its_checkpoint(window: Window) -> None:
     assert isinstance(running, PhaseChanged)
     assert running.step == EPOCH + 1  # told with the first step
     assert window.all_of(Validated)[0].step == 2 * EPOCH
+
+
+def test_every_setting_reaches_the_training(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TrainingSettings(
+        balance="none",
+        net="vgg-fcn",
+        preset="paper",
+        encoder_weights="vgg16.pth",
+        freeze_encoder=True,
+        loss="l1l2",
+        l1=0.5,
+        l2=2.0,
+        smoothness=0.25,
+        scale=0.5,
+        window=(40.0, 400.0),
+        patch_px=64,
+        head_start=False,
+        device="cpu",
+        seed=3,
+    )
+    defaults = asdict(TrainingSettings())
+    assert all(asdict(settings)[name] != value for name, value in defaults.items())
+    make = Mock(side_effect=OptionError("seen."))
+    monkeypatch.setattr(api, "make_trainer", make)
+    start = replace(window.start(), settings=settings)
+    window.play(window.classes(), window.put(), start, turns=[(is_a(Failed), END)])
+    assert asdict(settings).items() <= make.call_args.kwargs.items()
+
+
+def test_another_network_is_saved_and_goes_on_in_the_next_engine(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = NetworkSpec("unet-vgg16", {"filters": 4, "levels": 2})
+    monkeypatch.setitem(PRESETS["unet-vgg16"], "light", small)
+    settings = replace(SMALL, net="unet-vgg16", scale=0.5, head_start=False)
+    start = replace(window.start(), settings=settings)
+    path = str(window.folder / "model.safetensors")
+    window.play(
+        window.classes(),
+        window.put(),
+        start,
+        turns=[
+            (is_a(Validated), (Stop(), SaveModel(path=path), LoadModel(path=path))),
+            (is_a(ModelLoaded, network="unet-vgg16"), END),
+        ],
+    )
+    (loaded,) = window.all_of(ModelLoaded)
+    assert loaded.training["encoder_weights"] == "none"
+    again = replace(start, resume=True)
+    window.play(window.classes(), window.put(), again, turns=[(is_a(Validated), END)])
+    assert window.all_of(Validated)[0].step > EPOCH
+
+
+def test_published_weights_are_not_fetched_unasked(
+    window: Window,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file_server: FileServer,
+) -> None:
+    monkeypatch.setattr(published_weights, "PUBLISHED_AT", file_server.url)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    settings = replace(SMALL, net="deeplabv3", encoder_weights="imagenet")
+    start = replace(window.start(), settings=settings)
+    window.play(window.classes(), window.put(), start, turns=[(is_a(Failed), END)])
+    (failed,) = window.all_of(Failed)
+    assert "weights of resnet18 are not at" in failed.message
+    assert window.all_of(PhaseChanged)[-1].phase == "idle"
+    assert not file_server.asked
 
 
 @pytest.mark.parametrize("paused", [False, True])

@@ -241,6 +241,6 @@ def window(
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1500, 950)
     widget = LabelAndTrain(viewer)
-    viewer.window.add_dock_widget(widget, name="Label & train")
+    viewer.window.add_dock_widget(widget, name="Label and train")
     yield viewer, widget
     widget.controller.close()

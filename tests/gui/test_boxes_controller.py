@@ -26,6 +26,7 @@ from napari_sparseseg.gui.homes import has_home, other_home, settle
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.prediction_layer import is_prediction
+from napari_sparseseg.networks.published_weights import published_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,7 +213,7 @@ def test_masks_are_proposed_in_a_layer_of_their_own(masked: Desk) -> None:
     assert masked.statuses == ["proposed", "proposed"]
     layer = masked.masks
     assert not layer.editable
-    # Else Label & train would keep it as strokes.
+    # Else Label and train would keep it as strokes.
     assert is_prediction(layer)
     np.testing.assert_array_equal(layer.scale, masked.image.scale)
     np.testing.assert_array_equal(layer.translate, masked.image.translate)
@@ -560,6 +561,22 @@ def test_why_nothing_can_be_made_is_said(desk: Desk) -> None:
     assert "have 2 axes, but the image" in desk.state.cannot_generate
     desk.controller.choose(desk.image, None, None)
     assert "Press New boxes" in desk.state.cannot_generate
+
+
+def test_masks_wait_for_weights_that_are_not_there(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    desk.use(method="cam", weights="imagenet")
+    assert "ImageNet features of ResNet-18" in desk.state.cannot_generate
+    desk.use(method="ellipse")
+    assert desk.state.cannot_generate == ""
+    desk.use(method="cam")
+    path = published_path("resnet18")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    desk.controller.look_for_weights()
+    assert desk.state.cannot_generate == ""
 
 
 def test_classes_are_kept_with_the_boxes(desk: Desk, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class TestMethod:
     ) -> None:
         choose(dock.method.method, "cam")
         choose(dock.method.backbone, "resnet18")
-        choose(dock.method.weights, "imagenet")
+        choose(dock.method.weights.combo, "imagenet")
         choose(dock.method.background, 0)
         assert state.settings == MaskSettings(
             method="cam", backbone="resnet18", weights="imagenet", background=0
@@ -125,12 +125,12 @@ class TestMethod:
         monkeypatch.setattr(
             QFileDialog, "getOpenFileName", lambda *_: (chosen.pop(0), "")
         )
-        choose(dock.method.weights, "file")
+        choose(dock.method.weights.combo, "file")
         assert state.settings.weights == "none"
-        assert dock.method.weights.currentData() == "none"
-        choose(dock.method.weights, "file")
+        assert dock.method.weights.combo.currentData() == "none"
+        choose(dock.method.weights.combo, "file")
         assert state.settings.weights == "/data/resnet18.pth"
-        assert dock.method.weights.currentText() == "resnet18.pth"
+        assert dock.method.weights.combo.currentText() == "resnet18.pth"
 
     def test_nothing_changes_while_masks_are_made(
         self, dock: BoxesDockWidget, state: BoxesState

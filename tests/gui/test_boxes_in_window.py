@@ -16,7 +16,8 @@ import tifffile
 from napari.layers import Labels
 from PIL import Image as Picture
 from qtpy.compat import isalive
-from qtpy.QtWidgets import QFileDialog, QMessageBox
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QTabBar
 
 from napari_sparseseg.annotations.boxes import Box, boxes_to_shapes
 from napari_sparseseg.annotations.classes import ClassTable, read_class_table
@@ -35,7 +36,7 @@ from napari_sparseseg.gui.boxes_layer import layer_of_boxes
 from napari_sparseseg.gui.boxes_results import MadeMask
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.label_and_train import LabelAndTrain
-from napari_sparseseg.gui.launch import PLUGIN
+from napari_sparseseg.gui.launch import DOCK, PLUGIN
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.session_boxes import BoxesRecord, write_kept_boxes
 from napari_sparseseg.io.export import export_labels
@@ -169,7 +170,7 @@ def test_masks_go_into_labels_of_their_image(stubbed: napari.Viewer) -> None:
 
     # Both docks know whose labels are whose. This one begins with the first of each.
     training = LabelAndTrain(stubbed)
-    stubbed.window.add_dock_widget(training, name="Label & train")
+    stubbed.window.add_dock_widget(training, name="Label and train")
     assert training.controller.pairs.labels is strokes
     training.controller.pairs.choose(stubbed.layers["b"], accepted)
     assert "'organs' were painted on 'a'" in training.state.status
@@ -214,6 +215,32 @@ def test_painted_pixels_are_replaced_only_when_the_user_agrees(
     widget.controller.close()
 
 
+def test_docks_lie_over_each_other(stubbed: napari.Viewer, qtbot: QtBot) -> None:
+    window = stubbed.window
+    first, training = window.add_plugin_dock_widget(PLUGIN, DOCK)
+    qtbot.waitUntil(training.isVisible)
+    height = training.height()
+    second, widget = window.add_plugin_dock_widget(PLUGIN, "Boxes")
+    main = second.parentWidget()
+    qtbot.waitUntil(lambda: main.tabifiedDockWidgets(second) == [first])
+    qtbot.waitUntil(lambda: widget.height() > 0.9 * height)
+    (bar,) = [
+        bar
+        for bar in main.findChildren(QTabBar)
+        if bar.count() == 2 and bar.parentWidget() is main
+    ]
+    # What Qt would take for the mark of a key is not shown.
+    assert not any("&" in bar.tabText(place) for place in range(2))
+    assert "Boxes" in bar.tabText(bar.currentIndex())
+    # Who wants to see both pulls them apart.
+    main.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, second)
+    second.hide()
+    second.show()
+    qtbot.wait(50)
+    assert main.tabifiedDockWidgets(second) == []
+    widget.controller.close()
+
+
 @pytest.mark.parametrize("first", ["boxes", "training"])
 def test_classes_are_those_of_label_and_train(
     stubbed: napari.Viewer, qtbot: QtBot, first: str
@@ -222,7 +249,7 @@ def test_classes_are_those_of_label_and_train(
 
     def open_training() -> LabelAndTrain:
         widget = LabelAndTrain(stubbed)
-        stubbed.window.add_dock_widget(widget, name="Label & train")
+        stubbed.window.add_dock_widget(widget, name="Label and train")
         return widget
 
     training = open_training() if first == "training" else None
@@ -273,7 +300,7 @@ def test_a_class_that_is_deleted_in_label_and_train_stays_deleted(
 ) -> None:
     stubbed.add_image(np.zeros((40, 40)), name="ct")
     training = LabelAndTrain(stubbed)
-    stubbed.window.add_dock_widget(training, name="Label & train")
+    stubbed.window.add_dock_widget(training, name="Label and train")
     widget = open_boxes(stubbed)
     widget.controller.add_class("liver")
     widget.dock.layers.new_boxes_button.click()
@@ -316,7 +343,7 @@ def test_masks_stay_when_label_and_train_brings_other_values(
     table = ClassTable().add("gland").add("stroma")
     stubbed.add_labels(painted, metadata={CLASSES_KEY: table.to_json()})
     training = LabelAndTrain(stubbed)
-    stubbed.window.add_dock_widget(training, name="Label & train")
+    stubbed.window.add_dock_widget(training, name="Label and train")
     controller.read()
     (row,) = widget.state.rows
     assert (row.class_value, row.status) == (3, "proposed")
@@ -338,7 +365,7 @@ def test_accepted_masks_are_kept_by_one_dock_at_a_time(
     (mine,) = (tmp_path / "sessions").iterdir()
     assert session_folder.has_labels(mine)
     training = LabelAndTrain(stubbed)
-    stubbed.window.add_dock_widget(training, name="Label & train")
+    stubbed.window.add_dock_widget(training, name="Label and train")
     controller.read()
     (other,) = set((tmp_path / "sessions").iterdir()) - {mine}
     assert not session_folder.has_labels(mine)

@@ -18,6 +18,7 @@ from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.planes import PlaneKey
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.session_folder import restore
+from napari_sparseseg.networks.published_weights import published_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,6 +84,33 @@ def test_train_sends_images_and_strokes_and_starts(table: Table, qtbot: QtBot) -
     (start,) = table.link.taken(messages.Start)
     assert (start.settings.balance, start.settings.seed) == ("instance", 3)
     assert not start.resume
+
+
+def test_train_waits_for_weights_that_are_not_there(
+    table: Table, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    table.add_painted(1, 2)
+    table.wait_for_counts(qtbot, 1, 2)
+    wished = messages.TrainingSettings(net="vgg-fcn", encoder_weights="imagenet")
+    table.controller.use_settings(wished)
+    assert "ImageNet features of VGG16" in table.state.cannot_train
+    table.controller.train()
+    assert not table.link.taken(messages.Start)
+    path = published_path("vgg16")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    table.controller.look_for_weights()
+    table.controller.train()
+    (start,) = table.link.taken(messages.Start)
+    assert start.settings == wished
+    assert table.state.model == "Network: VGG16-FCN, features from ImageNet"
+
+
+def test_settings_that_a_network_cannot_have_are_not_taken(table: Table) -> None:
+    wished = messages.TrainingSettings(encoder_weights="imagenet", freeze_encoder=True)
+    table.controller.use_settings(wished)
+    assert table.state.settings == messages.TrainingSettings()
 
 
 def test_strokes_reach_a_running_training(table: Table, qtbot: QtBot) -> None:
@@ -361,12 +389,14 @@ class TestPrediction:
         classes = ClassTable.from_values([7])
         loaded = messages.ModelLoaded(
             path="m.safetensors",
+            network="unet",
             classes=classes.to_json(),
             in_channels=3,
             shown="head",
             um_per_px=None,
         )
         learned.link.tell(loaded)
+        assert learned.state.model == "Network: U-Net"
         asked = learned.link.taken(messages.Predict)[-1]
         np.load(asked.labels, mmap_mode="r+")[:] = 7
         learned.link.tell(
@@ -385,6 +415,7 @@ class TestPrediction:
         classes = ClassTable.from_values([1, 2, 7])
         loaded = messages.ModelLoaded(
             path="m.safetensors",
+            network="unet",
             classes=classes.to_json(),
             in_channels=3,
             shown="head",

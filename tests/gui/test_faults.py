@@ -922,6 +922,18 @@ LATER: dict[str, tuple[Change, bool]] = {
         ),
         False,
     ),
+    "another network": (
+        lambda table, *_: table.controller.use_settings(
+            messages.TrainingSettings(net="unet-vgg16")
+        ),
+        False,
+    ),
+    "the loss": (
+        lambda table, *_: table.controller.use_settings(
+            messages.TrainingSettings(loss="dice")
+        ),
+        False,
+    ),
     "one more image": (lambda table, *_: table.add_painted(1, 2, name="more"), True),
     "all images": (lambda table, *_: replace_layers(table), False),
 }
@@ -956,6 +968,7 @@ def test_a_loaded_model_is_loaded_again_by_the_next_engine(
     table.link.tell(
         messages.ModelLoaded(
             path="m.safetensors",
+            network="unet",
             classes=table.state.classes.to_json(),
             in_channels=3,
             shown="head",
@@ -973,6 +986,7 @@ def test_a_model_that_ends_the_engine_again_and_again_is_given_up(
 ) -> None:
     loaded = messages.ModelLoaded(
         path="m.safetensors",
+        network="unet",
         classes=table.state.classes.to_json(),
         in_channels=3,
         shown="head",

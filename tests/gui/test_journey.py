@@ -401,7 +401,7 @@ def kill_the_engine(user: User, strokes: Labels) -> None:
 def save_and_load(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     """Write the model, and predict with it."""
     model, buttons = user.folder / "model.safetensors", user.dock.model
-    assert buttons.unsaved.text().endswith("Trained, not saved")
+    assert "Trained, not saved" in buttons.unsaved.text()
     answer(monkeypatch, "getSaveFileName", model)
     user.click(buttons.save_button)
     user.wait(lambda: buttons.unsaved.text() == "")

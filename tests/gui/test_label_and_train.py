@@ -385,7 +385,7 @@ def test_what_is_closed_while_it_trains_leaves_no_process(
 ) -> None:
     viewer = make_napari_viewer()
     widget = LabelAndTrain(viewer)
-    dock = viewer.window.add_dock_widget(widget, name="Label & train")
+    dock = viewer.window.add_dock_widget(widget, name="Label and train")
     controller, state = widget.controller, widget.state
     add(widget, "tile", "strokes")
     qtbot.waitUntil(lambda: state.cannot_train == "", timeout=PATIENCE_MS)

@@ -150,3 +150,14 @@ def test_trained_and_not_saved_is_seen(widget: ModelWidget, state: State) -> Non
     assert "Trained, not saved" in widget.unsaved.text()
     state.unsaved = False
     assert widget.unsaved.isHidden()
+
+
+def test_the_network_is_named_whether_it_is_saved_or_not(
+    widget: ModelWidget, state: State
+) -> None:
+    assert widget.words.isHidden()
+    state.model = "Network: U-Net"
+    assert widget.words.text() == "Network: U-Net"
+    state.unsaved = True
+    assert widget.words.isHidden()
+    assert widget.unsaved.text().endswith("Trained, not saved. Network: U-Net")

@@ -43,7 +43,14 @@ def preferences(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 WISHED = TrainingSettings(
     balance="none",
+    net="unet-vgg16",
     preset="paper",
+    encoder_weights="/data/vgg16.pth",
+    freeze_encoder=True,
+    loss="l1l2",
+    l1=0.5,
+    l2=2,
+    smoothness=0.25,
     scale=0.25,
     window=(40.0, 400.0),
     patch_px=64,
@@ -91,7 +98,7 @@ def test_napari_offers_what_a_training_may_be_asked_for(preferences: Any) -> Non
     )
     properties = preferences.training.model_json_schema()["properties"]
     assert set(properties) == {each.name for each in fields(TrainingSettings)}
-    for name in ("balance", "preset"):
+    for name in ("balance", "net", "preset", "loss"):
         words = get_args(get_type_hints(TrainingSettings)[name])
         assert tuple(properties[name]["enum"]) == words
     properties = preferences.prediction.model_json_schema()["properties"]

@@ -45,7 +45,12 @@ def choose(combo: Any, data: str) -> None:
 @pytest.mark.parametrize(
     ("change", "wish"),
     [
-        (lambda form: choose(form.preset, "paper"), {"preset": "paper"}),
+        (lambda form: choose(form.network.net, "vgg-fcn"), {"net": "vgg-fcn"}),
+        (lambda form: choose(form.network.preset, "paper"), {"preset": "paper"}),
+        (lambda form: choose(form.loss, "l1l2"), {"loss": "l1l2"}),
+        (lambda form: form.l1.setValue(2), {"l1": 2.0}),
+        (lambda form: form.l2.setValue(0), {"l2": 0.0}),
+        (lambda form: form.smoothness.setValue(0.25), {"smoothness": 0.25}),
         (lambda form: form.scale.setValue(0.25), {"scale": 0.25}),
         (lambda form: form.scale.setValue(0), {"scale": "auto"}),
         (lambda form: form.known_windows.setCurrentIndex(1), {"window": (40.0, 400.0)}),
@@ -85,7 +90,7 @@ def test_the_state_is_shown_without_a_wish(form: SettingsForm, state: State) -> 
         device="cpu",
         seed=3,
     )
-    assert form.preset.currentData() == "light"
+    assert form.network.preset.currentData() == "light"
     assert form.scale.value() == 0.5
     assert (form.window_centre.value(), form.window_width.value()) == (-50, 1500)
     assert form.patch.value() == 160
@@ -150,11 +155,21 @@ def test_a_device_of_another_machine_is_shown(form: SettingsForm, state: State) 
     assert told == []
 
 
+def test_weights_of_two_distances_are_there_for_their_loss(
+    form: SettingsForm, state: State
+) -> None:
+    assert form.l1.isHidden()
+    state.settings = TrainingSettings(loss="l1l2", l1=0.5, l2=3)
+    assert not form.l1.isHidden()
+    assert (form.l1.value(), form.l2.value()) == (0.5, 3)
+
+
 def test_locked_settings_say_why(form: SettingsForm, state: State) -> None:
     form.lock("not now")
     assert not form.seed.isEnabled()
     state.settings = TrainingSettings(window=(40.0, 400.0))
-    for widget in (form.window_centre, form.seed, form.preset, form.head_start):
+    rows = form.network
+    for widget in (form.window_centre, form.seed, rows.net, rows.preset):
         assert (widget.isEnabled(), widget.toolTip()) == (False, "not now")
     form.lock("")
     assert form.window_centre.isEnabled()

@@ -1,7 +1,7 @@
 """What window and engine say to each other: frozen records, sent as JSON.
 
 A message travels as its length in bytes (4 bytes, most significant first) and a JSON
-object ``{"protocol": 3, "message": {"kind": ..., ...}}``. Nothing is unpickled;
+object ``{"protocol": 4, "message": {"kind": ..., ...}}``. Nothing is unpickled;
 whatever is not known is refused. Arrays do not travel: messages name ``.npy`` files
 that both sides map into memory. Regions are (y0, x0, y1, x1) in image pixels.
 """
@@ -16,10 +16,11 @@ from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from napari_sparseseg.errors import EngineError
+from napari_sparseseg.networks.network_names import NetworkName
 from napari_sparseseg.pseudo_masks.method_names import Method
 
 #: Raised whenever messages change; window and engine must agree on it.
-PROTOCOL = 3
+PROTOCOL = 4
 
 #: Longer messages are not ours.
 LONGEST = 64 * 2**20
@@ -28,7 +29,9 @@ Region = tuple[int, int, int, int]
 Phase = Literal["idle", "preparing", "running", "paused"]
 Shown = Literal["head", "network", "both"]
 MaskMethod = Method
+Network = NetworkName
 Backbone = Literal["resnet18", "resnet50"]
+LossName = Literal["ce", "dice", "l1l2"]
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -41,8 +44,20 @@ class TrainingSettings:
     ----------
     balance
         Balancing of the loss.
+    net
+        The network.
     preset
-        Of the network.
+        Its size.
+    encoder_weights
+        First weights of its encoder: ``"none"``, ``"imagenet"`` or a file.
+    freeze_encoder
+        Whether the encoder keeps them.
+    loss
+        What is made small.
+    l1, l2
+        Of the two parts of ``"l1l2"``.
+    smoothness
+        Weight of the penalty on differences between neighbours, added to the loss.
     scale
         Working pixels per image pixel.
     window
@@ -58,7 +73,14 @@ class TrainingSettings:
     """
 
     balance: Literal["none", "instance", "mini-batch"] = "mini-batch"
+    net: Network = "unet"
     preset: Literal["auto", "light", "paper"] = "auto"
+    encoder_weights: str = "none"
+    freeze_encoder: bool = False
+    loss: LossName = "ce"
+    l1: float = 1.0
+    l2: float = 1.0
+    smoothness: float = 0.0
     scale: float | Literal["auto"] = "auto"
     window: tuple[float, float] | None = None
     patch_px: int | None = None
@@ -667,6 +689,7 @@ class ModelLoaded:
 
     kind: Literal["model-loaded"] = "model-loaded"
     path: str
+    network: str
     classes: dict[str, Any]
     in_channels: int
     shown: Shown

@@ -27,6 +27,8 @@ from napari_sparseseg.io.images import check_pixels
 from napari_sparseseg.learning import events
 from napari_sparseseg.learning.training_set import TrainingImage
 from napari_sparseseg.networks.memory import is_out_of_memory
+from napari_sparseseg.networks.network_names import ENCODER_OF
+from napari_sparseseg.networks.published_weights import published_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -316,10 +318,18 @@ class Worker:
 
     def _new_trainer(self, request: messages.Start) -> Trainer:
         settings = request.settings
+        check_weights(settings)
         wishes: api.TrainingWishes = {
             "classes": self._classes,
             "balance": settings.balance,
+            "net": settings.net,
             "preset": settings.preset,
+            "encoder_weights": settings.encoder_weights,
+            "freeze_encoder": settings.freeze_encoder,
+            "loss": settings.loss,
+            "l1": settings.l1,
+            "l2": settings.l2,
+            "smoothness": settings.smoothness,
             "scale": settings.scale,
             "window": settings.window,
             "patch_px": settings.patch_px,
@@ -506,6 +516,7 @@ class Worker:
         self._tell(
             messages.ModelLoaded(
                 path=path,
+                network=info.network.name,
                 classes=info.classes.to_json(),
                 in_channels=info.in_channels,
                 shown=info.shown,
@@ -558,6 +569,26 @@ def micro_batch(settings: messages.TrainingSettings) -> int | None:
         return None
     small = settings.patch_px is None or settings.patch_px <= CPU_PATCH_PX
     return CPU_MICRO_BATCH if small and settings.preset != "paper" else 1
+
+
+def check_weights(settings: messages.TrainingSettings) -> None:
+    """Raise EngineError where published weights would have to be downloaded first.
+
+    That takes minutes, and is not done unasked; nor may the engine be silent for long.
+    """
+    presets = ENCODER_OF.get(settings.net)
+    if presets is None or settings.encoder_weights != "imagenet":
+        return
+    preset = settings.preset
+    if preset == "auto":
+        preset = "light" if api.choose_device(settings.device) == "cpu" else "paper"
+    path = published_path(presets[preset])
+    if not path.exists():
+        raise EngineError(
+            f"the ImageNet weights of {presets[preset]} are not at {path}; download "
+            "them first, or choose a file or random features.",
+            path=str(path),
+        )
 
 
 def translated(event: Rare) -> messages.Event:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 from napari.layers import Image, Labels, Shapes
-from qtpy.QtWidgets import QDockWidget
 
 from napari_sparseseg.gui import boxes_settings
 from napari_sparseseg.gui.boxes_classes import find_training
@@ -15,7 +14,7 @@ from napari_sparseseg.gui.boxes_dock import BoxesDockWidget
 from napari_sparseseg.gui.boxes_labels import fits
 from napari_sparseseg.gui.boxes_layer import boxes_name, is_ours
 from napari_sparseseg.gui.boxes_state import BoxesState
-from napari_sparseseg.gui.dock_frame import PluginWidget, find_layer
+from napari_sparseseg.gui.dock_frame import PluginWidget, find_layer, frame_of
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.homes import (
     give,
@@ -44,7 +43,7 @@ class Boxes(PluginWidget):
     """Turn boxes into masks, in one napari window.
 
     It has an engine of its own, so that masks are made at full speed while a network
-    of "Label & train" learns.
+    of "Label and train" learns.
 
     Parameters
     ----------
@@ -104,6 +103,7 @@ class Boxes(PluginWidget):
             (dock.layers.class_added, controller.add_class),
             (dock.method.changed, controller.use_settings),
             (dock.method.preview_wished, controller.set_preview),
+            (dock.method.weights_arrived, controller.look_for_weights),
             (dock.run.generate_pressed, lambda: controller.generate()),
             (dock.run.picked_pressed, controller.generate),
             (dock.run.cancel_pressed, controller.cancel),
@@ -268,7 +268,7 @@ class Boxes(PluginWidget):
 
     @telling()
     def _train(self, image: Image, labels: Labels) -> None:
-        """Open "Label & train" with a ticked pair of layers."""
+        """Open "Label and train" with a ticked pair of layers."""
         training = self._open_training()
         pairs = training.controller.pairs
         training.dock.pairs.choose(image.name, labels.name)
@@ -277,19 +277,17 @@ class Boxes(PluginWidget):
         for place, pair in enumerate(training.controller.annotations.pairs):
             if (pair.image, pair.labels) == (image, labels) and not pair.ticked:
                 pairs.tick(place, True)
-        self.state.status = "Press Train in Label & train."
+        self.state.status = "Press Train in the dock Label and train."
 
     def _open_training(self) -> LabelAndTrain:
-        """Bring "Label & train" to the front, opened where it is not open yet."""
+        """Bring "Label and train" to the front, opened where it is not open yet."""
         training = find_training(self._viewer)
         if training is None:
             window = self._viewer.window
-            _, opened = window.add_plugin_dock_widget(PLUGIN, DOCK, tabify=True)
+            _, opened = window.add_plugin_dock_widget(PLUGIN, DOCK)
             made: LabelAndTrain = opened
             return made
-        frame = training.parentWidget()
-        while frame is not None and not isinstance(frame, QDockWidget):
-            frame = frame.parentWidget()
+        frame = frame_of(training)
         if frame is not None:
             frame.show()
             frame.raise_()

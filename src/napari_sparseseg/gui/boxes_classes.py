@@ -1,4 +1,4 @@
-"""The classes of boxes: those of the dock "Label & train" where it is open."""
+"""The classes of boxes: those of the dock "Label and train" where it is open."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def find_training(viewer: ViewerModel) -> LabelAndTrain | None:
-    """Return the open dock "Label & train" of a viewer, None where there is none."""
+    """Return the open dock "Label and train" of a viewer, None where there is none."""
     # Models of viewers have no window, and windows before napari 0.6.2 no list.
     docks = getattr(getattr(viewer, "window", None), "dock_widgets", {})
     for widget in docks.values():

@@ -35,6 +35,7 @@ from napari_sparseseg.gui.boxes_sheet import BoxSheet
 from napari_sparseseg.gui.boxes_state import FIXED_CRF
 from napari_sparseseg.gui.class_colors import give_classes
 from napari_sparseseg.gui.controller import DEVICE_LOST
+from napari_sparseseg.gui.encoders import encoder_of_masks, why_missing
 from napari_sparseseg.gui.homes import settle
 from napari_sparseseg.gui.kept_boxes import KeptBoxes
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
@@ -314,6 +315,11 @@ class BoxesController(QObject):
         crf = wished.crf, wished.crf_options
         if crf != (before.crf, before.crf_options):
             self._preview_soon()
+        self._show_state()
+
+    @telling()
+    def look_for_weights(self) -> None:
+        """Make masks with weights that were missing."""
         self._show_state()
 
     @telling()
@@ -730,6 +736,10 @@ class BoxesController(QObject):
                 f"'{name}' has boxes, so it cannot be what lies outside of them; "
                 "choose something else under Outside of boxes."
             )
+        encoder = encoder_of_masks(state.settings, state.devices)
+        missing = why_missing(encoder, state.settings.weights, "Features")
+        if missing:
+            return missing
         return "" if places is None else self._making.why_not_some(sheet, boxes)
 
     def _why_not_train(self) -> str:

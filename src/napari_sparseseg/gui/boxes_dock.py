@@ -37,8 +37,8 @@ objects in other images by itself.</li>
 <p>For research use only; not a medical device.</p>
 """
 TRAIN = (
-    "Accept the masks that are left, and open Label & train with this image and these "
-    "labels, ready to train"
+    "Accept the masks that are left, and open the dock Label and train with this image "
+    "and these labels, ready to train"
 )
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QFileDialog,
     QFormLayout,
     QVBoxLayout,
     QWidget,
@@ -19,16 +17,19 @@ from qtpy.QtWidgets import (
 from napari_sparseseg.engine.messages import MaskMethod
 from napari_sparseseg.gui.boxes_advanced_form import AdvancedForm
 from napari_sparseseg.gui.boxes_state import FIXED_CRF, MINING
+from napari_sparseseg.gui.encoders import encoder_of_masks
 from napari_sparseseg.gui.parts import (
     AdvancedSection,
     WheelGuard,
     allow,
     listen,
+    narrow,
     note,
     say,
     swatch_icon,
 )
 from napari_sparseseg.gui.settings_form import AUTOMATIC
+from napari_sparseseg.gui.weights_widget import WeightsWidget
 
 if TYPE_CHECKING:
     from napari_sparseseg.gui.boxes_state import BoxesState
@@ -74,8 +75,6 @@ BACKBONES = {
     "resnet18": "light, for a CPU (ResNet-18)",
     "resnet50": "large, for a GPU (ResNet-50)",
 }
-WEIGHTS = {"none": "random, nothing known before", "imagenet": "ImageNet photographs"}
-FILE = "file"
 _METHOD = "How the mask in each box is found"
 _CRF = "Let masks follow the edges in the image (a dense conditional random field)"
 _BACKGROUND = (
@@ -83,10 +82,6 @@ _BACKGROUND = (
     "these; then draw a box around every object on the slices that have boxes"
 )
 _BACKBONE = "Network that looks at the image; automatic takes the large one on a GPU"
-_WEIGHTS = (
-    "What that network knows to begin with. ImageNet helps with few boxes, and is "
-    "downloaded once where it is not on this computer"
-)
 BUSY = "Masks are being made; cancel to change this."
 IGNORED = "left out"
 
@@ -100,10 +95,13 @@ class MethodWidget(QWidget):
         The MaskSettings wished for.
     preview_wished
         Whether the picked box is drawn anew when a parameter moves.
+    weights_arrived
+        Weights that were missing are there.
     """
 
     changed = Signal(object)
     preview_wished = Signal(bool)
+    weights_arrived = Signal()
 
     def __init__(self, state: BoxesState, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -120,8 +118,7 @@ class MethodWidget(QWidget):
         self.backbone.setToolTip(_BACKBONE)
         for backbone, words in BACKBONES.items():
             self.backbone.addItem(words, backbone)
-        self.weights = QComboBox()
-        self.weights.setToolTip(_WEIGHTS)
+        self.weights = WeightsWidget()
         self.network = QWidget()
         self.form = AdvancedForm(state)
         self.advanced = AdvancedSection(self.form)
@@ -131,22 +128,19 @@ class MethodWidget(QWidget):
         self.crf.clicked.connect(self._on_crf)
         self.background.activated.connect(self._on_background)
         self.backbone.activated.connect(self._on_backbone)
-        self.weights.activated.connect(self._on_weights)
+        self.weights.chosen.connect(lambda chosen: self._wish(weights=chosen))
+        self.weights.arrived.connect(self.weights_arrived)
         self.form.changed.connect(self.changed)
         self.form.preview_wished.connect(self.preview_wished)
-        for name in ("settings", "classes", "progress"):
+        for name in ("settings", "classes", "progress", "devices"):
             listen(self, getattr(state.events, name), self._show)
         self._show()
 
     def _lay_out(self) -> None:
         guard = WheelGuard(self)
-        guard.watch(self.method, self.background, self.backbone, self.weights)
-        for combo in (self.method, self.background, self.backbone, self.weights):
-            # Long words shall not widen the dock.
-            combo.setSizeAdjustPolicy(
-                QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-            )
-            combo.setMinimumContentsLength(12)
+        guard.watch(self.method, self.background, self.backbone, self.weights.combo)
+        for combo in (self.method, self.background, self.backbone):
+            narrow(combo)
         method = QFormLayout()
         network = QFormLayout(self.network)
         outside = QFormLayout()
@@ -157,7 +151,8 @@ class MethodWidget(QWidget):
             )
         method.addRow("Method", self.method)
         network.addRow("Network", self.backbone)
-        network.addRow("Knows before", self.weights)
+        network.addRow("Features", self.weights.combo)
+        network.addRow(self.weights)
         outside.addRow("Outside of boxes", self.background)
         inside = self.advanced.layout()
         if inside is not None:
@@ -180,7 +175,8 @@ class MethodWidget(QWidget):
             self.backbone.setCurrentIndex(places.index(settings.backbone))
         say(self.method_note, METHODS[method][1])
         self.network.setVisible(method in MINING)
-        self._show_weights(settings.weights)
+        encoder = encoder_of_masks(settings, self._state.devices)
+        self.weights.show_weights(encoder, settings.weights)
         self._show_background(settings.background)
         with QSignalBlocker(self.crf):
             self.crf.setChecked(self._state.uses_crf)
@@ -189,17 +185,7 @@ class MethodWidget(QWidget):
         allow(self.crf, _CRF, busy or FIXED_CRF.get(method, ""))
         allow(self.background, _BACKGROUND, busy)
         allow(self.backbone, _BACKBONE, busy)
-        allow(self.weights, _WEIGHTS, busy)
-
-    def _show_weights(self, weights: str) -> None:
-        with QSignalBlocker(self.weights):
-            self.weights.clear()
-            for known, words in WEIGHTS.items():
-                self.weights.addItem(words, known)
-            if weights not in WEIGHTS:
-                self.weights.addItem(Path(weights).name, weights)
-            self.weights.addItem("from a file…", FILE)
-            self.weights.setCurrentIndex(self.weights.findData(weights))
+        self.weights.lock(busy)
 
     def _show_background(self, background: int) -> None:
         with QSignalBlocker(self.background):
@@ -226,10 +212,3 @@ class MethodWidget(QWidget):
 
     def _on_backbone(self, place: int) -> None:
         self._wish(backbone=list(BACKBONES)[place])
-
-    def _on_weights(self) -> None:
-        weights = self.weights.currentData()
-        if weights == FILE:
-            kinds = "Weights of a ResNet (*.pth *.pt *.safetensors)"
-            weights, _ = QFileDialog.getOpenFileName(self, "Weights", "", kinds)
-        self._wish(weights=weights or self._state.settings.weights)

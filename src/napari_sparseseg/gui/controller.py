@@ -18,9 +18,16 @@ from napari_sparseseg.errors import ModelFileError
 from napari_sparseseg.gui import settings
 from napari_sparseseg.gui.annotations import Annotations, Pair
 from napari_sparseseg.gui.class_control import ClassControl
+from napari_sparseseg.gui.encoders import (
+    RANDOM,
+    consistent,
+    encoder_of,
+    why_missing,
+)
 from napari_sparseseg.gui.engine_news import EngineNews
 from napari_sparseseg.gui.live_prediction import LivePrediction
 from napari_sparseseg.gui.log import log_file
+from napari_sparseseg.gui.network_words import words_on
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.painted_classes import values_in
 from napari_sparseseg.gui.pair_control import PairControl
@@ -159,8 +166,14 @@ class Controller(QObject):
     @telling()
     def use_settings(self, wished: TrainingSettings) -> None:
         """Take settings for the next training."""
-        self.state.settings = wished
+        self.state.settings = consistent(wished)
         settings.keep(self.state)
+        self._on_counted()
+
+    @telling()
+    def look_for_weights(self) -> None:
+        """Train with weights that were missing."""
+        self._on_counted()
 
     @telling()
     def train(self) -> None:
@@ -325,6 +338,11 @@ class Controller(QObject):
         self.targets.use_classes(classes)
         self.state.shown = event.shown
         self.state.reason = f"The model {Path(event.path).name} predicts"
+        self.state.model = words_on(
+            event.network,
+            event.training.get("encoder_weights", RANDOM),
+            is_frozen=event.training.get("freeze_encoder", False),
+        )
         self._say(f"Loaded {Path(event.path).name}: {', '.join(classes.names)}.")
         self.prediction.model_changed()
 
@@ -393,7 +411,9 @@ class Controller(QObject):
             return problems[0] if problems else "Tick an image to learn from."
         painted = [value for value in counts if value in self.state.classes.values]
         if len(painted) >= 2:
-            return ""
+            wished = self.state.settings
+            encoder = encoder_of(wished, self.state.devices)
+            return why_missing(encoder, wished.encoder_weights, "Advanced, Features")
         if not painted:
             return "Paint strokes of at least two classes."
         name = self.state.classes.by_value(painted[0]).name

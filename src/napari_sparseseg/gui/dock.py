@@ -1,4 +1,4 @@
-"""The dock "Label & train"."""
+"""The dock "Label and train"."""
 
 from __future__ import annotations
 

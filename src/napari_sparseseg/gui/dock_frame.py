@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import (
     QApplication,
+    QDockWidget,
     QFrame,
     QHBoxLayout,
     QLabel,
+    QMainWindow,
     QMessageBox,
     QScrollArea,
     QSizePolicy,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from napari.components import ViewerModel
+    from qtpy.QtGui import QShowEvent
 
 PREFERRED_WIDTH = 340
 ENGINE = {
@@ -46,6 +49,8 @@ class Closable(Protocol):
 class PluginWidget(QWidget):
     """A dock as napari makes it; its controller ends when it is closed."""
 
+    _is_placed = False
+
     def fill(self, dock: QWidget, controller: Closable) -> None:
         """Show *dock*, and close *controller* with this widget or with napari."""
         # Else napari adds an empty stretch that takes half of the height.
@@ -55,7 +60,33 @@ class PluginWidget(QWidget):
         layout.addWidget(dock)
         self._closable = controller
         self._taken_out = once(self, self._on_taken_out)
+        self._first_shown = once(self, self._join_tabs)
         _close_with(self, controller)
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Take the place that the docks share when this one is opened."""
+        super().showEvent(event)
+        if not self._is_placed:
+            self._is_placed = True
+            # Not before napari has given it its place.
+            self._first_shown.start(0)
+
+    def _join_tabs(self) -> None:
+        """Lie over another dock of the plugin, which would be squeezed else.
+
+        napari does that only for docks that are opened by code.
+        """
+        own = frame_of(self)
+        window = None if own is None else own.parentWidget()
+        if own is None or own.isFloating() or not isinstance(window, QMainWindow):
+            return
+        for other in map(frame_of, window.findChildren(PluginWidget)):
+            if other is None or other is own or other.isFloating():
+                continue
+            if window.dockWidgetArea(other) == window.dockWidgetArea(own):
+                window.tabifyDockWidget(other, own)
+                own.raise_()
+                return
 
     def changeEvent(self, event: QEvent | None) -> None:
         """Notice that the dock is closed: napari takes its widget out and forgets it.
@@ -164,6 +195,14 @@ class _VerticalScrollArea(QScrollArea):
             width = inside.minimumSizeHint().width() + bar.sizeHint().width()
             self.setMinimumWidth(width)
         return super().eventFilter(watched, event)
+
+
+def frame_of(widget: QWidget) -> QDockWidget | None:
+    """Return the dock that a widget lies in, None where it lies in none."""
+    frame = widget.parentWidget()
+    while frame is not None and not isinstance(frame, QDockWidget):
+        frame = frame.parentWidget()
+    return frame
 
 
 def find_layer(viewer: ViewerModel, name: str, kind: type[Any]) -> Any:

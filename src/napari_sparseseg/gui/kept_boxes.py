@@ -1,6 +1,6 @@
 """The boxes of a viewer are kept on disk, and the labels that masks are accepted into.
 
-Labels are kept here only while the dock "Label & train" is not open, which keeps them
+Labels are kept here only while the dock "Label and train" is not open, which keeps them
 all.
 """
 
@@ -185,7 +185,7 @@ class KeptBoxes(QObject):
 
     @telling()
     def _hand_over(self) -> None:
-        """Leave labels to the dock "Label & train", once it has them on disk."""
+        """Leave labels to the dock "Label and train", once it has them on disk."""
         training = self._classes.training
         if self._labels is None or training is None:
             return

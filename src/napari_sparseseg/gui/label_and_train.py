@@ -1,4 +1,4 @@
-"""The plugin's widget: the dock "Label & train" and all that moves behind it."""
+"""The plugin's widget: the dock "Label and train" and all that moves behind it."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ class LabelAndTrain(PluginWidget):
             (dock.classes.deleted, controller.classes.delete),
             (dock.classes.selected, controller.classes.select),
             (dock.training.settings_changed, controller.use_settings),
+            (dock.training.weights_arrived, controller.look_for_weights),
             (dock.training.train_pressed, controller.train),
             (dock.training.pause_pressed, controller.pause),
             (dock.training.stop_pressed, controller.stop),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.gui.label_and_train import LabelAndTrain
 
 PLUGIN = "napari-sparseseg"
-DOCK = "Label & train"
+DOCK = "Label and train"
 
 
 def open_window(files: Sequence[Path], sample: str | None = None) -> napari.Viewer:

@@ -53,6 +53,7 @@ class ModelWidget(QWidget):
         self.save_button = push_button("Save…", SAVE, self._save)
         self.load_button = push_button("Load…", LOAD, self._load)
         self.export_button = push_button("Export labels…", EXPORT, self._export)
+        self.words = note()
         self.unsaved = note()
         buttons = QHBoxLayout()
         for button in (self.save_button, self.load_button, self.export_button):
@@ -60,8 +61,9 @@ class ModelWidget(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(buttons)
+        layout.addWidget(self.words)
         layout.addWidget(self.unsaved)
-        for name in ("unsaved", "step", "phase"):
+        for name in ("model", "unsaved", "step", "phase"):
             listen(self, getattr(state.events, name), self._show)
         self._show()
 
@@ -71,7 +73,9 @@ class ModelWidget(QWidget):
         allow(self.save_button, SAVE, "" if learned else "Nothing is learned yet.")
         idle = state.phase == "idle"
         allow(self.load_button, LOAD, "" if idle else "Stop the training first.")
-        say(self.unsaved, "Trained, not saved" if state.unsaved else "", WARNING)
+        trained = f"Trained, not saved. {state.model}".rstrip()
+        say(self.unsaved, trained if state.unsaved else "", WARNING)
+        say(self.words, "" if state.unsaved else state.model)
 
     def _save(self) -> None:
         path = self._ask("Save model", "model.safetensors", MODELS, (".safetensors",))

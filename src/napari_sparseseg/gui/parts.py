@@ -11,6 +11,7 @@ from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QComboBox,
     QHeaderView,
     QLabel,
     QMessageBox,
@@ -84,6 +85,19 @@ def push_button(text: str, tooltip: str, pressed: Callable[[], object]) -> QPush
     button.setToolTip(tooltip)
     button.clicked.connect(lambda: pressed())
     return button
+
+
+def narrow(combo: QComboBox) -> None:
+    """Let long words be cut, so that they do not widen the dock."""
+    combo.setSizeAdjustPolicy(
+        QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+    )
+    combo.setMinimumContentsLength(12)
+
+
+def give_tip(combo: QComboBox, data: object, tip: str) -> None:
+    """Give the entry of a combo that stands for *data* a tooltip of its own."""
+    combo.setItemData(combo.findData(data), tip, Qt.ItemDataRole.ToolTipRole)
 
 
 def note() -> QLabel:

@@ -15,11 +15,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sparseseg.gui.parts import WheelGuard, allow, listen
+from napari_sparseseg.gui.network_rows import NetworkRows, show_row
+from napari_sparseseg.gui.parts import WheelGuard, allow, give_tip, listen, narrow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_sparseseg.engine.messages import LossName
     from napari_sparseseg.gui.state import State
 
 AUTOMATIC = "automatic"
@@ -33,15 +35,25 @@ WINDOWS = {
     "brain": (40.0, 80.0),
 }
 OWN_WINDOW = "own numbers"
-PRESETS = {
-    "auto": AUTOMATIC,
-    "light": "light, for a CPU",
-    "paper": "large, for a GPU",
+#: What each loss is called, and what the choice does.
+LOSSES: dict[LossName, tuple[str, str]] = {
+    "ce": (
+        "cross-entropy",
+        "Counts each labelled pixel, as the balancing says. Best for strokes",
+    ),
+    "dice": (
+        "Dice",
+        "Counts how well areas overlap. For masks and completely labelled images",
+    ),
+    "l1l2": (
+        "L1 and L2",
+        "Counts how far probabilities are from the labels; few wrong strokes do less "
+        "harm",
+    ),
 }
+NO_SMOOTHNESS = "none"
 WIDTH_FIRST = "Set the width of the window first."
 TOOLTIPS = {
-    "preset": "Size of the network; automatic takes the large one where there is a "
-    "graphics processor",
     "scale": "How finely the network looks: working pixels per image pixel. 0.25 sees "
     "a quarter of the detail, is fast and sees far. Automatic tries two and keeps the "
     "one that does better on held-out strokes",
@@ -53,6 +65,11 @@ TOOLTIPS = {
     "centre": "Grey images and CT: centre of that range (40 HU for soft tissue)",
     "patch": "Side of the pieces that the network learns from, in working pixels",
     "device": "What computes; automatic takes the fastest there is",
+    "loss": "What the training makes small",
+    "l1": "How much the sum of the differences counts",
+    "l2": "How much their Euclidean norm counts, in which large ones weigh more",
+    "smoothness": "How much neighbouring pixels shall be of one class; 0.1 to 1 takes "
+    "specks away, more rounds off corners",
     "seed": "Start of all random draws; the same number gives the same training",
     "head_start": "A quick model of colour and texture predicts within seconds, until "
     "the network does better",
@@ -61,6 +78,11 @@ TOOLTIPS = {
 
 class SettingsForm(QWidget):
     """Shows ``state.settings`` but for the balancing.
+
+    Attributes
+    ----------
+    network
+        The rows of the network.
 
     Signals
     -------
@@ -74,9 +96,6 @@ class SettingsForm(QWidget):
         super().__init__(parent)
         self._state = state
         self._locked = ""
-        self.preset = QComboBox()
-        for preset, words in PRESETS.items():
-            self.preset.addItem(words, preset)
         self.scale = decimal_box(0, 4, step=0.25, decimals=3, automatic=True)
         self.known_windows = QComboBox()
         self.known_windows.setPlaceholderText(OWN_WINDOW)
@@ -85,18 +104,33 @@ class SettingsForm(QWidget):
         self.window_centre = decimal_box(-1e6, 1e6, step=10, decimals=1)
         self.patch = whole_box(0, 1024, step=32, automatic=True)
         self.device = QComboBox()
+        self.loss = QComboBox()
+        narrow(self.loss)
+        for loss, (words, tip) in LOSSES.items():
+            self.loss.addItem(words, loss)
+            give_tip(self.loss, loss, f"{loss}: {tip}")
+        self.l1 = decimal_box(0, 1000, step=0.5, decimals=2)
+        self.l2 = decimal_box(0, 1000, step=0.5, decimals=2)
+        self.smoothness = decimal_box(0, 1000, step=0.1, decimals=2)
+        self.smoothness.setSpecialValueText(NO_SMOOTHNESS)
         self.seed = whole_box(0, 2**31 - 1, step=1)
         self.head_start = QCheckBox("Quick start")
+        self._form = QFormLayout(self)
+        self.network = NetworkRows(state, self._form)
         self._lay_out()
         self.set_devices([], [])
 
-        self.preset.currentIndexChanged.connect(self._on_preset)
+        self.network.changed.connect(self.changed)
         self.scale.valueChanged.connect(self._on_scale)
         self.known_windows.currentIndexChanged.connect(self._on_window)
         self.window_width.valueChanged.connect(self._on_width)
         self.window_centre.valueChanged.connect(self._on_centre)
         self.patch.valueChanged.connect(self._on_patch)
         self.device.currentIndexChanged.connect(self._on_device)
+        self.loss.currentIndexChanged.connect(self._on_loss)
+        self.l1.valueChanged.connect(lambda w: self._wish(l1=w))
+        self.l2.valueChanged.connect(lambda w: self._wish(l2=w))
+        self.smoothness.valueChanged.connect(lambda w: self._wish(smoothness=w))
         self.seed.valueChanged.connect(self._on_seed)
         self.head_start.toggled.connect(self._on_head_start)
         listen(self, state.events.settings, self._show)
@@ -122,6 +156,7 @@ class SettingsForm(QWidget):
     def lock(self, reason: str) -> None:
         """Disable all settings for a reason; enable them where it is empty."""
         self._locked = reason
+        self.network.lock(reason)
         for name, (_, widget) in self._rows.items():
             allow(widget, TOOLTIPS[name], unless=reason)
         if not reason and self._state.settings.window is None:
@@ -129,18 +164,21 @@ class SettingsForm(QWidget):
 
     def _lay_out(self) -> None:
         self._rows: dict[str, tuple[str, QWidget]] = {
-            "preset": ("Network", self.preset),
             "scale": ("Working resolution", self.scale),
             "window": ("CT window", self.known_windows),
             "width": ("Window width", self.window_width),
             "centre": ("Window centre", self.window_centre),
             "patch": ("Patch size", self.patch),
             "device": ("Compute on", self.device),
+            "loss": ("Loss", self.loss),
+            "l1": ("Weight of L1", self.l1),
+            "l2": ("Weight of L2", self.l2),
+            "smoothness": ("Smoothness", self.smoothness),
             "seed": ("Random seed", self.seed),
             "head_start": ("", self.head_start),
         }
         guard = WheelGuard(self)
-        form = QFormLayout(self)
+        form = self._form
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for words, widget in self._rows.values():
@@ -162,9 +200,14 @@ class SettingsForm(QWidget):
             self.known_windows.setCurrentIndex(
                 offered.index(settings.window) if known else -1
             )
-        with QSignalBlocker(self.preset), QSignalBlocker(self.head_start):
-            self.preset.setCurrentIndex(self.preset.findData(settings.preset))
+        show_value(self.l1, settings.l1)
+        show_value(self.l2, settings.l2)
+        show_value(self.smoothness, settings.smoothness)
+        with QSignalBlocker(self.loss), QSignalBlocker(self.head_start):
+            self.loss.setCurrentIndex(self.loss.findData(settings.loss))
             self.head_start.setChecked(settings.head_start)
+        for box in (self.l1, self.l2):
+            show_row(self._form, box, settings.loss == "l1l2")
         self._show_device(settings.device)
         self.lock(self._locked)
 
@@ -179,9 +222,6 @@ class SettingsForm(QWidget):
         """Ask for other settings; the views show what the state has then."""
         self.changed.emit(replace(self._state.settings, **changed))
         self._show()
-
-    def _on_preset(self) -> None:
-        self._wish(preset=self.preset.currentData())
 
     def _on_scale(self, scale: float) -> None:
         self._wish(scale=scale or "auto")
@@ -206,6 +246,9 @@ class SettingsForm(QWidget):
 
     def _on_device(self) -> None:
         self._wish(device=self.device.currentData())
+
+    def _on_loss(self) -> None:
+        self._wish(loss=self.loss.currentData())
 
     def _on_seed(self, seed: int) -> None:
         self._wish(seed=seed)

@@ -89,6 +89,8 @@ class State:
         Of the prediction layer.
     confidence
         Whether a confidence layer is kept too.
+    model
+        The network that learns or was loaded, and its features, in words.
     unsaved
         Whether something was learned since the model was last saved.
     cannot_train
@@ -120,6 +122,7 @@ class State:
     visible: bool = True
     opacity: float = 0.5
     confidence: bool = False
+    model: str = ""
     unsaved: bool = False
     cannot_train: str = ""
     place: str = ""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from napari_sparseseg.engine.messages import Start, Stop
+from napari_sparseseg.gui.network_words import words_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from napari_sparseseg.gui.state import State
 
 #: Settings with which a training can go on from an earlier one's checkpoint.
-LASTING = ("preset", "scale", "window", "head_start")
+LASTING = (
+    *("net", "preset", "encoder_weights", "freeze_encoder"),
+    *("loss", "l1", "l2", "smoothness"),
+    *("scale", "window", "head_start"),
+)
 
 #: What the engine did when it ended so often in a row is not taken up again.
 MOST_DEATHS = 3
@@ -72,7 +77,7 @@ class TrainingRun:
         if before is None or self._state.step == 0:
             return ""
         if any(getattr(before, name) != getattr(now, name) for name in LASTING):
-            return "The network or its resolution is another one"
+            return "The network, its loss or its resolution is another one"
         if self._classes.named_values != self._state.classes.named_values:
             return "The classes are others"
         if self._layers.isdisjoint(layers):
@@ -99,6 +104,11 @@ class TrainingRun:
             self._state.losses, self._state.curve = (), ()
             self._state.reason = ""
         self._settings, self._classes = self._state.settings, self._state.classes
+        self._state.model = words_on(
+            self._settings.net,
+            self._settings.encoder_weights,
+            is_frozen=self._settings.freeze_encoder,
+        )
         self._resumes = resume
         self._interrupted = False
         self._stops = False

@@ -56,6 +56,8 @@ class TrainingWidget(QWidget):
     -------
     settings_changed
         The TrainingSettings wished for.
+    weights_arrived
+        Weights that were missing are there.
     train_pressed
         Train, or Continue where the training is paused.
     pause_pressed, stop_pressed
@@ -63,6 +65,7 @@ class TrainingWidget(QWidget):
     """
 
     settings_changed = Signal(object)
+    weights_arrived = Signal()
     train_pressed = Signal()
     pause_pressed = Signal()
     stop_pressed = Signal()
@@ -84,6 +87,7 @@ class TrainingWidget(QWidget):
 
         self.balance.currentIndexChanged.connect(self._on_balance)
         self.form.changed.connect(self.settings_changed)
+        self.form.network.weights_arrived.connect(self.weights_arrived)
         listen(self, state.events.phase, self._show_phase)
         listen(self, state.events.cannot_train, self._show_phase)
         listen(self, state.events.settings, self._show_balance)

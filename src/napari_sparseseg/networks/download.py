@@ -7,6 +7,7 @@ import time
 from http.client import HTTPException
 from threading import Thread
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from napari_sparseseg.errors import OutputError
@@ -120,5 +121,13 @@ class _Download:
                         raise DownloadError("it was given up")
                     yield chunk
         except (OSError, HTTPException) as error:
-            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-            raise DownloadError(reason) from error
+            raise DownloadError(_reason(error)) from error
+
+
+def _reason(error: OSError | HTTPException) -> str:
+    """Return why there is no answer, in the words of the system where it has some."""
+    inner: object = error
+    if isinstance(error, URLError) and not isinstance(error, HTTPError):
+        inner = error.reason
+    words = getattr(inner, "strerror", None) or str(inner)
+    return " ".join(words.split()).rstrip(".") or type(error).__name__

@@ -14,7 +14,7 @@ from napari_sparseseg.errors import ModelFileError, OptionError
 from napari_sparseseg.networks.download import DownloadError, download_in_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 EncoderName = Literal["resnet18", "resnet50", "vgg16"]
 
@@ -58,8 +58,12 @@ def published_path(name: EncoderName) -> Path:
     return Path(os.path.expandvars(home), "hub", "checkpoints", file).expanduser()
 
 
-def fetch_in_parts(name: EncoderName, weights: str | Path) -> Iterator[int]:
+def fetch_in_parts(
+    name: EncoderName, weights: str | Path
+) -> Generator[int, None, None]:
     """Download weights that are asked for and not there yet.
+
+    Whoever stops asking and closes the generator gives the download up.
 
     Parameters
     ----------
