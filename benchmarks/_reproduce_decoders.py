@@ -1,0 +1,185 @@
+"""The decoders on VGG16: one training of Abdulhamid, table 1."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchmarks._learn_data import DENSE, read_pairs
+from benchmarks._reproduce_training import (
+    Plan,
+    learn,
+    points_every,
+    training_set,
+    use_threads,
+)
+from napari_sparseseg.annotations.classes import read_class_table
+from napari_sparseseg.learning.augmentation import AugmentationOptions
+from napari_sparseseg.learning.options import Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks._learn_data import Arrays
+    from napari_sparseseg.annotations.classes import ClassTable
+    from napari_sparseseg.networks.model import SegmentationModel
+    from napari_sparseseg.networks.network_names import NetworkName
+
+#: The set that is learned, with complete labels.
+TASK = "glas"
+
+#: The numbers of the paper's final network. Of its mirrorings each is drawn as often
+#: as none; an epoch is a tenth of the training.
+RECIPE = Recipe(
+    batch=4,
+    learning_rate=1e-4,
+    warm_up=0,
+    schedule="exponential",
+    draw="image",
+    averaging=0.0,
+    augmentation=AugmentationOptions(
+        rotate=False,
+        zoom=(1.0, 1.0),
+        elastic_px=0.0,
+        blur_px=(0.0, 0.0),
+        gamma=(1.0, 1.0),
+        contrast=(1.0, 1.0),
+        saturation=(1.0, 1.0),
+        stain=0.0,
+        noise=0.0,
+    ),
+)
+
+#: The decoders cost much a pixel, so a CPU works at an eighth of the resolution, where
+#: an image has 97 x 66 pixels.
+PLANS = {
+    "cpu": Plan(
+        preset="paper",
+        recipe=dataclasses.replace(RECIPE, patch_px=64),
+        steps=200,
+        scales={TASK: 0.125},
+    ),
+    "cuda": Plan(
+        preset="paper",
+        recipe=dataclasses.replace(RECIPE, patch_px=512),
+        steps=1000,
+        scales={TASK: 1.0},
+    ),
+}
+
+#: Steps of the smoke form.
+SMOKE_STEPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A training that is compared.
+
+    Attributes
+    ----------
+    title
+        What it is called in the tables.
+    network
+        Which is trained.
+    """
+
+    title: str
+    network: NetworkName
+
+
+#: The paper's table 1.
+DECODERS = {
+    "vgg-fcn-1": Row("vgg-fcn-1 (11 x 11, 9 x 9)", "vgg-fcn-1"),
+    "vgg-fcn-2": Row("vgg-fcn-2 (9 x 9 to 5 x 5)", "vgg-fcn-2"),
+    "vgg-fcn-3": Row("vgg-fcn-3 (deep, 3 x 3)", "vgg-fcn-3"),
+    "vgg-fcn": Row("vgg-fcn (final)", "vgg-fcn"),
+}
+
+ROWS = DECODERS
+
+
+def train_decoder(
+    folder: Path, row: str, seed: int, plan: Plan, encoder_weights: str
+) -> dict[str, Any]:
+    """Learn complete labels and take the loss on three parts of the set.
+
+    A fifth of the train images, whole, is for validation: the seed draws them.
+
+    Parameters
+    ----------
+    folder
+        Of the set.
+    row, seed, plan
+        How.
+    encoder_weights
+        First weights of VGG16; see ``TrainingWishes`` of the project.
+
+    Returns
+    -------
+    dict
+        JSON values: ``loss`` (cross-entropy) and ``dice`` (overall) by part, the
+        learning ``curve``, ``learned_s`` and the names of the ``validation_images``.
+    """
+    from napari_sparseseg.api import training_images
+    from napari_sparseseg.learning.options import TrainingOptions
+    from napari_sparseseg.networks.registry import PRESETS
+
+    use_threads(plan)
+    images, truth = read_pairs(folder / "train", DENSE)
+    test_images, test_truth = read_pairs(folder / "test", DENSE)
+    classes = read_class_table(folder / "classes.json")
+    data = training_set(training_images(images, truth, None, dense=True), classes, seed)
+    options = TrainingOptions(
+        network=PRESETS[DECODERS[row].network][plan.preset],
+        balancing="none",
+        recipe=dataclasses.replace(plan.recipe, epoch=points_every(plan.steps)),
+        encoder_weights=encoder_weights,
+        scale=plan.scales[folder.name],
+        head_start=False,
+        seed=seed,
+        device=plan.device,
+    )
+    learned = learn(data, options, plan.steps)
+    names = dict(zip((f"{name} (dense)" for name in images), images, strict=True))
+    held_out = [name for full, name in names.items() if data.is_held_out(full)]
+    learned_of = [name for name in images if name not in held_out]
+    parts = {
+        "train": (picked(images, learned_of), picked(truth, learned_of)),
+        "validation": (picked(images, held_out), picked(truth, held_out)),
+        "test": (test_images, test_truth),
+    }
+    scores = {
+        part: score(learned.model, pixels, labels, classes)
+        for part, (pixels, labels) in parts.items()
+    }
+    return {
+        "loss": {part: loss for part, (loss, _) in scores.items()},
+        "dice": {part: dice for part, (_, dice) in scores.items()},
+        "curve": learned.curve,
+        "learned_s": learned.seconds,
+        "validation_images": held_out,
+    }
+
+
+def picked(arrays: Arrays, names: list[str]) -> Arrays:
+    """Return the arrays of these names."""
+    return {name: arrays[name] for name in names}
+
+
+def score(
+    model: SegmentationModel, images: Arrays, truth: Arrays, classes: ClassTable
+) -> tuple[float | None, float | None]:
+    """Return cross-entropy and overall Dice, image pixels being predicted."""
+    from napari_sparseseg.learning.metrics import evaluate
+    from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
+
+    options = PredictOptions(probabilities=True)
+    labels: Arrays = {}
+    probabilities: Arrays = {}
+    for name, image in images.items():
+        labels[name], maps = predict_image(model, image, options)
+        assert maps is not None
+        probabilities[name] = maps
+    scores = evaluate(labels, truth, classes, probabilities)
+    return scores.cross_entropy, scores.overall_dice
