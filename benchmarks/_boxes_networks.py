@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.learning.losses import Loss
     from napari_sparseseg.learning.options import RecipeName
-    from napari_sparseseg.networks.registry import NetworkName, Preset
+    from napari_sparseseg.networks.network_names import NetworkName, Preset
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from napari_sparseseg.engine.process import EngineProcess
 from napari_sparseseg.samples import tissue_phantom
 
 if TYPE_CHECKING:
-    from napari_sparseseg.networks.registry import Preset
+    from napari_sparseseg.networks.network_names import Preset
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_sparseseg.networks.registry import Preset
+    from napari_sparseseg.networks.network_names import Preset
 
 N_CLASSES = 4
 

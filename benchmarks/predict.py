@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from benchmarks._report import Section
     from napari_sparseseg.networks.model import SegmentationModel
-    from napari_sparseseg.networks.registry import Preset
+    from napari_sparseseg.networks.network_names import Preset
 
 SCALES = (1.0, 0.25)
 

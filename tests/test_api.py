@@ -26,7 +26,7 @@ from napari_sparseseg.learning.events import HeadFitted, PartDone, StepDone
 from napari_sparseseg.learning.head_fitting import HeadOptions
 from napari_sparseseg.learning.network_training import first_network
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
-from napari_sparseseg.networks.backbone import build_resnet
+from napari_sparseseg.networks.encoders import build_encoder
 from napari_sparseseg.networks.registry import PRESETS
 from napari_sparseseg.samples import Sample, tissue_phantom
 
@@ -471,7 +471,7 @@ class TestNetworks:
         self, sample: Sample, tmp_path: Path
     ) -> None:
         path = tmp_path / "weights.safetensors"
-        weights = build_resnet("resnet18").state_dict()
+        weights = build_encoder("resnet18").state_dict()
         save_file(weights, path)
         trainer = api.make_trainer(
             sample.image,
@@ -481,7 +481,7 @@ class TestNetworks:
             **QUICK,
         )
         network = first_network(trainer.options, 3, 4)
-        first = network.state_dict()["network.backbone.conv1.weight"]
+        first = network.state_dict()["network.encoder.conv1.weight"]
         assert torch.equal(first, weights["conv1.weight"])
         assert api.state_of(trainer)[1]["encoder_weights"] == "file"
 
@@ -504,7 +504,7 @@ class TestNetworks:
         self, sample: Sample
     ) -> None:
         two = sample.image[..., :2]
-        with pytest.raises(ImageError, match="2 channels, but a ResNet takes 1 or 3"):
+        with pytest.raises(ImageError, match=r"2 channels, but this .* takes 1 or 3"):
             api.make_trainer(two, sample.labels, net="deeplabv3")
         with pytest.raises(
             ModelFileError, match=r"missing\.safetensors cannot be read"

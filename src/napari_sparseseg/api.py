@@ -50,7 +50,7 @@ from napari_sparseseg.learning.options import (
 from napari_sparseseg.learning.trainer import Trainer
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
 from napari_sparseseg.networks.memory import is_out_of_memory
-from napari_sparseseg.networks.registry import PRESETS, NetworkName, Preset
+from napari_sparseseg.networks.registry import PRESETS
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.prediction.uncertainty import entropy
 
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.learning.events import TrainingEvent
     from napari_sparseseg.networks.model import SegmentationModel
+    from napari_sparseseg.networks.network_names import NetworkName, Preset
 
     Images = NDArray[Any] | Sequence[NDArray[Any]] | Mapping[str, NDArray[Any]]
 
@@ -109,7 +110,7 @@ class TrainingWishes(TypedDict, total=False):
     encoder_weights
         First weights of the ResNet of ``deeplabv3``: ``"none"``, the default,
         ``"imagenet"``, or a file, see
-        :func:`~napari_sparseseg.networks.backbone.load_resnet_weights`.
+        :func:`~napari_sparseseg.networks.encoders.load_encoder_weights`.
     loss
         ``"ce"``, balanced cross-entropy and the default, or ``"dice"`` (Fan 2022), for
         which the class with the smallest value is the background.

@@ -1,36 +1,12 @@
-"""The backbone: sizes and strides, ImageNet's standardisation, weights from files."""
+"""The backbone: sizes and strides, ImageNet's standardisation, its pyramid."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
-
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from napari_sparseseg.errors import ImageError, ModelFileError, OptionError
-from napari_sparseseg.networks import download, published_weights
-from napari_sparseseg.networks.backbone import (
-    BackboneName,
-    ResNetPyramid,
-    build_resnet,
-)
-from napari_sparseseg.networks.published_weights import (
-    PUBLISHED,
-    EncoderName,
-    PublishedWeights,
-    fetch_in_parts,
-    published_path,
-)
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from tests.conftest import FileServer
+from napari_sparseseg.errors import ImageError, OptionError
+from napari_sparseseg.networks.backbone import BackboneName, ResNetPyramid
 
 NAMES: tuple[BackboneName, ...] = ("resnet18", "resnet50")
 
@@ -43,14 +19,6 @@ def pyramid(name: BackboneName = "resnet18", channels: int = 8) -> ResNetPyramid
 @pytest.fixture(scope="module")
 def light() -> ResNetPyramid:
     return pyramid()
-
-
-@pytest.fixture(scope="module")
-def weights() -> dict[str, Tensor]:
-    """Weights of a ResNet-18 that nobody has published."""
-    torch.manual_seed(1)
-    state: dict[str, Tensor] = build_resnet("resnet18").state_dict()
-    return state
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,7 +60,7 @@ def test_one_channel_counts_as_three_equal_ones(light: ResNetPyramid) -> None:
 def test_other_numbers_of_channels_are_refused(
     light: ResNetPyramid, n_channels: int
 ) -> None:
-    with pytest.raises(ImageError, match=f"has {n_channels} channels, but a ResNet"):
+    with pytest.raises(ImageError, match=f"has {n_channels} channels, but this"):
         light(torch.rand(1, n_channels, 64, 64))
 
 
@@ -100,160 +68,4 @@ def test_an_unknown_backbone_is_refused() -> None:
     with pytest.raises(
         OptionError, match="'vgg16'; expected one of resnet18, resnet50"
     ):
-        build_resnet("vgg16")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_the_hashes_are_those_that_torchvision_publishes(name: EncoderName) -> None:
-    from torchvision.models import get_model_weights
-
-    # Others are VGG16 without its last layers, of another author.
-    published = [
-        each.value for each in get_model_weights(name) if "IMAGENET1K_V" in each.name
-    ]
-    host = "https://download.pytorch.org/models"
-    known = PUBLISHED[name]
-    assert [each.url for each in published] == [
-        f"{host}/{name}-{prefix}.pth" for prefix in known.sha256
-    ]
-    assert published[0].meta["_file_size"] == known.size_mib
-
-
-def test_published_weights_lie_in_the_cache_of_torch(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def cached() -> Path:
-        return Path(torch.hub.get_dir(), "checkpoints", "vgg16-397923af.pth")
-
-    for variable in ("TORCH_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(variable, raising=False)
-    assert published_path("vgg16") == cached()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert published_path("vgg16") == cached()
-    monkeypatch.setenv("TORCH_HOME", "~/torch")
-    assert published_path("vgg16") == cached()
-
-
-def assert_loaded(resnet: Any, weights: dict[str, Tensor]) -> None:
-    for key, value in resnet.state_dict().items():
-        if not key.startswith("fc."):
-            torch.testing.assert_close(value, weights[key])
-
-
-def test_weights_come_from_a_safetensors_file(
-    tmp_path: Path, weights: dict[str, Tensor]
-) -> None:
-    path = tmp_path / "mine.safetensors"
-    # As files do that others wrote: no last layer, no count of mini-batches.
-    kept = {
-        key: value
-        for key, value in weights.items()
-        if not key.startswith("fc.") and not key.endswith("num_batches_tracked")
-    }
-    save_file(kept, path)
-    assert_loaded(build_resnet("resnet18", path), weights)
-    assert_loaded(build_resnet("resnet18", str(path)), weights)
-
-
-def test_a_published_file_is_known_by_its_hash_whatever_its_name(
-    tmp_path: Path, weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "renamed.pt"
-    torch.save(OrderedDict(weights), path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    with pytest.raises(ModelFileError, match="no file of weights that torchvision"):
-        build_resnet("resnet18", path)
-    monkeypatch.setitem(PUBLISHED, "resnet18", PublishedWeights((digest[:8],), 1))
-    assert_loaded(build_resnet("resnet18", path), weights)
-
-
-def test_a_file_of_another_hash_is_not_unpickled(tmp_path: Path) -> None:
-    path = tmp_path / "resnet18-f37072fd.pth"
-    path.write_bytes(b"\x80\x04cos\nsystem\n")
-    with pytest.raises(
-        ModelFileError, match=r"begins with [0-9a-f]{8} and not with f37"
-    ):
-        build_resnet("resnet18", path)
-
-
-def test_weights_of_another_network_are_refused_in_one_sentence(
-    tmp_path: Path, weights: dict[str, Tensor]
-) -> None:
-    path = tmp_path / "small.safetensors"
-    save_file(weights, path)
-    with pytest.raises(ModelFileError, match="another network than resnet50") as error:
-        build_resnet("resnet50", path)
-    assert "layer1.0.bn3.bias and 1" in str(error.value)
-    assert str(error.value).count(". ") == 0
-    head = {"head.weight": torch.zeros(3, 3)}
-    save_file(weights | head, path)
-    with pytest.raises(ModelFileError, match=r"as head\.weight are missing, not known"):
-        build_resnet("resnet18", path)
-    save_file(weights | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, path)
-    with pytest.raises(ModelFileError, match=r"conv1\.weight are .* of another shape"):
-        build_resnet("resnet18", path)
-
-
-def test_a_damaged_or_missing_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "broken.safetensors"
-    with pytest.raises(ModelFileError, match="cannot be read"):
-        build_resnet("resnet18", path)
-    path.write_bytes(b"nothing of the kind")
-    with pytest.raises(ModelFileError, match="cannot be read"):
-        build_resnet("resnet18", path)
-
-
-def publish(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes, url: str
-) -> Path:
-    """Let a file be published at a URL; return where torch's cache will have it."""
-    prefix = hashlib.sha256(content).hexdigest()[:8]
-    monkeypatch.setitem(PUBLISHED, "resnet18", PublishedWeights((prefix,), 1))
-    monkeypatch.setattr(published_weights, "PUBLISHED_AT", url)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    return tmp_path / "hub" / "checkpoints" / f"resnet18-{prefix}.pth"
-
-
-def test_imagenet_weights_are_downloaded_once_and_checked(
-    tmp_path: Path,
-    weights: dict[str, Tensor],
-    monkeypatch: pytest.MonkeyPatch,
-    file_server: FileServer,
-) -> None:
-    published = tmp_path / "published.pth"
-    torch.save(OrderedDict(weights), published)
-    content = published.read_bytes()
-    cached = publish(monkeypatch, tmp_path, content, file_server.url)
-    file_server.parts = [content]
-    assert_loaded(build_resnet("resnet18", "imagenet"), weights)
-    assert_loaded(build_resnet("resnet18", "imagenet"), weights)
-    assert file_server.asked == [f"/{cached.name}"]
-    cached.write_bytes(content + b"!")
-    with pytest.raises(ModelFileError, match="no file of weights that torchvision"):
-        build_resnet("resnet18", "imagenet")
-
-
-def test_where_weights_are_there_or_not_asked_for_nothing_is_fetched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_server: FileServer
-) -> None:
-    cached = publish(monkeypatch, tmp_path, b"weights", file_server.url)
-    assert not [*fetch_in_parts("resnet18", "none")]
-    assert not [*fetch_in_parts("resnet18", tmp_path / "mine.safetensors")]
-    cached.parent.mkdir(parents=True)
-    cached.write_bytes(b"weights")
-    assert not [*fetch_in_parts("resnet18", "imagenet")]
-    assert not file_server.asked
-    with pytest.raises(OptionError, match="'vgg19'; expected one of resnet18"):
-        next(fetch_in_parts("vgg19", "imagenet"))  # type: ignore[arg-type]
-
-
-def test_without_a_network_the_error_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unreachable(*_: object, **__: object) -> None:
-        raise URLError("no route to host")
-
-    publish(monkeypatch, tmp_path, b"", "http://localhost")
-    monkeypatch.setattr(download, "urlopen", unreachable)
-    with pytest.raises(ModelFileError, match=r"no route to host.*; give a file"):
-        build_resnet("resnet18", "imagenet")
+        ResNetPyramid("vgg16")  # type: ignore[arg-type]

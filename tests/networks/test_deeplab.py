@@ -14,7 +14,8 @@ from torchvision.models import resnet18
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.inputs.normalisation import Normalisation
 from napari_sparseseg.networks import image_statistics
-from napari_sparseseg.networks.deeplab import DeepLabV3, LenientBatchNorm
+from napari_sparseseg.networks.batch_norm import LenientBatchNorm
+from napari_sparseseg.networks.deeplab import DeepLabV3
 from napari_sparseseg.networks.image_statistics import fixed, measure, measure_image
 from napari_sparseseg.networks.model import ModelInfo, SegmentationModel
 from napari_sparseseg.networks.registry import PRESETS, build_network
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 #: Names of torchvision's layers, and of the same layers here.
 NAMES = {
+    "backbone.": "encoder.",
     "classifier.0.convs.4.1.": "pyramid.convs.4.convolution.",
     "classifier.0.convs.4.2.": "pyramid.convs.4.norm.",
     "classifier.0.": "pyramid.",
@@ -139,11 +141,11 @@ class TestResNet18:
     ) -> None:
         # Every fourth pixel of the features is that of the ResNet as it was.
         plain = resnet18()
-        plain.load_state_dict(shared.backbone.state_dict(), strict=False)
+        plain.load_state_dict(shared.encoder.state_dict(), strict=False)
         plain.fc = plain.avgpool = nn.Identity()
         x = torch.rand(1, 3, 96, 160)
         with torch.inference_mode():
-            features = shared.backbone(x)
+            (features,) = shared.encode(x)
             strided = plain.eval()(x)
         assert features.shape == (1, 512, 12, 20)
         sparse = features[..., ::4, ::4].flatten(1)
@@ -155,7 +157,7 @@ class TestResNet18:
         save_file(weights, tmp_path / "r.safetensors")
         network = deeplab()
         network.load_encoder(tmp_path / "r.safetensors")
-        for name, value in network.backbone.state_dict().items():
+        for name, value in network.encoder.state_dict().items():
             torch.testing.assert_close(value, weights[name])
 
 
@@ -180,7 +182,7 @@ class TestBatchOfOne:
         network = deeplab().train()
         pooled = network.pyramid.get_submodule("convs.4.norm")
         before = pooled.state_dict()["running_var"].clone()
-        stem = network.backbone.get_submodule("bn1").state_dict()["running_mean"]
+        stem = network.encoder.get_submodule("bn1").state_dict()["running_mean"]
         assert not stem.any()
         network(torch.rand(1, 3, 32, 32)).square().mean().backward()
         assert torch.equal(before, pooled.state_dict()["running_var"])
@@ -201,7 +203,7 @@ class TestBatchOfOne:
         for name, parameter in network.named_parameters():
             assert parameter.isfinite().all(), name
         # The last layers, of a single value, and the first ones move alike.
-        for name in ("classifier.weight", "head.0.weight", "backbone.conv1.weight"):
+        for name in ("classifier.weight", "head.0.weight", "encoder.conv1.weight"):
             assert not torch.equal(before[name], network.get_parameter(name)), name
 
     def test_is_normalised_as_in_a_prediction(self) -> None:
@@ -225,9 +227,10 @@ class TestHalo:
         # Stem 3 + 2. Then 3x3 convolutions, each its dilation times its stride; two a
         # block in ResNet-18: 4 * 4; 4 + 3 * 8; 8 + 3 * 16; 16 + 3 * 32: in all 217. One
         # a block in ResNet-50: 3 * 4; 4 + 3 * 8; 8 + 5 * 16; 16 + 2 * 32: in all 213.
-        # The pyramid 36 * 8, the head 8, up-sampling 16.
-        assert unweighted("resnet18").halo == 217 + 312
-        assert unweighted("resnet50").halo == 213 + 312
+        # The pyramid 36 * 8, the head 8, up-sampling 8; and the 7 beside a pixel that
+        # has the same features.
+        assert unweighted("resnet18").halo == 217 + 304 + 7
+        assert unweighted("resnet50").halo == 213 + 304 + 7
 
     @pytest.mark.parametrize(
         "backbone", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)]
@@ -238,7 +241,8 @@ class TestHalo:
         # Positive weights, and a mean for the maximum: no path is lost.
         network = unweighted(backbone).to_empty(device="cpu").eval()
         network.requires_grad_(False)
-        network.backbone.maxpool = nn.AvgPool2d(3, stride=2, padding=1)
+        halo = network.halo
+        network.encoder["maxpool"] = nn.AvgPool2d(3, stride=2, padding=1)
         for layer in network.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.reset_parameters()
@@ -258,7 +262,7 @@ class TestHalo:
             assert columns[0] > 0
             assert columns[-1] < 2 * middle - 1
             reaches.append(int((columns - at).abs().max()))
-        assert max(reaches) <= network.halo <= max(reaches) + network.stride
+        assert max(reaches) <= halo <= max(reaches) + network.stride
 
 
 class TestTiles:
@@ -300,5 +304,5 @@ class TestTiles:
         x = torch.rand(1, 3, 40, 48)
         with torch.inference_mode():
             (means,) = measure(shared, [x])
-            expected = shared.backbone(x).mean(dim=(0, 2, 3))
+            expected = shared.encode(x)[-1].mean(dim=(0, 2, 3))
         torch.testing.assert_close(means, expected)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -11,16 +11,17 @@ from torch import nn
 from torchvision.transforms.functional import normalize
 
 from napari_sparseseg.errors import ImageError, OptionError
-from napari_sparseseg.networks.backbone import IMAGENET_DEVIATION, IMAGENET_MEAN
+from napari_sparseseg.networks.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN
 from napari_sparseseg.networks.registry import (
     NETWORKS,
     PRESETS,
-    NetworkName,
     NetworkSpec,
-    Preset,
     build_network,
 )
 from napari_sparseseg.networks.scoring import ScoringNetwork
+
+if TYPE_CHECKING:
+    from napari_sparseseg.networks.network_names import NetworkName, Preset
 
 SMALL = NetworkSpec("unet", {"filters": 4, "levels": 3, "norm": "none"})
 
@@ -130,7 +131,7 @@ def test_options_that_make_no_network_are_refused_with_them(
 
 
 def test_channels_and_backbones_that_deeplab_cannot_take_are_refused() -> None:
-    with pytest.raises(ImageError, match="2 channels, but a ResNet takes 1 or 3"):
+    with pytest.raises(ImageError, match="2 channels, but this network takes 1 or 3"):
         build_network(NetworkSpec("deeplabv3"), 2, 2)
     with pytest.raises(OptionError, match=r"'vgg16'.*resnet18, resnet50"):
         build_network(NetworkSpec("deeplabv3", {"backbone": "vgg16"}), 3, 2)

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_sparseseg.networks.group_norm import GroupNorm
-from napari_sparseseg.networks.registry import PRESETS, Preset
-from napari_sparseseg.networks.unet import UNet, pad_to_multiple
+from napari_sparseseg.networks.registry import PRESETS
+from napari_sparseseg.networks.scoring import pad_to_multiple
+from napari_sparseseg.networks.unet import UNet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from napari_sparseseg.networks.blocks import Norm
+    from napari_sparseseg.networks.network_names import Preset
 
 PRESET_NAMES: tuple[Preset, ...] = ("paper", "light")
 ODD_SIZES = ((1, 1), (7, 13), (33, 50), (2, 40))

@@ -319,7 +319,7 @@ def test_weights_are_downloaded_with_turns_for_others(
     assert len(waiting) > 3
     assert isinstance(next(events), MiningStepDone)
     fresh = RegionMining([boxed()], 1, replace(QUICK, weights="imagenet"))
-    found = fresh.network.pyramid.stem.get_parameter("0.weight")
+    found = fresh.network.pyramid.encoder.get_parameter("conv1.weight")
     assert torch.equal(found, weights["conv1.weight"])
     assert len(file_server.asked) == 1
 

@@ -1,4 +1,4 @@
-"""Building blocks of the U-Net."""
+"""Building blocks of the networks."""
 
 from __future__ import annotations
 
@@ -37,6 +37,22 @@ def norm_layer(norm: Norm, channels: int) -> nn.Module:
         groups = math.gcd(channels, max(1, channels // GROUP_WIDTH))
         return GroupNorm(groups, channels)
     return nn.Identity()
+
+
+def dropout_layer(share: float) -> nn.Dropout:
+    """Return a layer that leaves out a share of its input while learning.
+
+    Raises
+    ------
+    OptionError
+        If the share is not in [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise OptionError(
+            f"the dropout is {share}; expected a probability from 0 (none) to below 1.",
+            dropout=share,
+        )
+    return nn.Dropout(share)
 
 
 def convolution(

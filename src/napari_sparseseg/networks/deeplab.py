@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_sparseseg.networks.backbone import (
+from napari_sparseseg.networks.backbone import BackboneName, build_backbone
+from napari_sparseseg.networks.batch_norm import learn_from_single_values
+from napari_sparseseg.networks.blocks import convolution
+from napari_sparseseg.networks.encoders import (
     IMAGENET_DEVIATION,
     IMAGENET_MEAN,
-    BackboneName,
     as_three_channels,
-    build_resnet,
-    load_resnet_weights,
 )
-from napari_sparseseg.networks.blocks import convolution
 from napari_sparseseg.networks.image_statistics import UsesImageStatistics
-from napari_sparseseg.networks.scoring import ScoringNetwork
-from napari_sparseseg.networks.unet import pad_to_multiple
+from napari_sparseseg.networks.scoring import EncoderDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 #: Input pixels to one pixel of the features.
 OUTPUT_STRIDE = 8
@@ -34,7 +30,7 @@ OUTPUT_STRIDE = 8
 ATROUS_RATES, CHANNELS = (12, 24, 36), 256
 
 
-class DeepLabV3(ScoringNetwork):
+class DeepLabV3(EncoderDecoder):
     """DeepLabV3 as in torchvision, without its auxiliary classifier.
 
     Parameters
@@ -78,12 +74,9 @@ class DeepLabV3(ScoringNetwork):
         from torchvision.models.segmentation.deeplabv3 import ASPP
 
         as_three_channels(torch.empty(in_channels, 0, 0))  # refuses other numbers
-        resnet = build_resnet(backbone)
-        width: int = resnet.fc.in_features
-        del resnet.avgpool, resnet.fc
-        dilate((resnet.layer3, resnet.layer4))
-        self.backbone_name = backbone
-        self.backbone = nn.Sequential(OrderedDict(resnet.named_children()))
+        self.encoder = build_backbone(backbone, "none", ("layer4",))
+        dilate((self.encoder["layer3"], self.encoder["layer4"]))
+        (width,) = self.encoder.channels
         pyramid: Any = ASPP(width, ATROUS_RATES, CHANNELS)
         pyramid.convs[-1] = ImagePooling(width)
         self.pyramid: nn.Module = pyramid
@@ -100,29 +93,20 @@ class DeepLabV3(ScoringNetwork):
     def halo(self) -> int:
         """Radius, in pixels, beyond which an input pixel cannot change an output.
 
-        A 3x3 convolution reaches its dilation further, in pixels of its input. The
-        stem, 7x7 and then pooling over 3x3 at half the size, reaches 3 + 2; up-sampling
-        less than two pixels of the features.
+        The pyramid and the head reach further by 3x3 convolutions, and up-sampling by
+        one pixel of the features.
         """
-        reach, step = 3 + 2, 4
-        for layer in self.backbone.modules():
-            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
-                reach += layer.dilation[0] * step
-                step *= layer.stride[0]
-        return reach + OUTPUT_STRIDE * (max(ATROUS_RATES) + 1 + 2)
+        return self.encoder.halo[-1] + OUTPUT_STRIDE * (max(ATROUS_RATES) + 1 + 1)
 
-    def load_encoder(self, weights: str | Path) -> None:
-        """Take the weights of a ResNet, see the base class."""
-        load_resnet_weights(self.backbone, self.backbone_name, weights)
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        x = pad_to_multiple(as_three_channels(x), OUTPUT_STRIDE)
-        scores = self.classifier(self.head(self.pyramid(self.backbone(x))))
+    def decode(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+        """Score images by their deepest features, see the base class."""
+        (x,) = features
+        scores = self.classifier(self.head(self.pyramid(x)))
+        height, width = x.shape[-2] * OUTPUT_STRIDE, x.shape[-1] * OUTPUT_STRIDE
         scores = F.interpolate(
-            scores, size=x.shape[-2:], mode="bilinear", align_corners=False
+            scores, size=(height, width), mode="bilinear", align_corners=False
         )
-        return scores[..., :height, :width]
+        return scores[..., : size[0], : size[1]]
 
 
 class ImagePooling(UsesImageStatistics):
@@ -146,36 +130,7 @@ class ImagePooling(UsesImageStatistics):
         return pooled.expand(len(x), -1, *x.shape[2:])
 
 
-class LenientBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that learns from a single value a channel, too.
-
-    That is what is left of one image where it is pooled, or no larger than the stride.
-    A single value has no variance, and torch refuses it. Here it is normalised by the
-    running statistics, which stay as they are.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not self.training or input.numel() > self.num_features:
-            return super().forward(input)
-        return F.batch_norm(
-            input,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            eps=self.eps,
-        )
-
-
-def learn_from_single_values(network: nn.Module) -> None:
-    """Make each new batch normalisation in a network a lenient one, in place."""
-    for parent in [*network.modules()]:
-        for name, layer in parent.named_children():
-            if isinstance(layer, nn.BatchNorm2d):
-                setattr(parent, name, LenientBatchNorm(layer.num_features))
-
-
-def dilate(stages: Iterable[nn.Sequential]) -> None:
+def dilate(stages: Iterable[nn.Module]) -> None:
     """Let stages of a ResNet keep the resolution of their input, in place.
 
     A convolution that loses its stride doubles the dilation of those behind it. So the

@@ -5,7 +5,10 @@ In a module without torch, so that the window can ask too.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from napari_sparseseg.networks.published_weights import EncoderName
 
 #: ``unet``: of Bokhorst et al. 2018. ``unet-vgg16``, ``unet-resnet50``: a U-Net on an
 #: encoder that others may have trained. ``vgg-fcn``, and its experiments 1 to 3: VGG16
@@ -20,6 +23,20 @@ NetworkName = Literal[
     "vgg-fcn-3",
     "deeplabv3",
 ]
+
+#: ``paper``: as in its paper; ``light``: one for a CPU.
+Preset = Literal["light", "paper"]
+
+#: The encoder of each network that has one, by preset.
+ENCODER_OF: dict[NetworkName, dict[Preset, EncoderName]] = {
+    "unet-vgg16": {"light": "vgg16", "paper": "vgg16"},
+    "unet-resnet50": {"light": "resnet18", "paper": "resnet50"},
+    "vgg-fcn": {"light": "vgg16", "paper": "vgg16"},
+    "vgg-fcn-1": {"light": "vgg16", "paper": "vgg16"},
+    "vgg-fcn-2": {"light": "vgg16", "paper": "vgg16"},
+    "vgg-fcn-3": {"light": "vgg16", "paper": "vgg16"},
+    "deeplabv3": {"light": "resnet18", "paper": "resnet50"},
+}
 
 #: A line on when to choose which.
 WHEN_TO_CHOOSE: dict[NetworkName, str] = {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_sparseseg.networks.backbone import LEVELS
-from napari_sparseseg.networks.unet import initialise_he
+from napari_sparseseg.networks.encoders import initialise_he
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

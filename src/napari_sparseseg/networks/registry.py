@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from napari_sparseseg.errors import OptionError
 from napari_sparseseg.networks.deeplab import DeepLabV3
+from napari_sparseseg.networks.pretrained_unet import PretrainedUNet
 from napari_sparseseg.networks.scoring import ScoringNetwork
 from napari_sparseseg.networks.unet import UNet
+from napari_sparseseg.networks.vgg_fcn import (
+    EXPERIMENT_1,
+    EXPERIMENT_2,
+    EXPERIMENT_3,
+    FINAL,
+    VggFcn,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-NetworkName = Literal["unet", "deeplabv3"]
-Preset = Literal["light", "paper"]
+    from napari_sparseseg.networks.network_names import NetworkName, Preset
 
 
 @dataclass(frozen=True)
@@ -37,18 +45,44 @@ class NetworkSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _vgg_fcn(name: NetworkName) -> dict[Preset, NetworkSpec]:
+    return {
+        "paper": NetworkSpec(name, {"narrowing": 1}),
+        "light": NetworkSpec(name, {"narrowing": 4}),
+    }
+
+
 NETWORKS: dict[str, Callable[..., ScoringNetwork]] = {
     "unet": UNet,
+    "unet-vgg16": partial(PretrainedUNet, encoder="vgg16"),
+    "unet-resnet50": PretrainedUNet,
+    "vgg-fcn": partial(VggFcn, FINAL),
+    "vgg-fcn-1": partial(VggFcn, EXPERIMENT_1),
+    "vgg-fcn-2": partial(VggFcn, EXPERIMENT_2),
+    "vgg-fcn-3": partial(VggFcn, EXPERIMENT_3),
     "deeplabv3": DeepLabV3,
 }
 
-#: ``paper`` is the U-Net of Bokhorst 2018, and the DeepLabV3 of Fan 2022; ``light`` is
-#: one for a CPU.
+#: ``paper`` is the U-Net of Bokhorst 2018, the networks of Abdulhamid and the DeepLabV3
+#: of Fan 2022, and a U-Net on the whole of VGG16 or ResNet-50. ``light`` is one for a
+#: CPU: with a quarter of the filters behind VGG16, or on ResNet-18.
 PRESETS: dict[NetworkName, dict[Preset, NetworkSpec]] = {
     "unet": {
         "paper": NetworkSpec("unet", {"filters": 32, "levels": 5, "norm": "none"}),
         "light": NetworkSpec("unet", {"filters": 16, "levels": 4, "norm": "group"}),
     },
+    "unet-vgg16": {
+        "paper": NetworkSpec("unet-vgg16", {"filters": 32, "levels": 5}),
+        "light": NetworkSpec("unet-vgg16", {"filters": 16, "levels": 4}),
+    },
+    "unet-resnet50": {
+        "paper": NetworkSpec("unet-resnet50", {"encoder": "resnet50"}),
+        "light": NetworkSpec("unet-resnet50", {"encoder": "resnet18"}),
+    },
+    "vgg-fcn": _vgg_fcn("vgg-fcn"),
+    "vgg-fcn-1": _vgg_fcn("vgg-fcn-1"),
+    "vgg-fcn-2": _vgg_fcn("vgg-fcn-2"),
+    "vgg-fcn-3": _vgg_fcn("vgg-fcn-3"),
     "deeplabv3": {
         "paper": NetworkSpec("deeplabv3", {"backbone": "resnet50"}),
         "light": NetworkSpec("deeplabv3", {"backbone": "resnet18"}),
@@ -89,8 +123,16 @@ class Standardised(ScoringNetwork):
         """Take published weights, see the base class."""
         self.network.load_encoder(weights)
 
+    def freeze_encoder(self) -> None:
+        """Let the encoder learn no more, see the base class."""
+        self.network.freeze_encoder()
+
+    def standardise(self, x: Tensor) -> Tensor:
+        """Return images in [0, 1] as the network inside is to see them."""
+        return (x - self.mean) / self.deviation
+
     def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.network((x - self.mean) / self.deviation)
+        scores: Tensor = self.network(self.standardise(x))
         return scores
 
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from napari_sparseseg.errors import OptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from napari_sparseseg.networks.encoders import Encoder
+
+_NO_ENCODER = (
+    "has no encoder that others have trained; take a network that has one, such as "
+    "unet-resnet50 or deeplabv3"
+)
 
 
 class ScoringNetwork(nn.Module):
@@ -43,7 +52,7 @@ class ScoringNetwork(nn.Module):
         Parameters
         ----------
         weights
-            See :func:`~napari_sparseseg.networks.backbone.load_resnet_weights`.
+            See :func:`~napari_sparseseg.networks.encoders.load_encoder_weights`.
 
         Raises
         ------
@@ -54,9 +63,105 @@ class ScoringNetwork(nn.Module):
         """
         raise OptionError(
             f"the encoder is to have the weights {str(weights)!r}, but this network "
-            "has no encoder that others have trained; take deeplabv3, or no weights.",
+            f"{_NO_ENCODER}, or no weights.",
             weights=str(weights),
         )
+
+    def freeze_encoder(self) -> None:
+        """Let a part that has published weights learn no more.
+
+        Raises
+        ------
+        OptionError
+            If it has no such part.
+        """
+        raise OptionError(
+            f"the encoder is to be frozen, but this network {_NO_ENCODER}, or do not "
+            "freeze it."
+        )
+
+
+class EncoderDecoder(ScoringNetwork):
+    """A network of two parts: an encoder that others may have trained, and a decoder.
+
+    Attributes
+    ----------
+    encoder
+        Images in, features out.
+    is_frozen
+        Whether the encoder learns no more: it has no gradients, and its batch
+        normalisation is that of a prediction, even in training.
+    """
+
+    encoder: Encoder
+    is_frozen = False
+
+    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of images, finest first.
+
+        Parameters
+        ----------
+        x
+            (B, 1 or 3, H, W) float, standardised; sides that are no multiple of
+            ``stride`` are grown, see :func:`pad_to_multiple`.
+
+        Returns
+        -------
+        tuple of Tensor
+            (B, F, H', W') each, as the encoder has them of the grown images.
+        """
+        features: tuple[Tensor, ...] = self.encoder(pad_to_multiple(x, self.stride))
+        return features
+
+    @abstractmethod
+    def decode(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+        """Return the scores, (B, n_classes, H, W), of images by their features.
+
+        Parameters
+        ----------
+        features
+            Of :meth:`encode`.
+        size
+            (H, W) of the images before they were grown.
+        """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x), (x.shape[-2], x.shape[-1]))
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights of the encoder."""
+        return self.encoder.parameters()
+
+    def load_encoder(self, weights: str | Path) -> None:
+        """Take published weights, see the base class."""
+        self.encoder.load(weights)
+
+    def freeze_encoder(self) -> None:
+        """Let the encoder learn no more, see the base class."""
+        self.is_frozen = True
+        self.encoder.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; a frozen encoder stays in evaluation."""
+        super().train(mode)
+        if self.is_frozen:
+            self.encoder.eval()
+        return self
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Grow (B, C, H, W) at its lower and right side to multiples of *multiple*.
+
+    By reflection, or by replication where there is too little to reflect.
+    """
+    height, width = x.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if not bottom and not right:
+        return x
+    reflectable = bottom < height and right < width
+    return F.pad(
+        x, (0, right, 0, bottom), mode="reflect" if reflectable else "replicate"
+    )
 
 
 def as_batch(x: Tensor) -> Tensor:

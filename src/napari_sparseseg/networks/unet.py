@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from napari_sparseseg.errors import OptionError
 from napari_sparseseg.networks.blocks import ConcatBlock, Norm, UpBlock
-from napari_sparseseg.networks.scoring import ScoringNetwork
+from napari_sparseseg.networks.encoders import initialise_he
+from napari_sparseseg.networks.scoring import ScoringNetwork, pad_to_multiple
 
 
 class UNet(ScoringNetwork):
@@ -107,24 +107,3 @@ class UNet(ScoringNetwork):
             x = block(torch.cat([up(x), skips.pop()], dim=1))
         scores: Tensor = self.classifier(x)
         return scores[..., :height, :width]
-
-
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Grow (B, C, H, W) at its lower and right side to multiples of *multiple*."""
-    height, width = x.shape[-2:]
-    bottom, right = -height % multiple, -width % multiple
-    if not bottom and not right:
-        return x
-    reflectable = bottom < height and right < width
-    return F.pad(
-        x, (0, right, 0, bottom), mode="reflect" if reflectable else "replicate"
-    )
-
-
-def initialise_he(module: nn.Module) -> None:
-    """Give every convolution He-normal weights (fan-in) and zero bias."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)

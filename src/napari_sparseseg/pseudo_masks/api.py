@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.api import Images
     from napari_sparseseg.inputs.normalisation import Normalisation
     from napari_sparseseg.networks.backbone import BackboneName
-    from napari_sparseseg.networks.registry import Preset
+    from napari_sparseseg.networks.network_names import Preset
     from napari_sparseseg.pseudo_masks.crf import CrfBackend
     from napari_sparseseg.pseudo_masks.method_names import Method
     from napari_sparseseg.pseudo_masks.methods import PseudoMaskEvent

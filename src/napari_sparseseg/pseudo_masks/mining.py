@@ -18,7 +18,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from napari_sparseseg.errors import ImageError, LabelError, OptionError, TrainingError
 from napari_sparseseg.learning.events import MemorySaved
-from napari_sparseseg.networks.backbone import ResNetPyramid, as_three_channels
+from napari_sparseseg.networks.backbone import ResNetPyramid
+from napari_sparseseg.networks.encoders import as_three_channels
 from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.networks.published_weights import fetch_in_parts
 from napari_sparseseg.networks.region_classifier import RegionNetwork, pool_scores
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.annotations.boxes import Box
     from napari_sparseseg.networks.backbone import BackboneName
-    from napari_sparseseg.networks.registry import Preset
+    from napari_sparseseg.networks.network_names import Preset
     from napari_sparseseg.pseudo_masks.box_image import BoxImage
 
 #: ``"cam"``: classifier A alone; ``"acol"``: A and B.
@@ -53,7 +54,7 @@ class MiningOptions:
     method
         ``"acol"`` or ``"cam"``.
     backbone, weights
-        See :func:`~napari_sparseseg.networks.backbone.build_resnet`.
+        See :func:`~napari_sparseseg.networks.encoders.build_encoder`.
     pyramid_channels
         Of each level of the pyramid.
     roi_size
