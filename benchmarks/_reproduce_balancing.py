@@ -27,22 +27,21 @@ if TYPE_CHECKING:
     from napari_sparseseg.learning.balancing import Balancing
 
 #: An image is drawn, then a patch of it with a label: to draw by class would balance by
-#: itself and blur what is compared. On a CPU the network is smaller, works at a lower
-#: resolution and learns faster; on a GPU the numbers are the paper's, at about its 1 um
-#: per pixel, but for the steps, of which it has 225,000.
+#: itself and blur what is compared. On a CPU the network is smaller and learns faster,
+#: at the resolution that held-out strokes choose. On a GPU the numbers are the paper's,
+#: at about its 1 um per pixel, but for the steps, of which it has 225,000.
+_LIVE = dataclasses.replace(RECIPES["live"], patch_px=96, draw="image")
+
+#: By device and set.
 PLANS = {
-    "cpu": Plan(
-        preset="light",
-        recipe=dataclasses.replace(RECIPES["live"], patch_px=96, draw="image"),
-        steps=400,
-        scales={"glas": 0.25, "adp": 0.5},
-    ),
-    "cuda": Plan(
-        preset="paper",
-        recipe=RECIPES["paper"],
-        steps=15_000,
-        scales={"glas": 0.62, "adp": 1.0},
-    ),
+    "cpu": {
+        "glas": Plan("light", _LIVE, steps=400, scale=0.25),
+        "adp": Plan("light", _LIVE, steps=1500, scale=0.25),
+    },
+    "cuda": {
+        "glas": Plan("paper", RECIPES["paper"], steps=15_000, scale=0.62),
+        "adp": Plan("paper", RECIPES["paper"], steps=15_000, scale=1.2),
+    },
 }
 
 #: Steps of the smoke form.
@@ -94,7 +93,7 @@ def train_cell(
         balancing=balancing,
         network=PRESETS["unet"][plan.preset],
         recipe=dataclasses.replace(plan.recipe, epoch=points_every(plan.steps)),
-        scale=plan.scales[folder.name],
+        scale=plan.scale,
         head_start=False,
         seed=seed,
         device=plan.device,

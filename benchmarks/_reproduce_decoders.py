@@ -54,18 +54,16 @@ RECIPE = Recipe(
 #: The decoders cost much a pixel, so a CPU works at an eighth of the resolution, where
 #: an image has 97 x 66 pixels.
 PLANS = {
-    "cpu": Plan(
-        preset="paper",
-        recipe=dataclasses.replace(RECIPE, patch_px=64),
-        steps=200,
-        scales={TASK: 0.125},
-    ),
-    "cuda": Plan(
-        preset="paper",
-        recipe=dataclasses.replace(RECIPE, patch_px=512),
-        steps=1000,
-        scales={TASK: 1.0},
-    ),
+    "cpu": {
+        TASK: Plan(
+            "paper", dataclasses.replace(RECIPE, patch_px=64), steps=400, scale=0.125
+        ),
+    },
+    "cuda": {
+        TASK: Plan(
+            "paper", dataclasses.replace(RECIPE, patch_px=512), steps=2000, scale=1.0
+        ),
+    },
 }
 
 #: Steps of the smoke form.
@@ -135,7 +133,7 @@ def train_decoder(
         balancing="none",
         recipe=dataclasses.replace(plan.recipe, epoch=points_every(plan.steps)),
         encoder_weights=encoder_weights,
-        scale=plan.scales[folder.name],
+        scale=plan.scale,
         head_start=False,
         seed=seed,
         device=plan.device,

@@ -50,7 +50,7 @@ head start is off everywhere: the papers compare networks.
 
 
 def write_report(
-    docs: Path, content: Record, plans: dict[str, Record], boxes: Path
+    docs: Path, content: Record, plans: dict[str, dict[str, Record]], boxes: Path
 ) -> Path:
     """Write the report with its pictures; return its path.
 
@@ -61,16 +61,17 @@ def write_report(
     content
         All runs.
     plans
-        How the trainings of each part are done; runs done otherwise are left out.
+        How the trainings of each part are done on each set; runs done otherwise are
+        left out.
     boxes
         Results of the benchmark of boxes, which need not be there.
     """
     runs = {
         part: sorted(
-            (run for run in content[part] if run["plan"] == plan),
+            (run for run in content[part] if run["plan"] == of_sets[run["set"]]),
             key=lambda run: run["seed"],
         )
-        for part, plan in plans.items()
+        for part, of_sets in plans.items()
     }
     by_set = {
         name: [run for run in runs["balancing"] if run["set"] == name]
@@ -95,7 +96,7 @@ def write_report(
         *in_short(by_set, kinds, runs["decoders"]),
         *balancing_section(by_set, plans["balancing"]),
         *boxes_section(results, kinds),
-        *decoder_section(runs["decoders"], plans["decoders"]),
+        *decoder_section(runs["decoders"], plans["decoders"][TASK]),
         *how_it_was_run(content, runs, results),
     ]
     path = docs / "reproduction.md"

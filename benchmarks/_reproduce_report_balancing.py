@@ -48,12 +48,14 @@ def cell_scores(runs: Iterable[Record]) -> dict[str, Runs]:
     return {**found}
 
 
-def balancing_section(by_set: dict[str, list[Record]], plan: Record) -> list[str]:
+def balancing_section(
+    by_set: dict[str, list[Record]], plans: dict[str, Record]
+) -> list[str]:
     """Compare balancings and label sets."""
     everything = [run for runs in by_set.values() for run in runs]
     parts = [
         "## Balancing and label sets (Bokhorst 2018, table 2)",
-        training_text(plan),
+        training_text(plans),
     ]
     if not everything:
         return [*parts, "Not run."]
@@ -98,23 +100,25 @@ def balancing_section(by_set: dict[str, list[Record]], plan: Record) -> list[str
     return parts
 
 
-def training_text(plan: Record) -> str:
+def training_text(plans: dict[str, Record]) -> str:
     """Say how the networks of the balancing are trained, and how the paper did."""
     light = (
         "a U-Net of 4 levels, 16 filters on the first and group normalisation (paper: "
         "5, 32, none)"
     )
+    plan = next(iter(plans.values()))
     network = light if plan["preset"] == "light" else "the U-Net of the paper"
-    scales = ", ".join(f"{scale:g} of `{k}`" for k, scale in plan["scales"].items())
+    steps = " and ".join(f"{each['steps']} (`{k}`)" for k, each in plans.items())
+    scales = " and ".join(f"{each['scale']:g} (`{k}`)" for k, each in plans.items())
     return (
-        f"Every training: {network}; {plan['steps']} steps of {plan['batch']} patches "
-        f"of up to {plan['patch_px']} x {plan['patch_px']} working pixels, a working "
-        f"pixel being an image pixel times the inverse of {scales}; Adam, learning "
-        f"rate {plan['learning_rate']:g}, {plan['schedule']} (paper: up to 225,000 "
-        "steps of 8 patches of 384 x 384 at 1 um, 1e-5, halved when the validation "
-        "score stands still). An image is drawn, then a patch of it with a label, as "
-        "drawing by class would balance by itself. Trainings of one seed start from "
-        "the same weights; with the same label set they see the same mini-batches."
+        f"Every training: {network}; {steps} steps of {plan['batch']} patches of up to "
+        f"{plan['patch_px']} x {plan['patch_px']} pixels, of images whose sides are "
+        f"{scales} times what they are; Adam, learning rate "
+        f"{plan['learning_rate']:g}, {plan['schedule']} (paper: up to 225,000 steps of "
+        "8 patches of 384 x 384 at 1 um, 1e-5, halved when the validation score stands "
+        "still). An image is drawn, then a patch of it with a label, as drawing by "
+        "class would balance by itself. Trainings of one seed start from the same "
+        "weights; with the same label set they see the same mini-batches."
     )
 
 

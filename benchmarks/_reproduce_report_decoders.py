@@ -55,7 +55,7 @@ def decoder_section(runs: list[Record], plan: Record) -> list[str]:
         "drawn anew for each seed, are for validation, and the test images are of "
         f"other patients. First weights of VGG16: {weights} (paper: ImageNet); all "
         f"layers learn. {plan['steps']} steps of {plan['batch']} patches of {side} x "
-        f"{side} pixels at {plan['scales'][TASK]:g} times the resolution, mirrored at "
+        f"{side} pixels at {plan['scale']:g} times the resolution, mirrored at "
         f"random; Adam, {plan['learning_rate']:g}, times 0.96 after each of {epochs} "
         "epochs (paper: whole images of 1128 x 720, 5-10 epochs). Chance is a loss of "
         "0.693 with 2 classes, 1.099 with 3."

@@ -16,7 +16,7 @@ from napari_sparseseg.inputs.normalisation import fit_normalisation
 from napari_sparseseg.inputs.resolution import working_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.learning.options import Recipe, TrainingOptions
     from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
     from napari_sparseseg.networks.model import SegmentationModel
-    from napari_sparseseg.networks.registry import Preset
+    from napari_sparseseg.networks.network_names import Preset
 
     Arrays = dict[str, NDArray[Any]]
 
@@ -34,7 +34,7 @@ CURVE_POINTS = 10
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What all trainings of a comparison share.
+    """What all trainings of a comparison on one set share.
 
     Attributes
     ----------
@@ -45,8 +45,8 @@ class Plan:
         *steps*.
     steps
         Mini-batches that are learned, the same for all.
-    scales
-        Working pixels per image pixel, by set.
+    scale
+        Working pixels per image pixel.
     device
         ``"cpu"`` or ``"cuda"``.
     threads
@@ -56,7 +56,7 @@ class Plan:
     preset: Preset
     recipe: Recipe
     steps: int
-    scales: Mapping[str, float]
+    scale: float
     device: str = "cpu"
     threads: int | None = None
 
@@ -65,7 +65,7 @@ class Plan:
         return {
             "preset": self.preset,
             "steps": self.steps,
-            "scales": dict(self.scales),
+            "scale": self.scale,
             "batch": self.recipe.batch,
             "patch_px": self.recipe.patch_px,
             "learning_rate": self.recipe.learning_rate,

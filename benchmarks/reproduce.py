@@ -77,7 +77,13 @@ def main() -> None:
     content = open_results(path, args)
     jobs = [job for job in all_jobs(args) if find(content, job) is None]
     failed = [] if args.only_report else run_jobs(content, path, jobs, args)
-    plans = {part: plan_of(args, part).to_json() for part in PARTS}
+    plans = {
+        part: {name: plan_of(args, part, name).to_json() for name in by_set}
+        for part, by_set in (
+            ("balancing", balancing.PLANS[args.device]),
+            ("decoders", decoders.PLANS[args.device]),
+        )
+    }
     report = write_report(args.docs, content, plans, args.boxes)
     print(f"wrote {report}")
     if failed:
@@ -131,13 +137,13 @@ def open_results(path: Path, args: argparse.Namespace) -> Record:
     return content
 
 
-def plan_of(args: argparse.Namespace, part: str) -> Plan:
-    """Return how the trainings of a part are done."""
+def plan_of(args: argparse.Namespace, part: str, name: str) -> Plan:
+    """Return how the trainings of a part are done on a set."""
     plans, few, given = {
         "balancing": (balancing.PLANS, balancing.SMOKE_STEPS, args.steps),
         "decoders": (decoders.PLANS, decoders.SMOKE_STEPS, args.decoder_steps),
     }[part]
-    plan = plans[args.device]
+    plan = plans[args.device][name]
     steps = given or (few if args.smoke else plan.steps)
     threads = max(1, usable_cores() // args.workers) if args.device == "cpu" else None
     return dataclasses.replace(plan, steps=steps, threads=threads, device=args.device)
@@ -163,7 +169,7 @@ def all_jobs(args: argparse.Namespace) -> Iterator[Job]:
 
 def balancing_jobs(args: argparse.Namespace, folder: Path, seed: int) -> Iterator[Job]:
     """Yield the trainings of the nine cells."""
-    plan = plan_of(args, "balancing")
+    plan = plan_of(args, "balancing", folder.name)
     for labels in LABEL_SETS:
         for way in BALANCINGS:
             what = {"set": folder.name, "labels": labels, "balancing": way}
@@ -177,12 +183,12 @@ def balancing_jobs(args: argparse.Namespace, folder: Path, seed: int) -> Iterato
 
 def decoder_jobs(args: argparse.Namespace, folder: Path, seed: int) -> Iterator[Job]:
     """Yield the trainings of the decoders."""
-    plan = plan_of(args, "decoders")
+    plan = plan_of(args, "decoders", folder.name)
     weights = args.encoder_weights
     # Of a file the place is nobody's business.
     kept = weights if weights in ("none", "imagenet") else "file"
     for row in args.rows:
-        what = {"row": row, "encoder_weights": kept}
+        what = {"set": folder.name, "row": row, "encoder_weights": kept}
         yield Job(
             "decoders",
             what | {"seed": seed, "plan": plan.to_json()},

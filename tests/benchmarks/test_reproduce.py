@@ -103,18 +103,16 @@ def test_label_maps_are_kept_as_text() -> None:
 
 
 def test_report_tells_what_was_run_and_what_was_not(tmp_path: Path) -> None:
-    plans = {
-        "balancing": PLANS["cpu"].to_json(),
-        "decoders": DECODER_PLANS["cpu"].to_json(),
-    }
+    plans = plans_as_json()
+    plan, decoder_plan = plans["balancing"]["glas"], plans["decoders"]["glas"]
     # On `glas` mini-batch is above none of sparse labels; nothing was run on `adp`.
     overall = {"none": (0.60, 0.61), "instance": (0.6, 0.65), "mini-batch": (0.7, 0.72)}
     cells = [
-        cell_run(plans["balancing"], way, seed, overall[way][seed])
+        cell_run(plan, way, seed, overall[way][seed])
         for way in BALANCINGS
         for seed in (0, 1)
     ]
-    other_plan = plans["balancing"] | {"steps": 1}
+    other_plan = plan | {"steps": 1}
     ignored = cell_run(other_plan, "none", 0, 0.111)
     losses = {"vgg-fcn-1": (0.6, 0.62), "vgg-fcn-2": (0.5, 0.5)}
     content = {
@@ -122,7 +120,7 @@ def test_report_tells_what_was_run_and_what_was_not(tmp_path: Path) -> None:
         "machine": MACHINE,
         "balancing": [*cells, ignored],
         "decoders": [
-            decoder_run(plans["decoders"], row, seed, loss)
+            decoder_run(decoder_plan, row, seed, loss)
             for row, both in losses.items()
             for seed, loss in enumerate(both)
         ],
@@ -164,10 +162,9 @@ def test_report_of_boxes_leaves_out_what_learned_too_little(tmp_path: Path) -> N
     }
     boxes = tmp_path / "boxes.json"
     boxes.write_text(json.dumps(results), encoding="utf-8")
-    plans = {"balancing": PLANS["cpu"].to_json(), "decoders": {}}
     content = {"device": "cpu", "machine": MACHINE, "balancing": [], "decoders": []}
 
-    text = write_report(tmp_path, content, plans, boxes).read_text(encoding="utf-8")
+    text = write_report(tmp_path, content, plans_as_json(), boxes).read_text("utf-8")
 
     masks, unet, deeplab = columns(results)
     assert masks.runs["cam+crf"] == {0: pytest.approx(0.7)}
@@ -207,9 +204,9 @@ def test_cell_learns_a_mixed_set(
 ) -> None:
     folder = two_class_set(tmp_path / "glas")
     monkeypatch.setattr("benchmarks._reproduce_sets.N_DENSE", 2)
-    plan = PLANS["cpu"]
+    plan = PLANS["cpu"]["glas"]
     recipe = replace(plan.recipe, patch_px=16, batch=4, learning_rate=5e-3, warm_up=0)
-    plan = replace(plan, recipe=recipe, steps=20, scales={"glas": 0.25})
+    plan = replace(plan, recipe=recipe, steps=20, scale=0.25)
 
     run = train_cell(folder, "combined", "mini-batch", 0, plan)
 
@@ -231,6 +228,14 @@ MACHINE = {
 }
 
 RUN = {"seconds": 60.0, "workers": 2, "source": "abc", "command": "python -m x"}
+
+
+def plans_as_json() -> dict[str, dict[str, Any]]:
+    """Return the plans of a CPU as results have them."""
+    return {
+        part: {name: plan.to_json() for name, plan in plans["cpu"].items()}
+        for part, plans in (("balancing", PLANS), ("decoders", DECODER_PLANS))
+    }
 
 
 def cell_run(
@@ -270,6 +275,7 @@ def decoder_run(
     """Return a run of a decoder with one loss on all parts."""
     parts = ("train", "validation", "test")
     return RUN | {
+        "set": "glas",
         "row": row,
         "encoder_weights": "none",
         "seed": seed,
