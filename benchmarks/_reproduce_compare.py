@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     #: By seed.
     Runs = Mapping[int, float]
 
-#: Published scores that differ by less, they are rounded, are the same.
+#: Published scores that differ by less, they are rounded, are the same; so are those of
+#: one run each.
 LEVEL = 0.005
 
 Verdict = Literal[
@@ -29,7 +30,7 @@ Verdict = Literal[
     "cannot be told apart",
     "same order, of one run each",
     "other order, of one run each",
-    "one run each, no spread known",
+    "no difference, of one run each",
     "not run",
 ]
 
@@ -92,13 +93,11 @@ def verdict(claim: Claim, found: Difference | None) -> Verdict:
         return "not run"
     same_sign = (found.mean > 0) == (claim.paper > 0)
     if found.spread is None:
-        if claim.is_level:
-            return "one run each, no spread known"
-        return (
-            "same order, of one run each"
-            if same_sign
-            else "other order, of one run each"
-        )
+        if abs(found.mean) < LEVEL:
+            return "no difference, of one run each"
+        if same_sign and not claim.is_level:
+            return "same order, of one run each"
+        return "other order, of one run each"
     if claim.is_level:
         return (
             "a difference that the paper has not"

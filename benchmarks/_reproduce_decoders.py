@@ -80,10 +80,16 @@ class Row:
         What it is called in the tables.
     network
         Which is trained.
+    dropout
+        Of the network.
+    weight_decay
+        L2, of the optimiser.
     """
 
     title: str
     network: NetworkName
+    dropout: float = 0.0
+    weight_decay: float = 0.0
 
 
 #: The paper's table 1.
@@ -94,7 +100,13 @@ DECODERS = {
     "vgg-fcn": Row("vgg-fcn (final)", "vgg-fcn"),
 }
 
-ROWS = DECODERS
+#: What was tried on the final network besides.
+VARIATIONS = {
+    "dropout": Row("vgg-fcn, dropout 0.5", "vgg-fcn", dropout=0.5),
+    "l2": Row("vgg-fcn, L2 (weight decay 1e-4)", "vgg-fcn", weight_decay=1e-4),
+}
+
+ROWS = DECODERS | VARIATIONS
 
 
 def train_decoder(
@@ -121,17 +133,23 @@ def train_decoder(
     """
     from napari_sparseseg.api import training_images
     from napari_sparseseg.learning.options import TrainingOptions
-    from napari_sparseseg.networks.registry import PRESETS
+    from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 
     use_threads(plan)
     images, truth = read_pairs(folder / "train", DENSE)
     test_images, test_truth = read_pairs(folder / "test", DENSE)
     classes = read_class_table(folder / "classes.json")
     data = training_set(training_images(images, truth, None, dense=True), classes, seed)
+    what = ROWS[row]
+    spec = PRESETS[what.network][plan.preset]
     options = TrainingOptions(
-        network=PRESETS[DECODERS[row].network][plan.preset],
+        network=NetworkSpec(spec.name, {**spec.options, "dropout": what.dropout}),
         balancing="none",
-        recipe=dataclasses.replace(plan.recipe, epoch=points_every(plan.steps)),
+        recipe=dataclasses.replace(
+            plan.recipe,
+            epoch=points_every(plan.steps),
+            weight_decay=what.weight_decay,
+        ),
         encoder_weights=encoder_weights,
         scale=plan.scale,
         head_start=False,

@@ -57,7 +57,8 @@ def test_difference_is_taken_seed_by_seed() -> None:
             {0: 0.5, 1: 0.6},
             "a difference that the paper has not",
         ),
-        (Claim("a", "b", 0.0), {0: 0.7}, {0: 0.5}, "one run each, no spread known"),
+        (Claim("a", "b", 0.0), {0: 0.7}, {0: 0.5}, "other order, of one run each"),
+        (ABOVE, {0: 0.5}, {0: 0.504}, "no difference, of one run each"),
     ],
 )
 def test_verdict(
