@@ -465,7 +465,19 @@ class TestNetworks:
         assert trained.info.network == PRESETS["deeplabv3"]["light"]
         assert trained.info.training["loss"] == "dice"
         assert trained.info.training["encoder_weights"] == "none"
+        assert trained.info.training["balancing"] == "none"
         assert set(np.unique(labels_of(trained, grey(sample)))) <= {1, 2, 3, 4}
+
+    def test_make_the_loss_small_that_is_asked_for(self, sample: Sample) -> None:
+        wishes: dict[str, Any] = {"loss": "l1l2", "l1": 0.5, "l2": 3, "smoothness": 0.1}
+        options = api.make_trainer(sample.image, sample.labels, **wishes).options
+        assert options.loss_setting == {
+            "loss": "l1l2",
+            "l1_weight": 0.5,
+            "l2_weight": 3.0,
+            "smoothness": 0.1,
+        }
+        assert options.balancing == "mini-batch"
 
     def test_begin_with_the_weights_of_a_file(
         self, sample: Sample, tmp_path: Path
@@ -489,7 +501,14 @@ class TestNetworks:
         ("wishes", "words"),
         [
             ({"net": "vit"}, "the network is 'vit'; expected one of unet, deeplabv3"),
-            ({"loss": "l1"}, "the loss is 'l1'; expected one of ce, dice"),
+            ({"loss": "l1"}, "the loss is 'l1'; expected one of ce, dice, l1l2"),
+            ({"l1": -1}, "weight of the L1 norm is -1; expected a number of 0 or more"),
+            ({"l2": np.nan}, "weight of the L2 norm is nan; expected a number of 0 or"),
+            (
+                {"smoothness": -0.1},
+                "smoothness is -0.1; expected a number of 0 or more",
+            ),
+            ({"loss": "l1l2", "l1": 0, "l2": 0}, "both 0, so nothing would be learned"),
             ({"recipe": "mine"}, "expected one of live, paper, deeplab"),
             ({"encoder_weights": "imagenet"}, "no encoder that others have trained"),
         ],
@@ -621,6 +640,8 @@ class TestResume:
             ({"net": "deeplabv3"}, "had the network .*unet.* now .*deeplabv3"),
             ({"recipe": "paper"}, "had the recipe live, but now paper"),
             ({"loss": "dice"}, "had the loss ce, but now dice"),
+            ({"l1": 0.5}, "had the l1 weight 1.0, but now 0.5"),
+            ({"smoothness": 2}, "had the smoothness 0.0, but now 2.0"),
             ({"window": (100, 90)}, "had the normalisation .*range.* now .*window"),
             ({"scale": 0.5}, r"had the scales \[0.25\], but now \[0.5\]"),
         ],

@@ -191,7 +191,7 @@ def make_file_of_out(place: Path) -> None:
     (place / "out").write_text("a file")
 
 
-LEARNING = "napari_sparseseg.learning.network_training"
+LOSSES = "napari_sparseseg.learning.losses"
 FOLDERS = "napari_sparseseg.folders"
 
 TRAIN = ("train", "images", "strokes", "--model", "new.safetensors", *QUICK)
@@ -675,7 +675,7 @@ class TestMishaps:
             loss = weighted_cross_entropy(*arguments)
             return loss * torch.nan if len(calls) == 2 else loss
 
-        monkeypatch.setattr(f"{LEARNING}.weighted_cross_entropy", lossy)
+        monkeypatch.setattr(f"{LOSSES}.weighted_cross_entropy", lossy)
         done = run(*TRAIN, "--steps", "3")
         assert done.code == 0
         assert "step 1: the loss was no number; back to the last good" in done.out
@@ -696,7 +696,7 @@ class TestMishaps:
             loss = weighted_cross_entropy(*arguments)
             return loss if len(calls) <= good else loss * torch.nan
 
-        monkeypatch.setattr(f"{LEARNING}.weighted_cross_entropy", lossy)
+        monkeypatch.setattr(f"{LOSSES}.weighted_cross_entropy", lossy)
         before = snapshot(place)["m.safetensors"]
         done = run(*TRAIN, "--steps", "5", "--model", "m.safetensors")
         assert done.code == 2

@@ -249,12 +249,15 @@ class TestDeepLab:
                 (target / path.name).write_bytes(path.read_bytes())
         done = run(
             *("train", images, labels, "--model", model, "--steps", 1, *QUICK),
-            *("--net", "deeplabv3", "--loss", "dice", "--recipe", "deeplab"),
+            *("--net", "deeplabv3", "--recipe", "deeplab"),
+            *("--loss", "l1l2", "--l1", 0.5, "--l2", 2, "--smoothness", 0.1),
         )
         assert done.code == 0, done.err
         known = run("info", model, "--json", "-").json
         assert known["network"] == {"name": "deeplabv3", "backbone": "resnet18"}
-        assert (known["loss"], known["recipe"]) == ("dice", "deeplab")
+        assert (known["loss"], known["recipe"]) == ("l1l2", "deeplab")
+        assert [known["l1_weight"], known["l2_weight"]] == [0.5, 2]
+        assert known["smoothness"] == 0.1
         assert known["encoder_weights"] == "none"
         assert run("predict", model, images, "--out", tmp_path / "out").code == 0
         assert imread(tmp_path / "out" / f"{STEMS[0]}.png").shape == (128, 128)

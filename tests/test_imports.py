@@ -11,7 +11,7 @@ import napari_sparseseg
 
 WINDOWS = {"PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy", "magicgui", "napari"}
 LEARNING = {"kornia", "torch", "torchvision"}
-LOADED_WHEN_USED = {"dask", "kornia", "torchvision", "zarr"}
+LOADED_WHEN_USED = {"dask", "kornia", "onnx", "onnxruntime", "torchvision", "zarr"}
 HEADLESS = [
     "api",
     "cli",

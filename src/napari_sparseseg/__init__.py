@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.annotations.boxes import Box
     from napari_sparseseg.api import (
         evaluate,
+        export_onnx,
         iter_train,
         load_model,
         predict,
@@ -29,6 +30,7 @@ __all__ = [
     "SparseSegError",
     "__version__",
     "evaluate",
+    "export_onnx",
     "iter_train",
     "load_model",
     "make_pseudo_masks",
@@ -41,6 +43,7 @@ _HOMES = {
     "Box": "napari_sparseseg.annotations.boxes",
     "SparseSegError": "napari_sparseseg.errors",
     "evaluate": "napari_sparseseg.api",
+    "export_onnx": "napari_sparseseg.api",
     "iter_train": "napari_sparseseg.api",
     "load_model": "napari_sparseseg.api",
     "make_pseudo_masks": "napari_sparseseg.pseudo_masks.api",

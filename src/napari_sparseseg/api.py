@@ -37,6 +37,7 @@ from napari_sparseseg.io.model_file import (
     save_checkpoint,
     save_model,
 )
+from napari_sparseseg.io.onnx_file import export_onnx
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
 from napari_sparseseg.learning.losses import LOSSES, Loss
 from napari_sparseseg.learning.metrics import evaluate
@@ -70,6 +71,7 @@ __all__ = [
     "TrainingWishes",
     "entropy",
     "evaluate",
+    "export_onnx",
     "iter_train",
     "load_model",
     "make_trainer",
@@ -100,7 +102,8 @@ class TrainingWishes(TypedDict, total=False):
         Class table. Default: "class 1", "class 2", ... for the values that occur.
     balance
         ``"none"``, ``"instance"`` or ``"mini-batch"`` (Bokhorst 2018, section 3).
-        Default: mini-batch; instance as soon as there are dense images.
+        Default: mini-batch; instance as soon as there are dense images; none for the
+        dice loss, in which every class counts the same anyway.
     net
         Network: ``"unet"`` (Bokhorst 2018), the default, or ``"deeplabv3"`` (Fan 2022),
         which takes images of one or three channels.
@@ -112,8 +115,16 @@ class TrainingWishes(TypedDict, total=False):
         ``"imagenet"``, or a file, see
         :func:`~napari_sparseseg.networks.encoders.load_encoder_weights`.
     loss
-        ``"ce"``, balanced cross-entropy and the default, or ``"dice"`` (Fan 2022), for
-        which the class with the smallest value is the background.
+        ``"ce"``, cross-entropy and the default; ``"dice"`` (Fan 2022), for which the
+        class with the smallest value is the background; or ``"l1l2"``, L1 and L2 norm
+        of the error of the class probabilities (Abdulhamid, section 4.3).
+    l1, l2
+        Weights of the two norms of ``"l1l2"``, each 0 or more and one of them above.
+        Default 1 and 1; the paper tried several and names none.
+    smoothness
+        Weight, 0 or more, of a penalty on class probabilities that differ between
+        neighbouring pixels, labelled or not (Abdulhamid, section 6.2). It is added to
+        any loss. Default 0: none.
     recipe
         ``"live"``, quick and endless; ``"paper"``, the numbers of Bokhorst 2018, whose
         1 um per pixel is asked for with ``um_per_px``; or ``"deeplab"``, those of Fan
@@ -157,6 +168,9 @@ class TrainingWishes(TypedDict, total=False):
     preset: Preset | Literal["auto"]
     encoder_weights: str | Path
     loss: Loss
+    l1: float
+    l2: float
+    smoothness: float
     recipe: RecipeName
     scale: float | Literal["auto"]
     um_per_px: float | None
@@ -279,7 +293,7 @@ def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, values = trainer.state()
     setting = {
         "recipe": trainer.options.recipe_name,
-        "loss": trainer.options.loss,
+        **trainer.options.loss_setting,
         "encoder_weights": trainer.options.encoder_origin,
         "normalisation": dataclasses.asdict(trainer.data.normalisation),
     }
@@ -429,7 +443,10 @@ def _check_same_training(
         ("network", network, values["network"]),
         ("channels", data.n_channels, values["channels"]),
         ("recipe", options.recipe_name, values["recipe"]),
-        ("loss", options.loss, values["loss"]),
+        *(
+            (name.replace("_", " "), given, values[name])
+            for name, given in options.loss_setting.items()
+        ),
         ("encoder weights", options.encoder_origin, values["encoder_weights"]),
         (
             "normalisation",
@@ -583,6 +600,14 @@ def check_whole(what: str, number: Any, lowest: int, highest: int) -> None:
         )
 
 
+def check_not_negative(what: str, number: Any) -> None:
+    """Raise OptionError unless a number is 0 or more, and finite."""
+    if not isinstance(number, Real) or not 0 <= float(number) < math.inf:
+        raise OptionError(
+            f"{what} is {number!r}; expected a number of 0 or more.", number=number
+        )
+
+
 def check_positive(what: str, number: Any) -> None:
     """Raise OptionError unless a number, where it is given, is above 0 and finite."""
     if number is None:
@@ -623,7 +648,10 @@ def _options(
                 f"the {what} is {given!r}; expected one of {', '.join(known)}.",
                 given=given,
             )
-    balance = wishes.get("balance") or ("instance" if has_dense else "mini-batch")
+    l1_weight, l2_weight = _norm_weights(wishes, loss)
+    smoothness = wishes.get("smoothness", 0.0)
+    check_not_negative("the smoothness", smoothness)
+    balance = wishes.get("balance") or _balance(loss, has_dense)
     if balance not in BALANCINGS:
         raise OptionError(
             f"balance is {balance!r}; expected one of {', '.join(BALANCINGS)}.",
@@ -635,6 +663,9 @@ def _options(
         recipe=_recipe(recipe, wishes.get("patch_px")),
         recipe_name=recipe,
         loss=loss,
+        l1_weight=l1_weight,
+        l2_weight=l2_weight,
+        smoothness=float(smoothness),
         encoder_weights=str(wishes.get("encoder_weights", "none")),
         scale=_scale(wishes, images),
         head_start=wishes.get("head_start", True),
@@ -647,6 +678,27 @@ def _options(
         # What cannot be built is told now, not when the first image is seen.
         first_network(options, images[0].n_channels, n_classes=2)
     return options
+
+
+def _balance(loss: Loss, has_dense: bool) -> Balancing:
+    """Return the balancing where none is asked for."""
+    if loss == "dice":
+        return "none"
+    return "instance" if has_dense else "mini-batch"
+
+
+def _norm_weights(wishes: TrainingWishes, loss: Loss) -> tuple[float, float]:
+    """Return the weights of the L1 and of the L2 norm."""
+    weights = wishes.get("l1", 1.0), wishes.get("l2", 1.0)
+    for name, weight in zip(("L1", "L2"), weights, strict=True):
+        check_not_negative(f"the weight of the {name} norm", weight)
+    if loss == "l1l2" and not any(weights):
+        raise OptionError(
+            "the weights of the L1 and the L2 norm are both 0, so nothing would be "
+            "learned; give one that is above.",
+            weights=weights,
+        )
+    return float(weights[0]), float(weights[1])
 
 
 def _recipe(name: RecipeName, patch_px: int | None) -> Recipe:

@@ -234,7 +234,8 @@ def train(
         str | None,
         typer.Option(
             metavar="none|instance|mini-batch",
-            help="Default: mini-batch; instance when there are dense images.",
+            help="Default: mini-batch; instance when there are dense images; none for "
+            "the dice loss.",
         ),
     ] = None,
     net: Annotated[
@@ -250,8 +251,14 @@ def train(
         ),
     ] = "none",
     loss: Annotated[
-        str, typer.Option(metavar="ce|dice", help="What is made small.")
+        str, typer.Option(metavar="ce|dice|l1l2", help="What is made small.")
     ] = "ce",
+    l1: Annotated[float, typer.Option(help="Weight of the L1 norm in l1l2.")] = 1.0,
+    l2: Annotated[float, typer.Option(help="Weight of the L2 norm in l1l2.")] = 1.0,
+    smoothness: Annotated[
+        float,
+        typer.Option(help="Weight of a penalty on neighbouring pixels that differ."),
+    ] = 0.0,
     recipe: Annotated[
         str,
         typer.Option(metavar="live|paper|deeplab", help="Numbers of the training."),
@@ -318,6 +325,9 @@ def train(
         "preset": preset,
         "encoder_weights": encoder_weights,
         "loss": loss,
+        "l1": l1,
+        "l2": l2,
+        "smoothness": smoothness,
         "recipe": recipe,
         "scale": number_or_auto(scale),
         "um_per_px": um_per_px,
@@ -557,6 +567,42 @@ def info(
     report = describe(load_model(model))
     talk.console.print(model_table(report))
     talk.result(report)
+
+
+@app.command("export-model")
+def export_model(
+    model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
+    onnx: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="head|network", help="Default: the one that predicts."),
+    ] = None,
+    json_path: Json = None,
+) -> None:
+    """Write a model for programs that know no torch, with what they need to know."""
+    from napari_sparseseg.folders import make_folder
+    from napari_sparseseg.io.model_file import load_model
+    from napari_sparseseg.io.onnx_file import (
+        contract,
+        export_onnx,
+        exported_part,
+        largest_difference,
+    )
+
+    talk = Talk(json_path)
+    loaded = load_model(model)
+    chosen = exported_part(loaded, part)
+    make_folder(onnx.resolve().parent)
+    export_onnx(loaded, onnx, chosen)
+    talk.say(f"saved: {onnx}, the {chosen}; give it images as its metadata tell")
+    difference = largest_difference(loaded, onnx, chosen)
+    talk.say(
+        "not checked: onnxruntime is not installed"
+        if difference is None
+        else "checked with onnxruntime: class probabilities differ by at most "
+        f"{difference:.1e}"
+    )
+    talk.result(contract(loaded, chosen) | {"largest_difference": difference})
 
 
 def learn(

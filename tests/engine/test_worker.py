@@ -76,7 +76,7 @@ SMALL = TrainingSettings(preset="light", scale=1.0, patch_px=16, device="cpu")
 EPOCH = 4
 
 #: What a step calls to know its loss.
-LOSS = "napari_sparseseg.learning.network_training.weighted_cross_entropy"
+LOSS = "napari_sparseseg.learning.losses.weighted_cross_entropy"
 
 PATIENT = "Meier, Hans"
 

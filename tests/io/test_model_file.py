@@ -64,7 +64,10 @@ CLASSES = ClassTable(
 )
 TRAINING: dict[str, Any] = {
     "recipe": "live",
-    "loss": "dice",
+    "loss": "l1l2",
+    "l1_weight": 1.0,
+    "l2_weight": 0.5,
+    "smoothness": 0.25,
     "encoder_weights": "file",
     "balancing": "instance",
     "seed": 11,
@@ -344,7 +347,13 @@ class TestCheckpoint:
         expected, values = trainer.state()
         tensors, content = load_checkpoint(
             folder / "checkpoint.safetensors",
-            {*values, "recipe", "loss", "encoder_weights", "normalisation"},
+            {
+                *values,
+                *trainer.options.loss_setting,
+                "recipe",
+                "encoder_weights",
+                "normalisation",
+            },
         )
         assert {key: content[key] for key in values} == json.loads(json.dumps(values))
         assert tensors.keys() == expected.keys()

@@ -10,6 +10,7 @@ from skimage.color import hed_from_rgb
 from torch import Generator, Tensor
 
 from napari_sparseseg.learning.augmentation import (
+    AUGMENTATION_ABDULHAMID,
     AugmentationOptions,
     blur_each,
     change_colours,
@@ -19,7 +20,7 @@ from napari_sparseseg.learning.augmentation import (
 
 #: Nothing is changed.
 IDENTITY: dict[str, object] = {
-    "flip": False,
+    "flip": "none",
     "rotate": False,
     "zoom": (1.0, 1.0),
     "elastic_px": 0.0,
@@ -52,7 +53,7 @@ def test_without_changes_a_patch_is_the_cut_itself() -> None:
     image = torch.rand(3, 40, 50, generator=seeded())
     labels = torch.randint(0, 5, (40, 50), generator=seeded())
     offsets = draw_offsets(1, 16, only(), seeded())[0]
-    patch, cut = cut_patch(image, labels, (7.5 + 4, 7.5 + 21), offsets)
+    patch, cut, _ = cut_patch(image, labels, (7.5 + 4, 7.5 + 21), offsets)
     torch.testing.assert_close(patch, image[:, 4:20, 21:37], atol=1e-5, rtol=0)
     assert torch.equal(cut, labels[4:20, 21:37])
 
@@ -68,7 +69,7 @@ def test_image_and_labels_take_the_same_geometry(seed: int) -> None:
     labels = blocks()
     image = torch.nn.functional.one_hot(labels, 5).permute(2, 0, 1).float()
     offsets = draw_offsets(1, 48, AugmentationOptions(), seeded(seed))[0]
-    patch, cut = cut_patch(image, labels, (30.2, 33.7), offsets)
+    patch, cut, _ = cut_patch(image, labels, (30.2, 33.7), offsets)
     # Where a single class went into the interpolation there is no doubt about it.
     certainty, rendered = patch.max(dim=0)
     certain = (certainty > 1 - 1e-4) & (cut != 0)
@@ -85,7 +86,7 @@ def test_labels_are_those_of_the_nearest_pixel() -> None:
     )
     numbers = places[0] * 64 + places[1] + 1
     offsets = draw_offsets(1, 32, AugmentationOptions(), seeded())[0]
-    patch, cut = cut_patch(places.float(), numbers, (31.2, 30.7), offsets)
+    patch, cut, _ = cut_patch(places.float(), numbers, (31.2, 30.7), offsets)
     nearest = torch.stack([(cut - 1) // 64, (cut - 1) % 64])
     assert (cut > 0).all()
     assert (patch - nearest).abs().max() <= 0.5 + 1e-4
@@ -95,10 +96,11 @@ def test_labels_beyond_the_border_are_not_annotated_and_the_image_is_mirrored() 
     image = torch.rand(1, 20, 20, generator=seeded())
     labels = torch.full((20, 20), 3)
     offsets = draw_offsets(1, 8, only(), seeded())[0]
-    patch, cut = cut_patch(image, labels, (-0.5, 19.5), offsets)
+    patch, cut, inside = cut_patch(image, labels, (-0.5, 19.5), offsets)
     expected = torch.zeros(8, 8, dtype=torch.int64)
     expected[4:, :4] = 3
     assert torch.equal(cut, expected)
+    assert torch.equal(inside, expected == 3)
     corner = image[:, :4, 16:]
     mirrored = torch.cat([corner.flip(1), corner], dim=1)
     mirrored = torch.cat([mirrored, mirrored.flip(2)], dim=2)
@@ -108,10 +110,30 @@ def test_labels_beyond_the_border_are_not_annotated_and_the_image_is_mirrored() 
 def test_flips_give_the_four_mirror_images() -> None:
     plain = draw_offsets(1, 6, only(), seeded())[0]
     mirrors = [plain, plain.flip(0), plain.flip(1), plain.flip(0, 1)]
-    drawn = draw_offsets(64, 6, only(flip=True), seeded())
+    drawn = draw_offsets(64, 6, only(flip="any"), seeded())
     which = [[torch.equal(each, mirror) for mirror in mirrors] for each in drawn]
     assert all(sum(row) == 1 for row in which)
     assert all(any(column) for column in zip(*which, strict=True))
+
+
+def test_of_three_mirror_images_of_one_each_is_drawn_as_often() -> None:
+    plain = draw_offsets(1, 6, only(), seeded())[0]
+    mirrors = [plain, plain.flip(0), plain.flip(1)]
+    drawn = draw_offsets(600, 6, only(flip="one"), seeded())
+    which = torch.tensor([[bool((e == m).all()) for m in mirrors] for e in drawn])
+    assert torch.equal(which.sum(dim=1), torch.ones(600, dtype=torch.int64))
+    assert (which.sum(dim=0) - 200).abs().max() < 50
+
+
+def test_that_of_abdulhamid_is_mirroring_alone() -> None:
+    images = random_images()
+    options = AUGMENTATION_ABDULHAMID
+    changed = change_colours(images, options, seeded())
+    torch.testing.assert_close(changed, images, atol=1e-6, rtol=0)
+    plain = draw_offsets(1, 6, only(), seeded())[0]
+    seen = draw_offsets(60, 6, options, seeded()).flatten(1).unique(dim=0)
+    expected = torch.stack([plain, plain.flip(0), plain.flip(1)])
+    assert torch.equal(seen, expected.flatten(1).unique(dim=0))
 
 
 def test_rotation_turns_by_all_angles_and_keeps_distances() -> None:

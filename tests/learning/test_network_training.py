@@ -17,7 +17,7 @@ from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.inputs.normalisation import Normalisation
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
 from napari_sparseseg.learning.events import PartScore
-from napari_sparseseg.learning.losses import Loss, weighted_cross_entropy
+from napari_sparseseg.learning.losses import LOSSES, Loss, weighted_cross_entropy
 from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
@@ -28,7 +28,7 @@ from napari_sparseseg.networks.scoring import ScoringNetwork
 RECIPE = dataclasses.replace(RECIPES["live"], batch=4, patch_px=16, warm_up=4, epoch=2)
 
 #: What a step calls to know its loss.
-LOSS = "napari_sparseseg.learning.network_training.weighted_cross_entropy"
+LOSS = "napari_sparseseg.learning.losses.weighted_cross_entropy"
 
 
 def spec(norm: str = "batch") -> NetworkSpec:
@@ -52,6 +52,7 @@ def training(
     seed: int = 0,
     balancing: Balancing = "none",
     loss: Loss = "ce",
+    smoothness: float = 0.0,
     micro_batch: int | None = None,
     network: NetworkSpec | None = None,
     **recipe: Any,
@@ -59,6 +60,7 @@ def training(
     options = TrainingOptions(
         network=network or spec(norm),
         loss=loss,
+        smoothness=smoothness,
         recipe=dataclasses.replace(RECIPE, **recipe),
         seed=seed,
         balancing=balancing,
@@ -91,14 +93,28 @@ def images() -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("loss", "balancing"), [*(("ce", each) for each in BALANCINGS), ("dice", "none")]
+    ("loss", "balancing", "smoothness"),
+    [
+        *(("ce", each, 0.0) for each in BALANCINGS),
+        *((each, "instance", 0.0) for each in LOSSES),
+        *((each, "mini-batch", 2.0) for each in LOSSES),
+    ],
 )
 @pytest.mark.parametrize("micro_batch", [1, 3])
 def test_a_batch_in_parts_moves_the_weights_as_the_whole_does(
-    loss: Loss, balancing: Balancing, micro_batch: int
+    loss: Loss, balancing: Balancing, smoothness: float, micro_batch: int
 ) -> None:
-    whole = training(norm="none", loss=loss, balancing=balancing)
-    parts = training(norm="none", loss=loss, balancing=balancing)
+    # Patches that reach beyond the border, and so have different numbers of neighbours.
+    whole, parts = (
+        training(
+            norm="none",
+            loss=loss,
+            balancing=balancing,
+            smoothness=smoothness,
+            patch_px=32,
+        )
+        for _ in range(2)
+    )
     parts.micro_batch = micro_batch
     losses = [whole.step(), parts.step()]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -22,7 +22,7 @@ from napari_sparseseg.learning.training_set import (
 
 #: Patches as they lie in the image.
 PLAIN = AugmentationOptions(
-    flip=False,
+    flip="none",
     rotate=False,
     zoom=(1.0, 1.0),
     elastic_px=0.0,
@@ -69,7 +69,7 @@ def dots(*places: tuple[int, int], shape: tuple[int, int] = (128, 96)) -> Tensor
 
 def test_every_patch_has_a_label_even_of_a_single_dot() -> None:
     images = [working(dots((40, 50))), working(dots((1, 1), (126, 94)))]
-    batch, labels = sampler(images).draw(200, Generator().manual_seed(0))
+    batch, labels, _ = sampler(images).draw(200, Generator().manual_seed(0))
     assert batch.shape == (200, 3, 32, 32)
     assert labels.shape == (200, 32, 32)
     assert labels.flatten(1).any(dim=1).all()
@@ -79,7 +79,7 @@ def test_every_patch_has_a_label_even_of_a_single_dot() -> None:
 
 def test_a_label_lies_anywhere_in_its_patch_not_always_in_the_middle() -> None:
     drawn = sampler([working(dots((60, 50)))], augmentation=PLAIN)
-    _, labels = drawn.draw(200, Generator().manual_seed(0))
+    _, labels, _ = drawn.draw(200, Generator().manual_seed(0))
     places = labels.nonzero()[:, 1:].float()
     assert places.min(dim=0).values.max() < 6
     assert places.max(dim=0).values.min() > 25
@@ -126,7 +126,7 @@ def test_dense_images_are_drawn_with_their_share(share: float) -> None:
     sparse, dense = dots((60, 50)), torch.full((128, 96), 2)
     images = [working(sparse), working(sparse), working(dense, dense=True)]
     drawn = sampler(images, dense_share=share, patch_px=8, augmentation=PLAIN)
-    _, labels = drawn.draw(500, Generator().manual_seed(0))
+    _, labels, _ = drawn.draw(500, Generator().manual_seed(0))
     found = (labels == 2).flatten(1).any(dim=1).float().mean().item()
     assert found == pytest.approx(share, abs=0.06 if 0 < share < 1 else 0)
 
@@ -135,7 +135,7 @@ def test_dense_images_are_drawn_with_their_share(share: float) -> None:
 def test_one_kind_of_image_is_drawn_whatever_the_share(dense: bool) -> None:
     images = [working(dots((60, 50)), dense=dense)]
     drawn = sampler(images, dense_share=0.0 if dense else 1.0)
-    _, labels = drawn.draw(20, Generator().manual_seed(0))
+    _, labels, _ = drawn.draw(20, Generator().manual_seed(0))
     assert labels.flatten(1).any(dim=1).all()
 
 
@@ -143,6 +143,48 @@ def coordinates(shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Give an image (y, x, 3) whose colours tell where a pixel lies."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     return np.stack([y, x, np.zeros_like(y)], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "corners"),
+    [
+        ((64, 96), {(y, x) for y in (0, 32) for x in (0, 32, 64)}),
+        # The last tiles end with the image.
+        ((40, 75), {(y, x) for y in (0, 8) for x in (0, 32, 43)}),
+    ],
+)
+def test_tiles_lie_on_a_regular_grid(
+    shape: tuple[int, int], corners: set[tuple[int, int]]
+) -> None:
+    pixels = torch.from_numpy(coordinates(shape)).movedim(-1, 0).float() / 255
+    learned = torch.ones(shape, dtype=torch.int64)
+    image = dataclasses.replace(working(learned), pixels=pixels)
+    drawn = sampler([image], augmentation=dataclasses.replace(PLAIN, tiling=True))
+    batch, labels, inside = drawn.draw(200, Generator().manual_seed(0))
+    upper_left = (batch[:, :2, 0, 0] * 255).round().int()
+    assert {(y, x) for y, x in upper_left.tolist()} == corners
+    assert inside.all()
+    assert labels.all()
+
+
+def test_a_tile_holds_the_pixel_that_was_drawn() -> None:
+    tiles = dataclasses.replace(PLAIN, tiling=True)
+    drawn = sampler([working(dots((40, 50), (100, 90)))], augmentation=tiles)
+    _, labels, _ = drawn.draw(50, Generator().manual_seed(0))
+    assert {int(each.max()) for each in labels} == {1, 2}
+
+
+def test_an_image_no_larger_than_a_patch_is_one_tile_the_whole_of_it() -> None:
+    learned = torch.ones(20, 30, dtype=torch.int64)
+    tiles = dataclasses.replace(PLAIN, tiling=True)
+    batch, labels, inside = sampler([working(learned)], augmentation=tiles).draw(
+        5, Generator().manual_seed(0)
+    )
+    assert batch.shape[2:] == (32, 32)
+    expected = torch.zeros(32, 32, dtype=torch.bool)
+    expected[:20, :30] = True
+    assert torch.equal(inside, expected.expand(5, -1, -1))
+    assert torch.equal(labels != 0, inside)
 
 
 def test_held_out_strokes_never_come_as_labels() -> None:
@@ -160,7 +202,7 @@ def test_held_out_strokes_never_come_as_labels() -> None:
     assert (members == HELD_OUT).any()
 
     drawn = sampler(data.at(1.0), augmentation=PLAIN)
-    batch, cut = drawn.draw(100, Generator().manual_seed(0))
+    batch, cut, _ = drawn.draw(100, Generator().manual_seed(0))
     # Labels are those of the nearest pixel; at half-way the colours do not tell which.
     place = batch[:, :2] * 255
     sure = ((place - place.floor() - 0.5).abs() > 0.01).all(dim=1) & (cut > 0)
@@ -175,7 +217,7 @@ def test_patches_are_no_larger_than_the_largest_image_needs() -> None:
     images = [working(dots((5, 5), shape=shape)) for shape in shapes]
     small = sampler(images, patch_px=384)
     assert small.patch_px == 32
-    batch, _ = small.draw(3, Generator().manual_seed(0))
+    batch, _, _ = small.draw(3, Generator().manual_seed(0))
     assert batch.shape == (3, 3, 32, 32)
 
 

@@ -235,6 +235,11 @@ def test_the_model_reports_how_it_came_about(sample: Sample) -> None:
     assert report["seed"] == 3
     assert report["balancing"] == "mini-batch"
     assert (report["loss"], report["encoder_weights"]) == ("ce", "none")
+    assert [report[key] for key in ("l1_weight", "l2_weight", "smoothness")] == [
+        1,
+        1,
+        0,
+    ]
     assert report["strokes"] == {"1": 5, "2": 5, "3": 5, "4": 5}
     assert report["pixels"]["1"] == (sample.labels == 1).sum()
     assert set(report["held_out_dice"]) == {"head", "network", "both"}
@@ -787,8 +792,7 @@ def losses_of(
         count += 1
         return trouble(count, weighted_cross_entropy(*args))
 
-    step = "napari_sparseseg.learning.network_training"
-    patch.setattr(f"{step}.weighted_cross_entropy", loss)
+    patch.setattr("napari_sparseseg.learning.losses.weighted_cross_entropy", loss)
 
 
 def test_a_loss_that_is_no_number_is_recovered_from(

@@ -42,13 +42,16 @@ Kind = Literal["model", "checkpoint"]
 #: Version of the schema. Files of a later one are refused.
 VERSION = 1
 
-_ENTRY = "napari-sparseseg"
+ENTRY = "napari-sparseseg"
 _ENTRY_KEYS = {"kind", "version", "content"}
 _PARTS: tuple[Part, ...] = ("head", "network")
 _NORMALISATIONS = ("range", "percentiles", "window")
 _TRAINING_TYPES = {
     "recipe": str,
     "loss": str,
+    "l1_weight": float,
+    "l2_weight": float,
+    "smoothness": float,
     "encoder_weights": str,
     "balancing": str,
     "seed": int,
@@ -200,7 +203,7 @@ def is_own_file(path: str | Path) -> bool:
         return False
     try:
         with safe_open(path, framework="pt") as file:
-            return _ENTRY in (file.metadata() or {})
+            return ENTRY in (file.metadata() or {})
     except (SafetensorError, OSError):
         return False
 
@@ -291,7 +294,7 @@ def _write(
     plain = {key: value.cpu().contiguous() for key, value in tensors.items()}
 
     # Not save_file: it gives no OSError on a full disk, and files only the user reads.
-    content_bytes = save(plain, metadata={_ENTRY: entry})
+    content_bytes = save(plain, metadata={ENTRY: entry})
     write_atomically(path, lambda temporary: _write_bytes(temporary, content_bytes))
 
 
@@ -312,13 +315,13 @@ def _read(path: str | Path, kind: Kind) -> tuple[dict[str, Any], dict[str, Tenso
             ".safetensors file: use the one that the training wrote.",
             path=str(path),
         ) from error
-    if _ENTRY not in metadata:
+    if ENTRY not in metadata:
         raise ModelFileError(
             f"{path} holds weights of another program; expected is a {kind} written by "
             "napari-sparseseg.",
             path=str(path),
         )
-    return _content(path, kind, metadata[_ENTRY]), tensors
+    return _content(path, kind, metadata[ENTRY]), tensors
 
 
 def _content(path: str | Path, kind: Kind, text: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -22,17 +23,27 @@ ELASTIC_POINTS = 5
 
 Range = tuple[float, float]
 
+#: ``"none"``; ``"one"``: one third each as it is, mirrored about the x axis, and about
+#: the y axis; ``"any"``: about each axis with probability one half, so also about both.
+Flip = Literal["none", "one", "any"]
+
+#: The signs of (y, x) of ``"one"``.
+ONE_FLIP = ((1.0, 1.0), (-1.0, 1.0), (1.0, -1.0))
+
 
 @dataclass(frozen=True, slots=True)
 class AugmentationOptions:
     """Ranges of the random changes; (low, high) are drawn uniformly.
 
     The list is that of Bokhorst 2018, section 3 "Training"; the ranges are ours.
+    Mirroring about one axis, noise and tiling are those of Abdulhamid, section 4.2.
 
     Attributes
     ----------
-    flip, rotate
-        Mirror about y and x with probability one half each; turn by any angle.
+    flip
+        Mirroring, see :data:`Flip`.
+    rotate
+        Turn by any angle.
     zoom
         Factor of magnification.
     elastic_px
@@ -45,10 +56,15 @@ class AugmentationOptions:
         Haematoxylin, eosin and DAB densities are multiplied by ``1 +- stain``
         (RGB only).
     noise
-        Largest standard deviation of the added noise, intensities being in [0, 1].
+        Largest standard deviation of the added Gaussian noise, intensities being in
+        [0, 1].
+    tiling
+        A patch is a tile of a regular grid over the image, in place of one that lies
+        anywhere about a labelled pixel. An image that is no larger than a patch is one
+        tile: the whole image.
     """
 
-    flip: bool = True
+    flip: Flip = "any"
     rotate: bool = True
     zoom: Range = (0.9, 1.1)
     elastic_px: float = 10.0
@@ -58,6 +74,7 @@ class AugmentationOptions:
     saturation: Range = (0.8, 1.2)
     stain: float = 0.2
     noise: float = 0.03
+    tiling: bool = False
 
     def for_channels(self, n_channels: int) -> AugmentationOptions:
         """Return the options without what makes no sense for so many channels.
@@ -73,9 +90,35 @@ class AugmentationOptions:
         return dataclasses.replace(plain, contrast=(1.0, 1.0))
 
 
+#: Abdulhamid, section 4.2: three whole images of one. Noise, and tiles smaller than the
+#: image, are proposed there and were not used.
+AUGMENTATION_ABDULHAMID = AugmentationOptions(
+    flip="one",
+    rotate=False,
+    zoom=(1.0, 1.0),
+    elastic_px=0.0,
+    blur_px=(0.0, 0.0),
+    gamma=(1.0, 1.0),
+    contrast=(1.0, 1.0),
+    saturation=(1.0, 1.0),
+    stain=0.0,
+    noise=0.0,
+    tiling=True,
+)
+
+
 def uniform(low: float, high: float, count: int, generator: Generator) -> Tensor:
     """Draw *count* numbers from [low, high) on the CPU."""
     return torch.rand(count, generator=generator) * (high - low) + low
+
+
+def draw_flips(count: int, flip: Flip, generator: Generator) -> Tensor:
+    """Draw the signs of (y, x), (count, 2) float: -1 where an axis is turned round."""
+    if flip == "none":
+        return torch.ones(count, 2)
+    if flip == "any":
+        return torch.randint(0, 2, (count, 2), generator=generator) * 2.0 - 1.0
+    return torch.tensor(ONE_FLIP)[torch.randint(3, (count,), generator=generator)]
 
 
 def draw_offsets(
@@ -92,9 +135,7 @@ def draw_offsets(
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)
     angle = uniform(-math.pi, math.pi, count, generator) * options.rotate
     zoom = uniform(*options.zoom, count, generator)
-    flips = torch.randint(0, 2, (count, 2), generator=generator) * 2.0 - 1.0
-    if not options.flip:
-        flips = torch.ones_like(flips)
+    flips = draw_flips(count, options.flip, generator)
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     turn = torch.stack([cos, -sin, sin, cos], dim=-1).view(count, 2, 2)
     offsets = torch.einsum("nij,hwj->nhwi", turn * flips[:, None, :], grid)
@@ -111,7 +152,7 @@ def draw_offsets(
 
 def cut_patch(
     image: Tensor, labels: Tensor, centre: tuple[float, float], offsets: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Sample one patch of *image* and *labels* at *centre* plus *offsets*.
 
     Parameters
@@ -128,8 +169,9 @@ def cut_patch(
     Returns
     -------
     tuple of Tensor
-        (C, size, size) bilinear, the image mirrored at its border, and
-        (size, size) int64 by nearest neighbour, 0 beyond the border.
+        (C, size, size) bilinear, the image mirrored at its border; (size, size) int64
+        labels by nearest neighbour, 0 beyond the border; and (size, size) bool, which
+        pixels lie within it.
     """
     height, width = labels.shape
     places = offsets + torch.tensor(centre)
@@ -143,10 +185,10 @@ def cut_patch(
     )[0]
     nearest = places.round().long()
     y, x = nearest[..., 0], nearest[..., 1]
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    inside = ((y >= 0) & (y < height) & (x >= 0) & (x < width)).to(labels.device)
     y, x = y.clamp(0, height - 1).to(labels.device), x.clamp(0, width - 1)
     cut = labels[y, x.to(labels.device)]
-    return patch, torch.where(inside.to(cut.device), cut, 0)
+    return patch, torch.where(inside, cut, 0), inside
 
 
 def change_colours(

@@ -13,9 +13,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim.lr_scheduler import LinearLR, PolynomialLR
 
-from napari_sparseseg.learning.balancing import weight_map
 from napari_sparseseg.learning.events import score_from_json
-from napari_sparseseg.learning.losses import dice_loss, weighted_cross_entropy
+from napari_sparseseg.learning.losses import MiniBatchLoss
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.patches import PatchSampler
 from napari_sparseseg.learning.schedules import (
@@ -158,54 +157,51 @@ class NetworkTraining:
         float
             The loss, which may be no number.
         """
-        batch, labels = self._sampler.draw(self.options.recipe.batch, self._generator)
+        batch = self._sampler.draw(self.options.recipe.batch, self._generator)
         self.network.train()
         self.optimiser.zero_grad()
-        if self.options.loss == "dice":
-            return (yield from self._gather_dice(batch, labels))
-        return (yield from self._gather_cross_entropy(batch, labels))
+        loss = MiniBatchLoss(self.options, batch.labels, batch.inside)
+        parts = self._parts(batch.images)
+        if loss.is_sum or len(parts) == 1:
+            return (yield from self._gather_parts(batch.images, loss, parts))
+        return (yield from self._gather_whole(batch.images, loss, parts))
 
-    def _gather_cross_entropy(
-        self, batch: Tensor, labels: Tensor
+    def _gather_parts(
+        self, images: Tensor, loss: MiniBatchLoss, parts: Sequence[Tensor]
     ) -> Parts[None, None, float]:
-        weights = weight_map(labels, self.options.balancing)
-        total, loss = weights.sum(), 0.0
-        for number, part in enumerate(self._parts(batch)):
+        total = 0.0
+        for number, part in enumerate(parts):
             if number:
                 yield
-            scores = self._score(batch[part], number)
-            share = weighted_cross_entropy(scores, labels[part], weights[part], total)
+            share = loss(self._score(images[part], number), part)
             share.backward()
-            loss += float(share.detach())
-        return loss
+            total += float(share.detach())
+        return total
 
-    def _gather_dice(self, batch: Tensor, labels: Tensor) -> Parts[None, None, float]:
+    def _gather_whole(
+        self, images: Tensor, loss: MiniBatchLoss, parts: Sequence[Tensor]
+    ) -> Parts[None, None, float]:
         """Do the same for a loss that is no sum over patches.
 
-        Of several parts the scores are found first, then the gradient by all scores
-        goes through the network part by part.
+        The scores of all parts are found first, then the gradient by all scores goes
+        through the network part by part.
         """
-        parts = self._parts(batch)
-        if len(parts) == 1:
-            loss = dice_loss(self._score(batch, 0), labels)
-            loss.backward()
-            return float(loss.detach())
         found = []
         for number, part in enumerate(parts):
             with torch.no_grad(), statistics_unchanged(self.network):
-                found.append(self._score(batch[part], number))
+                found.append(self._score(images[part], number))
             yield
         scores = torch.cat(found).requires_grad_()
-        loss = dice_loss(scores, labels)
-        (gradient,) = torch.autograd.grad(loss, scores)
+        whole = loss(scores, slice(None))
+        (gradient,) = torch.autograd.grad(whole, scores)
         for number, part in enumerate(parts):
             if number:
                 yield
-            self._score(batch[part], number).backward(gradient[part])
-        return float(loss.detach())
+            self._score(images[part], number).backward(gradient[part])
+        return float(whole.detach())
 
-    def _parts(self, batch: Tensor) -> Sequence[Tensor]:
-        parts: Sequence[Tensor] = torch.arange(len(batch)).split(self.micro_batch)
+    def _parts(self, images: Tensor) -> Sequence[Tensor]:
+        parts: Sequence[Tensor] = torch.arange(len(images)).split(self.micro_batch)
         return parts
 
     def _score(self, patches: Tensor, part: int) -> Tensor:

@@ -115,7 +115,11 @@ class TrainingOptions:
     recipe_name
         Kept with the model.
     loss
-        ``"ce"`` or ``"dice"``, which no balancing weighs.
+        ``"ce"``, ``"dice"`` or ``"l1l2"``, see :mod:`~.learning.losses`.
+    l1_weight, l2_weight
+        Of the two norms of ``"l1l2"``, 0 or more. Abdulhamid, section 4.3, names none.
+    smoothness
+        Times which :func:`~.learning.losses.roughness` is added to the loss, 0 or more.
     encoder_weights
         First weights of the network's encoder: ``"none"`` draws them, else see
         :meth:`~napari_sparseseg.networks.scoring.ScoringNetwork.load_encoder`.
@@ -145,6 +149,9 @@ class TrainingOptions:
     recipe: Recipe = RECIPES["live"]
     recipe_name: RecipeName = "live"
     loss: Loss = "ce"
+    l1_weight: float = 1.0
+    l2_weight: float = 1.0
+    smoothness: float = 0.0
     encoder_weights: str = "none"
     scale: float | None = None
     head_start: bool = True
@@ -153,6 +160,16 @@ class TrainingOptions:
     seed: int = 0
     device: str = "cpu"
     micro_batch: int | None = None
+
+    @property
+    def loss_setting(self) -> dict[str, str | float]:
+        """What is made small, as it is kept with the model and its checkpoint."""
+        return {
+            "loss": self.loss,
+            "l1_weight": self.l1_weight,
+            "l2_weight": self.l2_weight,
+            "smoothness": self.smoothness,
+        }
 
     @property
     def encoder_origin(self) -> str:

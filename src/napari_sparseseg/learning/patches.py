@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -26,6 +26,24 @@ JITTER = 0.35
 
 #: Draws of a patch before one without a label is accepted.
 ATTEMPTS = 10
+
+
+class MiniBatch(NamedTuple):
+    """Patches that are learned from in one step.
+
+    Attributes
+    ----------
+    images
+        (B, C, size, size) float in [0, 1].
+    labels
+        (B, size, size) int64, 0 = not annotated.
+    inside
+        (B, size, size) bool: which pixels lie in their image.
+    """
+
+    images: Tensor
+    labels: Tensor
+    inside: Tensor
 
 
 class LabelledPixels:
@@ -113,34 +131,40 @@ class PatchSampler:
             images, [i for i, dense in enumerate(kinds) if dense]
         )
 
-    def draw(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Draw *count* patches.
-
-        Returns
-        -------
-        tuple of Tensor
-            (count, C, size, size) float in [0, 1] and (count, size, size) int64 labels,
-            0 = not annotated.
-        """
-        patches, labels = zip(
+    def draw(self, count: int, generator: Generator) -> MiniBatch:
+        """Draw *count* patches."""
+        patches, labels, inside = zip(
             *(self._draw_one(generator) for _ in range(count)), strict=True
         )
         images = change_colours(torch.stack(patches), self._augmentation, generator)
-        return images, torch.stack(labels)
+        return MiniBatch(images, torch.stack(labels), torch.stack(inside))
 
-    def _draw_one(self, generator: Generator) -> tuple[Tensor, Tensor]:
+    def _draw_one(self, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
         for _ in range(ATTEMPTS):
             index, y, x = self._pool(generator).draw(self._by, generator)
-            shift = (torch.rand(2, generator=generator) - 0.5) * 2 * JITTER
-            dy, dx = (shift * self.patch_px).tolist()
-            offsets = draw_offsets(1, self.patch_px, self._augmentation, generator)
             image = self.images[index]
-            patch, labels = cut_patch(
-                image.pixels, image.learned, (y + dy, x + dx), offsets[0]
-            )
-            if labels.any():
+            centre = self._centre(y, x, image.learned.shape, generator)
+            offsets = draw_offsets(1, self.patch_px, self._augmentation, generator)
+            drawn = cut_patch(image.pixels, image.learned, centre, offsets[0])
+            if drawn[1].any():
                 break
-        return patch, labels
+        return drawn
+
+    def _centre(
+        self, y: int, x: int, shape: Sequence[int], generator: Generator
+    ) -> tuple[float, float]:
+        """Return the middle of a patch that holds the pixel (y, x) of an image."""
+        size = self.patch_px
+        if self._augmentation.tiling:
+            # The last tile ends with the image, so it overlaps the one before.
+            y0, x0 = (
+                min(place // size * size, max(0, length - size))
+                for place, length in zip((y, x), shape, strict=True)
+            )
+            return y0 + (size - 1) / 2, x0 + (size - 1) / 2
+        shift = (torch.rand(2, generator=generator) - 0.5) * 2 * JITTER
+        dy, dx = (shift * size).tolist()
+        return y + dy, x + dx
 
     def _pool(self, generator: Generator) -> LabelledPixels:
         if self._sparse and self._dense:

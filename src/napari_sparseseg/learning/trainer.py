@@ -478,7 +478,7 @@ class Trainer:
         counts = self.data.counts()
         return {
             "recipe": self.options.recipe_name,
-            "loss": self.options.loss,
+            **self.options.loss_setting,
             "encoder_weights": self.options.encoder_origin,
             "balancing": self.options.balancing,
             "seed": self.options.seed,

@@ -127,7 +127,7 @@ class ImagePooling(UsesImageStatistics):
         if self.measuring:
             self.measured = means.mean(dim=0)
         pooled: Tensor = self.norm(self.convolution(means[:, :, None, None])).relu()
-        return pooled.expand(len(x), -1, *x.shape[2:])
+        return pooled.expand(x.shape[0], -1, *x.shape[2:])
 
 
 def dilate(stages: Iterable[nn.Module]) -> None:

@@ -73,6 +73,11 @@ def windows_of(shape: tuple[int, int]) -> list[Region]:
     ]
 
 
+def uses_statistics(network: ScoringNetwork) -> bool:
+    """Tell whether what *network* says of a tile depends on the rest of the image."""
+    return bool(_layers(network))
+
+
 @torch.inference_mode()
 def measure(network: ScoringNetwork, windows: Iterable[Tensor]) -> Statistics:
     """Return the statistics of an image, measured over some windows of it.

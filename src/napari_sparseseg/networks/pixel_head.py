@@ -100,10 +100,13 @@ class HeadNetwork(ScoringNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.centring(self.features(x)).permute(0, 2, 3, 1)
-        n_rows = features.shape[1]
-        if features.device.type == "cpu":
-            n_rows = max(1, PIXELS_IN_CACHE // features.shape[2])
-        scores = torch.cat(
-            [self.head(rows) for rows in features.split(n_rows, dim=1)], dim=1
-        )
-        return scores.permute(0, 3, 1, 2)
+        return self._score(features).permute(0, 3, 1, 2)
+
+    def _score(self, features: Tensor) -> Tensor:
+        # The graph would keep the number of parts, whatever the size of later images.
+        if features.device.type != "cpu" or torch.onnx.is_in_onnx_export():
+            scores: Tensor = self.head(features)
+            return scores
+        n_rows = max(1, PIXELS_IN_CACHE // features.shape[2])
+        parts = [self.head(rows) for rows in features.split(n_rows, dim=1)]
+        return torch.cat(parts, dim=1)

@@ -1,0 +1,224 @@
+"""Models as ONNX files: other programs predict with them, without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_sparseseg.errors import OptionError, OutputError
+from napari_sparseseg.io.atomic import write_atomically
+from napari_sparseseg.io.model_file import ENTRY, versions
+from napari_sparseseg.networks.image_statistics import uses_statistics
+from napari_sparseseg.networks.model import PARTS_OF
+
+if TYPE_CHECKING:
+    from napari_sparseseg.networks.model import Part, SegmentationModel
+    from napari_sparseseg.networks.scoring import ScoringNetwork
+
+#: Version of the schema of the metadata.
+VERSION = 1
+
+#: Names of the input and the output of the graph.
+INPUT, OUTPUT = "image", "probabilities"
+
+#: The oldest operator set that has all that is needed by torch's exporter of 2.4.
+OPSET = 17
+
+#: Class probabilities of torch and of onnxruntime differ by no more than this.
+TOLERANCE = 1e-3
+
+#: What the channels of an image are, by their number.
+CHANNEL_ORDER = {1: "grey", 3: "RGB"}
+
+
+class Probabilities(nn.Module):
+    """(N, C, H, W) float32 in [0, 1] -> (N, n_classes, H, W) class probabilities."""
+
+    def __init__(self, network: ScoringNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Score *image*."""
+        probabilities: Tensor = self.network(image).softmax(dim=1)
+        return probabilities
+
+
+def export_onnx(
+    model: SegmentationModel, path: str | Path, part: Part | None = None
+) -> None:
+    """Write the head or the network of a model to an ONNX file.
+
+    The input ``image`` is (N, C, H, W) float32 in [0, 1], at the working resolution of
+    the part; the output ``probabilities`` is (N, n_classes, H, W) float32. N, H and W
+    are free, sides that are no multiple of the stride included. All that is needed to
+    use it stands in the metadata, see ``docs/onnx_file.md``.
+
+    Parameters
+    ----------
+    model
+        Of training or a file.
+    path
+        Ends in ``.onnx``; written completely or not at all.
+    part
+        ``"head"`` or ``"network"``. Default: the one that predicts.
+
+    Raises
+    ------
+    OptionError
+        If onnx is not installed, the name does not end in ``.onnx``, or *part* is not
+        one of the model, or not given where both predict.
+    OutputError
+        If the file cannot be written.
+    """
+    if Path(path).suffix.lower() != ".onnx":
+        raise OptionError(
+            f"the ONNX file is to be named {Path(path).name!r}; give a name that ends "
+            "in .onnx.",
+            path=str(path),
+        )
+    if find_spec("onnx") is None:
+        raise OptionError(
+            "ONNX files need onnx, which is not installed; install it with: "
+            "pip install 'napari-sparseseg[onnx]'"
+        )
+    import onnx
+
+    part = exported_part(model, part)
+    entry = {"kind": "onnx", "version": VERSION, "content": contract(model, part)}
+
+    def write(temporary: Path) -> None:
+        _trace(model, part, temporary)
+        graph = onnx.load(temporary)
+        onnx.helper.set_model_props(graph, {ENTRY: json.dumps(entry)})
+        onnx.save(graph, temporary)
+
+    write_atomically(path, write)
+
+
+def exported_part(model: SegmentationModel, part: str | None) -> Part:
+    """Return the part that is exported: the one asked for, or the one that predicts.
+
+    Raises
+    ------
+    OptionError
+        If the model has no such part, or none is asked for and both predict.
+    """
+    if part is None:
+        predicting = PARTS_OF[model.info.shown]
+        if len(predicting) > 1:
+            raise OptionError(
+                "the model predicts with the mean of head and network, but an ONNX "
+                "file holds one of them; choose the part head or network.",
+                shown=model.info.shown,
+            )
+        return predicting[0]
+    for name in model.parts:
+        if name == part:
+            return name
+    raise OptionError(
+        f"the part is {part!r}, but the model has {' and '.join(model.parts)}; choose "
+        "one of these.",
+        part=part,
+    )
+
+
+def contract(model: SegmentationModel, part: Part) -> dict[str, Any]:
+    """Return what must be known to predict with a part alone, as JSON values."""
+    info, network = model.info, model.parts[part]
+    return {
+        "part": part,
+        "classes": info.classes.to_json(),
+        "in_channels": info.in_channels,
+        "channel_order": CHANNEL_ORDER.get(
+            info.in_channels, "that of the training images"
+        ),
+        "normalisation": dataclasses.asdict(info.normalisation),
+        "scale": info.scales[part],
+        "um_per_px": info.um_per_px,
+        "stride": network.stride,
+        "halo": network.halo,
+        "statistics": "input" if uses_statistics(network) else "none",
+        "network": dataclasses.asdict(info.network) if part == "network" else None,
+        "versions": info.training.get("versions") or versions(),
+        "exported_by": versions(),
+    }
+
+
+def largest_difference(
+    model: SegmentationModel, path: str | Path, part: Part | None = None
+) -> float | None:
+    """Compare an ONNX file with the model that it was made of, on a random image.
+
+    Returns
+    -------
+    float or None
+        Largest difference of a class probability; None where onnxruntime is missing.
+
+    Raises
+    ------
+    OutputError
+        If they differ by more than ``TOLERANCE``.
+    """
+    if find_spec("onnxruntime") is None:
+        return None
+    import onnxruntime
+
+    module = _module(model, exported_part(model, part))
+    stride = module.network.stride
+    image = _random_image(1, model.info.in_channels, 6 * stride + 1, 3 * stride + 2)
+    with torch.inference_mode():
+        expected = module(image).numpy()
+    session = onnxruntime.InferenceSession(
+        Path(path).read_bytes(), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run([OUTPUT], {INPUT: image.numpy()})
+    difference = float(np.abs(found - expected).max())
+    if not difference <= TOLERANCE:
+        raise OutputError(
+            f"{path} gives class probabilities that differ by up to {difference:g} "
+            "from those of the model; do not use it, and report this with the version "
+            f"of torch, {torch.__version__}.",
+            difference=difference,
+        )
+    return difference
+
+
+def _module(model: SegmentationModel, part: Part) -> Probabilities:
+    return Probabilities(model.to("cpu").parts[part]).eval()
+
+
+def _random_image(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def _trace(model: SegmentationModel, part: Part, path: Path) -> None:
+    """Write the graph and the weights."""
+    module = _module(model, part)
+    # No side is a multiple of the stride, so that growing them is part of the graph.
+    stride = module.network.stride
+    image = _random_image(2, model.info.in_channels, 4 * stride + 1, 5 * stride + 1)
+    free = {0: "n", 2: "height", 3: "width"}
+    with warnings.catch_warnings(), torch.no_grad():
+        # The exporter of torch.export cannot free sides that are padded by what they
+        # lack, and is not there in torch 2.4. This one warns of each Python number.
+        warnings.simplefilter("ignore")
+        module(image)  # what is imported on first use must not be traced
+        torch.onnx.export(
+            module,
+            (image,),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes={INPUT: free, OUTPUT: free},
+        )
