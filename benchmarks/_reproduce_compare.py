@@ -25,7 +25,7 @@ LEVEL = 0.005
 Verdict = Literal[
     "as in the paper",
     "the other way round",
-    "no difference, as in the paper",
+    "no clear difference, as in the paper",
     "a difference that the paper has not",
     "cannot be told apart",
     "same order, of one run each",
@@ -102,7 +102,7 @@ def verdict(claim: Claim, found: Difference | None) -> Verdict:
         return (
             "a difference that the paper has not"
             if found.is_clear
-            else "no difference, as in the paper"
+            else "no clear difference, as in the paper"
         )
     if not found.is_clear:
         return "cannot be told apart"
@@ -123,4 +123,4 @@ def judge(
 def tally(verdicts: Iterable[Verdict]) -> str:
     """Count verdicts in words, the most frequent first."""
     counts = Counter(verdicts).most_common()
-    return "; ".join(f"{count} x {name}" for name, count in counts)
+    return "; ".join(f"{count} {name}" for name, count in counts)

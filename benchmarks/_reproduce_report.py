@@ -42,7 +42,9 @@ head start is off everywhere: the papers compare networks.
 - *How to read the tables.* Numbers are means over seeds, with the smallest and the
   largest below. Two methods are **told apart** when the mean of their difference, seed
   by seed, is larger than its spread (largest minus smallest difference); otherwise they
-  *cannot be told apart*. The papers give one number a method and no spread.
+  *cannot be told apart*. Methods that are the same would still be told apart by chance
+  in about one of twelve comparisons of three seeds. The papers give one number a method
+  and no spread.
 - *Nothing here is written by hand but the descriptions*: numbers, and all words on the
   order of methods, come from the runs listed [at the end](#how-it-was-run). What was
   not run says so. `make reproduce` runs all of it again; `make reproduce-smoke` tries

@@ -28,15 +28,16 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-SETS = """\
-`sparse`: strokes on the images that are not `dense`. `dense`: {n} images of the train
-set, labelled completely; the strokes on them, and the complete labels of all other
-images, are not used. `combined`: both, and one patch in five comes from a dense image
-(4 : 1). Which images are dense is drawn anew for each seed, so that all classes are in
-both parts. The test images are of other patients and labelled completely. The strokes
-are simulated: 3 pixels wide, {shares}, and of one length for all classes of an image
-that are large enough. To label an image completely costs about the length of the
-borders between its classes:"""
+SETS = (
+    "`sparse`: strokes on the images that are not `dense`. `dense`: {n} images of the "
+    "train set, labelled completely; the strokes on them, and the complete labels of "
+    "all other images, are not used. `combined`: both, and one patch in five comes "
+    "from a dense image (4 : 1). Which images are dense is drawn anew for each seed, "
+    "so that all classes are in both parts. The test images are of other patients and "
+    "labelled completely. The strokes are simulated: 3 pixels wide, {shares}, and of "
+    "one length for all classes of an image that are large enough. To label an image "
+    "completely costs about the length of the borders between its classes:"
+)
 
 
 def cell_scores(runs: Iterable[Record]) -> dict[str, Runs]:

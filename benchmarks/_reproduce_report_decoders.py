@@ -45,21 +45,20 @@ def decoder_section(runs: list[Record], plan: Record) -> list[str]:
     parts = ["## Decoders on VGG16 (Abdulhamid, tables 1 and 2)"]
     if not runs:
         return [*parts, "Not run."]
-    side = plan["patch_px"]
     weights = ", ".join(dict.fromkeys(run["encoder_weights"] for run in runs))
-    epochs = len(runs[0]["curve"])
     parts.append(
-        f"The loss is the cross-entropy, mean over the pixels of an image, then over "
-        f"images, at full resolution. Complete labels of `{TASK}`, 2 classes (paper: 3 "
+        "The loss, the lower the better, is the cross-entropy, mean over the pixels of "
+        "an image, then over images, at full resolution; chance is 0.693 with 2 "
+        f"classes and 1.099 with 3. Complete labels of `{TASK}`, 2 classes (paper: 3 "
         f"classes, 158 pictures); {len(runs[0]['validation_images'])} train images, "
         "drawn anew for each seed, are for validation, and the test images are of "
         f"other patients. First weights of VGG16: {weights} (paper: ImageNet); all "
-        f"layers learn. {plan['steps']} steps of {plan['batch']} patches of {side} x "
-        f"{side} pixels at {plan['scale']:g} times the resolution, mirrored at "
-        f"random; Adam, {plan['learning_rate']:g}, times 0.96 after each of {epochs} "
-        "epochs (paper: whole images of 1128 x 720, 5-10 epochs). What is scored is "
-        "the moment with the best Dice on the validation images, within its noise. "
-        "Chance is a loss of 0.693 with 2 classes, 1.099 with 3."
+        f"layers learn. {plan['steps']} steps of {plan['batch']} whole images, whose "
+        f"sides are {plan['scale']:g} times what they are, as they are or mirrored "
+        "about x or y; Adam, learning rate "
+        f"{plan['learning_rate']:g}, times 0.96 after each tenth of the training "
+        "(paper: after each of 5-10 epochs of images of 1128 x 720). What is scored is "
+        "the moment with the best Dice on the validation images, within its noise."
     )
     rows = [decoder_row(row, [r for r in runs if r["row"] == row]) for row in ROWS]
     parts.append(

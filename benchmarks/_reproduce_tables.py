@@ -94,7 +94,7 @@ def order_sentences(
     if set(by_verdict) == {NOT_RUN}:
         return [f"{where}: not run."]
     verdicts = [verdict for verdict, said in by_verdict.items() for _ in said]
-    lines = [f"{where}: of {len(verdicts)} comparisons {tally(verdicts)}."]
+    lines = [f"{where}: {len(verdicts)} comparisons: {tally(verdicts)}."]
     lines += [
         f"- {verdict}: {'; '.join(said)}."
         for verdict, said in by_verdict.items()

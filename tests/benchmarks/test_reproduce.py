@@ -49,7 +49,7 @@ def test_difference_is_taken_seed_by_seed() -> None:
             Claim("a", "b", 0.004),
             {0: 0.7, 1: 0.5},
             {0: 0.6, 1: 0.6},
-            "no difference, as in the paper",
+            "no clear difference, as in the paper",
         ),
         (
             Claim("a", "b", 0.0),
@@ -76,8 +76,7 @@ def test_sentences_count_and_name_the_higher_first() -> None:
     }
 
     assert order_sentences("here", claims, runs) == [
-        "here: of 3 comparisons 1 x as in the paper; 1 x the other way round; "
-        "1 x not run.",
+        "here: 3 comparisons: 1 as in the paper; 1 the other way round; 1 not run.",
         "- as in the paper: *a* 0.195 above *b*.",
         "- the other way round: *c* 0.095 above *b*.",
     ]
