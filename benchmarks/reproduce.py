@@ -125,6 +125,8 @@ def open_results(path: Path, args: argparse.Namespace) -> Record:
     Runs of other machines are not mixed.
     """
     now = machine("napari-sparseseg", "torchvision", "kornia", "numpy")
+    if (threads := threads_of(args)) is not None:
+        now["torch_threads"] = threads
     if args.fresh or not path.exists():
         return {"device": args.device, "machine": now, **{part: [] for part in PARTS}}
     content: Record = json.loads(path.read_text(encoding="utf-8"))
@@ -145,8 +147,16 @@ def plan_of(args: argparse.Namespace, part: str, name: str) -> Plan:
     }[part]
     plan = plans[args.device][name]
     steps = given or (few if args.smoke else plan.steps)
-    threads = max(1, usable_cores() // args.workers) if args.device == "cpu" else None
-    return dataclasses.replace(plan, steps=steps, threads=threads, device=args.device)
+    return dataclasses.replace(
+        plan, steps=steps, threads=threads_of(args), device=args.device
+    )
+
+
+def threads_of(args: argparse.Namespace) -> int | None:
+    """Return the threads of each training; None = as many as torch takes."""
+    if args.device != "cpu":
+        return None
+    return max(1, usable_cores() // int(args.workers))
 
 
 def all_jobs(args: argparse.Namespace) -> Iterator[Job]:
