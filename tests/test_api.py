@@ -27,7 +27,7 @@ from napari_sparseseg.learning.head_fitting import HeadOptions
 from napari_sparseseg.learning.network_training import first_network
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
 from napari_sparseseg.networks.encoders import build_encoder
-from napari_sparseseg.networks.registry import PRESETS
+from napari_sparseseg.networks.registry import PRESETS, build_network
 from napari_sparseseg.samples import Sample, tissue_phantom
 
 if TYPE_CHECKING:
@@ -497,10 +497,58 @@ class TestNetworks:
         assert torch.equal(first, weights["conv1.weight"])
         assert api.state_of(trainer)[1]["encoder_weights"] == "file"
 
+    def test_may_keep_their_encoder_drop_features_and_have_small_weights(
+        self, sample: Sample
+    ) -> None:
+        trained = api.train(
+            sample.image,
+            sample.labels,
+            net="unet-resnet50",
+            freeze_encoder=True,
+            dropout=0.25,
+            weight_decay=0.01,
+            steps=1,
+            patch_px=32,
+            **QUICK,
+        )
+        light = PRESETS["unet-resnet50"]["light"].options
+        assert trained.info.network.options == {**light, "dropout": 0.25}
+        known = trained.info.training
+        assert (known["freeze_encoder"], known["weight_decay"]) == (True, 0.01)
+        torch.manual_seed(0)
+        first = build_network(trained.info.network, 3, 4).state_dict()
+        learned = trained.parts["network"].state_dict()
+        kept = [key for key in first if torch.equal(first[key], learned[key])]
+        encoder = [key for key in first if key.startswith("network.encoder.")]
+        assert {*encoder} <= {*kept} < {*first}
+
+    @pytest.mark.parametrize(
+        "change", [{"freeze_encoder": False}, {"weight_decay": 0.1}, {"dropout": 0.1}]
+    )
+    def test_go_on_as_they_began_only(
+        self, sample: Sample, tmp_path: Path, change: dict[str, Any]
+    ) -> None:
+        wishes: dict[str, Any] = {
+            **QUICK,
+            "net": "vgg-fcn",
+            "freeze_encoder": True,
+            "checkpoint": tmp_path / "c.safetensors",
+        }
+        images = sample.image, sample.labels
+        api.write_checkpoint(api.make_trainer(*images, **wishes), wishes["checkpoint"])
+        name = next(iter(change)).replace("_", " ")
+        words = "network" if name == "dropout" else name
+        with pytest.raises(ModelFileError, match=f"had the {words} .* but now"):
+            api.make_trainer(*images, **wishes | change, resume=True)
+
     @pytest.mark.parametrize(
         ("wishes", "words"),
         [
-            ({"net": "vit"}, "the network is 'vit'; expected one of unet, deeplabv3"),
+            ({"net": "vit"}, "the network is 'vit'; expected one of unet, unet-vgg16"),
+            ({"freeze_encoder": True}, "to be frozen, but this network has no encoder"),
+            ({"dropout": 0.5}, "dropout is to be 0.5, but the network 'unet' has none"),
+            ({"net": "vgg-fcn", "dropout": 1}, "the dropout is 1; expected a prob"),
+            ({"weight_decay": -1}, "the weight decay is -1; expected a number of 0"),
             ({"loss": "l1"}, "the loss is 'l1'; expected one of ce, dice, l1l2"),
             ({"l1": -1}, "weight of the L1 norm is -1; expected a number of 0 or more"),
             ({"l2": np.nan}, "weight of the L2 norm is nan; expected a number of 0 or"),
@@ -509,7 +557,7 @@ class TestNetworks:
                 "smoothness is -0.1; expected a number of 0 or more",
             ),
             ({"loss": "l1l2", "l1": 0, "l2": 0}, "both 0, so nothing would be learned"),
-            ({"recipe": "mine"}, "expected one of live, paper, deeplab"),
+            ({"recipe": "mine"}, "expected one of live, paper, deeplab, vgg"),
             ({"encoder_weights": "imagenet"}, "no encoder that others have trained"),
         ],
     )
@@ -552,12 +600,24 @@ class TestResume:
                 },
                 False,
             ),
+            (
+                {
+                    "scale": 0.25,
+                    "head_start": False,
+                    "net": "vgg-fcn",
+                    "freeze_encoder": True,
+                    "dropout": 0.5,
+                    "recipe": "vgg-fcn",
+                },
+                False,
+            ),
         ],
         ids=[
             "scale on trial",
             "head",
             "paper recipe with dense images",
             "deeplab recipe with dice",
+            "frozen encoder with dropout",
         ],
     )
     @pytest.mark.parametrize("first", [2, 4])
@@ -761,6 +821,35 @@ class TestRunning:
 
     def test_gives_a_model_on_the_cpu(self, model: SegmentationModel) -> None:
         assert {value.device.type for value in weights_of(model).values()} == {"cpu"}
+
+
+class TestCrossEntropy:
+    def test_is_the_mean_of_the_images_means(
+        self, model: SegmentationModel, sample: Sample, other: Sample
+    ) -> None:
+        from sklearn.metrics import log_loss
+
+        images = {"sparse": sample.image, "dense": other.image, "empty": other.image}
+        dense = truth_of(other)
+        empty = np.zeros_like(dense)
+        truths = {"sparse": sample.labels, "dense": dense, "empty": empty}
+        expected = []
+        for name in ("sparse", "dense"):
+            _, maps = api.predict(model, images[name], probabilities=True)
+            known = truths[name] != 0
+            values = list(model.info.classes.values)
+            expected.append(
+                log_loss(truths[name][known], maps[:, known].T, labels=values)
+            )
+        found = api.cross_entropy_score(model, images, truths, device="cpu")
+        assert found == pytest.approx(np.mean(expected), rel=1e-4)
+        assert api.cross_entropy_score(model, other.image, empty) is None
+
+    def test_of_a_class_that_the_model_does_not_know_is_refused(
+        self, model: SegmentationModel, sample: Sample
+    ) -> None:
+        with pytest.raises(LabelError, match="values that are no class: 9 in"):
+            api.cross_entropy_score(model, sample.image, sample.labels * 9)
 
 
 class TestDevice:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from unittest.mock import MagicMock
 
 import numpy as np
+import onnxruntime
 import psutil
 import pytest
 import tifffile
@@ -236,6 +237,44 @@ class TestFromStrokesToScores:
             assert kind == ("window" if window else "percentiles")
 
 
+class TestNetworks:
+    def test_learn_as_they_are_told(
+        self, run: Run, place: Path, tmp_path: Path
+    ) -> None:
+        paths = (
+            place / "images",
+            place / "strokes",
+            "--model",
+            tmp_path / "m.safetensors",
+        )
+        learned = ("train", *paths, "--steps", 1, *QUICK, "--net", "vgg-fcn-1")
+        done = run(
+            *(*learned, "--freeze-encoder", "--dropout", 0.2, "--weight-decay", 1e-4),
+            *("--recipe", "vgg-fcn", "--json", "-"),
+        )
+        assert done.code == 0, done.err
+        known = done.json
+        expected = {"name": "vgg-fcn-1", "narrowing": 4, "dropout": 0.2}
+        assert known["network"] == expected
+        assert (known["freeze_encoder"], known["weight_decay"]) == (True, 1e-4)
+        assert known["recipe"] == "vgg-fcn"
+
+    def test_without_encoder_cannot_freeze_it(
+        self, run: Run, place: Path, tmp_path: Path
+    ) -> None:
+        paths = (
+            place / "images",
+            place / "strokes",
+            "--model",
+            tmp_path / "m.safetensors",
+        )
+        done = run("train", *paths, "--steps", 1, *QUICK, "--freeze-encoder")
+        assert done.code == 2
+        assert (
+            "the encoder is to be frozen, but this network has no encoder" in done.err
+        )
+
+
 class TestDeepLab:
     def test_from_strokes_to_labels(
         self, run: Run, place: Path, tmp_path: Path
@@ -261,6 +300,38 @@ class TestDeepLab:
         assert known["encoder_weights"] == "none"
         assert run("predict", model, images, "--out", tmp_path / "out").code == 0
         assert imread(tmp_path / "out" / f"{STEMS[0]}.png").shape == (128, 128)
+
+
+class TestExportModel:
+    def test_writes_a_file_that_agrees_with_the_model(
+        self, run: Run, model: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "new" / "m.onnx"
+        done = run("export-model", model, "--onnx", path, "--json", tmp_path / "j")
+        assert done.code == 0, done.err
+        assert f"saved: {path}, the network" in done.out
+        assert "checked with onnxruntime: class probabilities differ by" in done.out
+        told = json.loads((tmp_path / "j").read_text())
+        assert 0 <= told.pop("largest_difference") < 1e-4
+        metadata = onnxruntime.InferenceSession(path).get_modelmeta()
+        entry = json.loads(metadata.custom_metadata_map["napari-sparseseg"])
+        assert entry["content"] == told
+        assert told["scale"] == 0.25
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (("--onnx", "m.safetensors"), "give a name that ends in .onnx"),
+            (("--onnx", "m.onnx", "--part", "head"), "the model has network; choose"),
+        ],
+    )
+    def test_says_what_cannot_be_written(
+        self, run: Run, model: Path, options: tuple[str, ...], words: str
+    ) -> None:
+        done = run("export-model", model, *options)
+        assert done.code == 2
+        (sentence,) = done.err.splitlines()
+        assert words in sentence
 
 
 class TestJson:

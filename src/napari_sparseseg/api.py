@@ -40,7 +40,7 @@ from napari_sparseseg.io.model_file import (
 from napari_sparseseg.io.onnx_file import export_onnx
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
 from napari_sparseseg.learning.losses import LOSSES, Loss
-from napari_sparseseg.learning.metrics import evaluate
+from napari_sparseseg.learning.metrics import cross_entropy, evaluate
 from napari_sparseseg.learning.network_training import first_network
 from napari_sparseseg.learning.options import (
     RECIPES,
@@ -51,7 +51,7 @@ from napari_sparseseg.learning.options import (
 from napari_sparseseg.learning.trainer import Trainer
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
 from napari_sparseseg.networks.memory import is_out_of_memory
-from napari_sparseseg.networks.registry import PRESETS
+from napari_sparseseg.networks.registry import PRESETS, NetworkSpec, with_dropout
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.prediction.uncertainty import entropy
 
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TrainingWishes",
+    "cross_entropy_score",
     "entropy",
     "evaluate",
     "export_onnx",
@@ -105,15 +106,24 @@ class TrainingWishes(TypedDict, total=False):
         Default: mini-batch; instance as soon as there are dense images; none for the
         dice loss, in which every class counts the same anyway.
     net
-        Network: ``"unet"`` (Bokhorst 2018), the default, or ``"deeplabv3"`` (Fan 2022),
-        which takes images of one or three channels.
+        Network: ``"unet"`` (Bokhorst 2018), the default. Others have an encoder that
+        may begin with published weights, and take images of one or three channels:
+        ``"unet-vgg16"``, ``"unet-resnet50"``, ``"vgg-fcn"`` and its experiments
+        ``"vgg-fcn-1"`` to ``-3`` (Abdulhamid), and ``"deeplabv3"`` (Fan 2022).
     preset
-        Size of the network: ``"light"`` for a CPU (``deeplabv3`` on ResNet-18),
-        ``"paper"`` (on ResNet-50), or ``"auto"``: ``paper`` on a GPU, else ``light``.
+        Size of the network: ``"light"`` for a CPU (fewer filters, ResNet-18 for
+        ResNet-50), ``"paper"``, or ``"auto"``: ``paper`` on a GPU, else ``light``.
     encoder_weights
-        First weights of the ResNet of ``deeplabv3``: ``"none"``, the default,
-        ``"imagenet"``, or a file, see
-        :func:`~napari_sparseseg.networks.encoders.load_encoder_weights`.
+        First weights of the encoder: ``"none"``, the default, ``"imagenet"``, or a
+        file, see :func:`~napari_sparseseg.networks.encoders.load_encoder_weights`.
+    freeze_encoder
+        Whether the encoder keeps its first weights. Default False.
+    dropout
+        Probability with which a feature is left out before the last layer, while
+        learning, of the networks on VGG16 and of ``"unet-resnet50"``. Default 0.
+    weight_decay
+        L2 regularisation, 0 or more, as torch's optimisers have it. Default: the
+        recipe's, 0 but for ``"deeplab"``.
     loss
         ``"ce"``, cross-entropy and the default; ``"dice"`` (Fan 2022), for which the
         class with the smallest value is the background; or ``"l1l2"``, L1 and L2 norm
@@ -127,8 +137,8 @@ class TrainingWishes(TypedDict, total=False):
         any loss. Default 0: none.
     recipe
         ``"live"``, quick and endless; ``"paper"``, the numbers of Bokhorst 2018, whose
-        1 um per pixel is asked for with ``um_per_px``; or ``"deeplab"``, those of Fan
-        2022, section 3.3.
+        1 um per pixel is asked for with ``um_per_px``; ``"deeplab"``, those of Fan
+        2022, section 3.3; or ``"vgg-fcn"``, those of Abdulhamid, sections 4.2 and 6.1.
     scale
         Working pixels per image pixel, or ``"auto"``: found out on held-out strokes.
     um_per_px
@@ -167,6 +177,9 @@ class TrainingWishes(TypedDict, total=False):
     net: NetworkName
     preset: Preset | Literal["auto"]
     encoder_weights: str | Path
+    freeze_encoder: bool
+    dropout: float
+    weight_decay: float | None
     loss: Loss
     l1: float
     l2: float
@@ -294,7 +307,7 @@ def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     setting = {
         "recipe": trainer.options.recipe_name,
         **trainer.options.loss_setting,
-        "encoder_weights": trainer.options.encoder_origin,
+        **trainer.options.network_setting,
         "normalisation": dataclasses.asdict(trainer.data.normalisation),
     }
     return tensors, values | setting
@@ -445,9 +458,8 @@ def _check_same_training(
         ("recipe", options.recipe_name, values["recipe"]),
         *(
             (name.replace("_", " "), given, values[name])
-            for name, given in options.loss_setting.items()
+            for name, given in (options.loss_setting | options.network_setting).items()
         ),
-        ("encoder weights", options.encoder_origin, values["encoder_weights"]),
         (
             "normalisation",
             dataclasses.asdict(data.normalisation),
@@ -515,6 +527,58 @@ def predict(
         model.to(choose_device(device)), check_pixels(np.asarray(image)), options
     )
     return labels if maps is None else (labels, maps)
+
+
+def cross_entropy_score(
+    model: SegmentationModel,
+    images: Images,
+    labels: Images,
+    *,
+    pixel_size_um: float | Mapping[str, float | None] | None = None,
+    device: str = "auto",
+) -> float | None:
+    """Score a model by the softmax cross-entropy on annotated images.
+
+    The mean of -log p(true class) over the annotated pixels of an image, at its own
+    resolution, then the mean over the images that have any (Abdulhamid, section 4.3 and
+    tables 1 and 2). Label maps alone cannot tell it, as probabilities are needed.
+
+    Parameters
+    ----------
+    model
+        Of :func:`train` or :func:`load_model`.
+    images, labels
+        As for :func:`train`.
+    pixel_size_um
+        As for :func:`train`; used as by :func:`predict`.
+    device
+        As for :func:`predict`.
+
+    Returns
+    -------
+    float or None
+        None where no pixel is annotated.
+
+    Raises
+    ------
+    SparseSegError
+        If images, labels or options cannot be used, or a label is no class of the
+        model.
+    """
+    given = training_images(images, labels, pixel_size_um, dense=False)
+    model = model.to(choose_device(device))
+    losses = []
+    for each in given:
+        if not each.labels.any():
+            continue
+        options = PredictOptions(probabilities=True, um_per_px=each.um_per_px)
+        _, maps = predict_image(model, each.pixels, options)
+        assert maps is not None
+        truth, found = {each.name: each.labels}, {each.name: maps}
+        loss = cross_entropy(truth, found, model.info.classes.values)
+        assert loss is not None
+        losses.append(loss)
+    return float(np.mean(losses)) if losses else None
 
 
 def size_warning(model: SegmentationModel, um_per_px: float | None) -> str | None:
@@ -659,14 +723,15 @@ def _options(
         )
     options = TrainingOptions(
         balancing=balance,
-        network=PRESETS[net][preset],
-        recipe=_recipe(recipe, wishes.get("patch_px")),
+        network=_network(wishes, net, preset),
+        recipe=_recipe(wishes, recipe),
         recipe_name=recipe,
         loss=loss,
         l1_weight=l1_weight,
         l2_weight=l2_weight,
         smoothness=float(smoothness),
         encoder_weights=str(wishes.get("encoder_weights", "none")),
+        freeze_encoder=wishes.get("freeze_encoder", False),
         scale=_scale(wishes, images),
         head_start=wishes.get("head_start", True),
         dense_share=dense_share,
@@ -674,7 +739,7 @@ def _options(
         device=device,
         micro_batch=wishes.get("micro_batch"),
     )
-    if net != "unet" or options.encoder_weights != "none":
+    if net != "unet" or options.encoder_weights != "none" or options.freeze_encoder:
         # What cannot be built is told now, not when the first image is seen.
         first_network(options, images[0].n_channels, n_classes=2)
     return options
@@ -701,16 +766,27 @@ def _norm_weights(wishes: TrainingWishes, loss: Loss) -> tuple[float, float]:
     return float(weights[0]), float(weights[1])
 
 
-def _recipe(name: RecipeName, patch_px: int | None) -> Recipe:
+def _network(wishes: TrainingWishes, net: NetworkName, preset: Preset) -> NetworkSpec:
+    dropout = wishes.get("dropout", 0.0)
+    spec = PRESETS[net][preset]
+    return spec if dropout == 0 else with_dropout(spec, dropout)
+
+
+def _recipe(wishes: TrainingWishes, name: RecipeName) -> Recipe:
+    recipe = RECIPES[name]
+    patch_px, weight_decay = wishes.get("patch_px"), wishes.get("weight_decay")
+    if weight_decay is not None:
+        check_not_negative("the weight decay", weight_decay)
+        recipe = dataclasses.replace(recipe, weight_decay=float(weight_decay))
     if patch_px is None:
-        return RECIPES[name]
+        return recipe
     if patch_px < SMALLEST_PATCH:
         raise OptionError(
             f"the side of a patch is {patch_px} working pixels; expected at least "
             f"{SMALLEST_PATCH}, so that the network sees some surroundings.",
             patch_px=patch_px,
         )
-    return dataclasses.replace(RECIPES[name], patch_px=patch_px)
+    return dataclasses.replace(recipe, patch_px=patch_px)
 
 
 def _scale(wishes: TrainingWishes, images: Sequence[TrainingImage]) -> float | None:

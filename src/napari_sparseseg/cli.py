@@ -27,6 +27,7 @@ from napari_sparseseg.errors import (
     OutputError,
     SparseSegError,
 )
+from napari_sparseseg.networks.network_names import WHEN_TO_CHOOSE
 
 if TYPE_CHECKING:
     from napari_sparseseg.learning.trainer import Trainer
@@ -239,7 +240,7 @@ def train(
         ),
     ] = None,
     net: Annotated[
-        str, typer.Option(metavar="unet|deeplabv3", help="Kind of the network.")
+        str, typer.Option(metavar="|".join(WHEN_TO_CHOOSE), help="Kind of the network.")
     ] = "unet",
     preset: Annotated[
         str, typer.Option(metavar="auto|light|paper", help="Size of the network.")
@@ -247,9 +248,26 @@ def train(
     encoder_weights: Annotated[
         str,
         typer.Option(
-            metavar="none|imagenet|FILE", help="First weights of deeplabv3's ResNet."
+            metavar="none|imagenet|FILE",
+            help="First weights of the encoder, which all networks but unet have.",
         ),
     ] = "none",
+    freeze_encoder: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-encoder", help="Keep its first weights; learn what is behind it."
+        ),
+    ] = False,
+    dropout: Annotated[
+        float,
+        typer.Option(
+            help="Share of features left out while learning, of the unets with an "
+            "encoder and vgg-fcn."
+        ),
+    ] = 0.0,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="L2 regularisation; default: the recipe's.")
+    ] = None,
     loss: Annotated[
         str, typer.Option(metavar="ce|dice|l1l2", help="What is made small.")
     ] = "ce",
@@ -261,7 +279,7 @@ def train(
     ] = 0.0,
     recipe: Annotated[
         str,
-        typer.Option(metavar="live|paper|deeplab", help="Numbers of the training."),
+        typer.Option(metavar="live|paper|deeplab|vgg-fcn", help="Its numbers."),
     ] = "live",
     scale: Annotated[
         str,
@@ -324,6 +342,9 @@ def train(
         "net": net,
         "preset": preset,
         "encoder_weights": encoder_weights,
+        "freeze_encoder": freeze_encoder,
+        "dropout": dropout,
+        "weight_decay": weight_decay,
         "loss": loss,
         "l1": l1,
         "l2": l2,
@@ -583,6 +604,7 @@ def export_model(
     from napari_sparseseg.folders import make_folder
     from napari_sparseseg.io.model_file import load_model
     from napari_sparseseg.io.onnx_file import (
+        check_can_export,
         contract,
         export_onnx,
         exported_part,
@@ -590,6 +612,7 @@ def export_model(
     )
 
     talk = Talk(json_path)
+    check_can_export(onnx)
     loaded = load_model(model)
     chosen = exported_part(loaded, part)
     make_folder(onnx.resolve().parent)

@@ -69,6 +69,8 @@ TRAINING: dict[str, Any] = {
     "l2_weight": 0.5,
     "smoothness": 0.25,
     "encoder_weights": "file",
+    "freeze_encoder": True,
+    "weight_decay": 0.01,
     "balancing": "instance",
     "seed": 11,
     "steps": 250,
@@ -350,8 +352,8 @@ class TestCheckpoint:
             {
                 *values,
                 *trainer.options.loss_setting,
+                *trainer.options.network_setting,
                 "recipe",
-                "encoder_weights",
                 "normalisation",
             },
         )

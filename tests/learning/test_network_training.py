@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from torch import Generator, Tensor
 
 from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.errors import OptionError
 from napari_sparseseg.inputs.normalisation import Normalisation
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
 from napari_sparseseg.learning.events import PartScore
@@ -22,8 +23,13 @@ from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
 from napari_sparseseg.networks.model import Shown
-from napari_sparseseg.networks.registry import NETWORKS, PRESETS, NetworkSpec
-from napari_sparseseg.networks.scoring import ScoringNetwork
+from napari_sparseseg.networks.registry import (
+    NETWORKS,
+    PRESETS,
+    NetworkSpec,
+    Standardised,
+)
+from napari_sparseseg.networks.scoring import EncoderDecoder, ScoringNetwork
 
 RECIPE = dataclasses.replace(RECIPES["live"], batch=4, patch_px=16, warm_up=4, epoch=2)
 
@@ -55,12 +61,14 @@ def training(
     smoothness: float = 0.0,
     micro_batch: int | None = None,
     network: NetworkSpec | None = None,
+    freeze_encoder: bool = False,
     **recipe: Any,
 ) -> NetworkTraining:
     options = TrainingOptions(
         network=network or spec(norm),
         loss=loss,
         smoothness=smoothness,
+        freeze_encoder=freeze_encoder,
         recipe=dataclasses.replace(RECIPE, **recipe),
         seed=seed,
         balancing=balancing,
@@ -248,6 +256,69 @@ def test_without_averaging_the_last_weights_predict() -> None:
     assert same(weights(trained.average), weights(trained.network))
 
 
+# A frozen encoder.
+
+ENCODED = NetworkSpec("unet-resnet50", {"encoder": "resnet18", "levels": 2})
+
+
+def parts_of(network: Standardised) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return what belongs to the encoder, and the rest."""
+    state = weights(network)
+    encoder = {k: v for k, v in state.items() if k.startswith("network.encoder.")}
+    return encoder, {k: v for k, v in state.items() if k not in encoder}
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_frozen_encoder_stays_as_it_is_statistics_included(freeze: bool) -> None:
+    trained = training(network=ENCODED, freeze_encoder=freeze, averaging=0.9)
+    encoder, decoder = parts_of(trained.network)
+    n_learning = sum(len(group["params"]) for group in trained.optimiser.param_groups)
+    inner = trained.network.network
+    assert isinstance(inner, EncoderDecoder)
+    n_encoder = len([*inner.encoder_parameters()])
+    n_all = len([*trained.network.parameters()])
+    assert n_learning == (n_all - n_encoder if freeze else n_all)
+    for _ in range(2):
+        trained.step()
+    trained.end_epoch(score(0.5))
+    for network in (trained.network, trained.average, trained.best):
+        now, rest = parts_of(network)
+        assert same(now, encoder) is freeze
+        assert not same(rest, decoder)
+
+
+def test_a_frozen_encoder_stays_frozen_after_all_that_may_happen() -> None:
+    trained = training(network=ENCODED, freeze_encoder=True)
+    encoder, _ = parts_of(trained.network)
+    trained.step()
+    trained.recover()
+    trained.use_classes(4, {0: 0, 1: 1, 2: 3})
+    trained.step()
+    again = training(network=ENCODED, freeze_encoder=True, seed=5)
+    again.use_classes(4, {0: 0, 1: 1, 2: 3})
+    again.load_state(*trained.state())
+    assert same(weights(again.network), weights(trained.network))
+    again.step()
+    for each in (trained, again):
+        assert same(parts_of(each.network)[0], encoder)
+        assert same(parts_of(each.average)[0], encoder)
+
+
+def test_a_network_without_encoder_cannot_be_frozen() -> None:
+    with pytest.raises(OptionError, match="to be frozen, but this network has no"):
+        training(freeze_encoder=True)
+
+
+def test_a_last_layer_of_3x3_keeps_what_it_knows_of_classes_that_stay() -> None:
+    trained = training(network=NetworkSpec("vgg-fcn-2", {"narrowing": 16}))
+    x = images()
+    before = trained.network.eval()(x)
+    trained.use_classes(4, {0: 0, 1: 3})
+    after = trained.network.eval()(x)
+    torch.testing.assert_close(after[:, [0, 3]], before[:, [0, 1]])
+    assert not after[:, [1, 2]].any()
+
+
 # The best moment.
 
 
@@ -298,6 +369,22 @@ def test_deeplabs_recipe_is_that_of_fan_2022() -> None:
     assert isinstance(trained.optimiser, torch.optim.SGD)
     (group,) = trained.optimiser.param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (5e-3, 0.9, 1e-4)
+
+
+def test_abdulhamids_recipe_is_that_of_the_paper() -> None:
+    recipe = RECIPES["vgg-fcn"]
+    assert (recipe.batch, recipe.max_epochs, recipe.patch_px) == (4, 10, 1128)
+    trained = training(
+        **dataclasses.asdict(recipe) | {"augmentation": RECIPE.augmentation, "epoch": 2}
+    )
+    assert isinstance(trained.optimiser, torch.optim.Adam)
+    rates = []
+    for _ in range(3):
+        rates.append(trained.learning_rate)
+        trained.step()
+        trained.step()
+        trained.end_epoch({})
+    assert rates == pytest.approx([1e-4, 0.96e-4, 0.96**2 * 1e-4])
 
 
 def test_sgd_moves_by_gradient_momentum_and_decay() -> None:

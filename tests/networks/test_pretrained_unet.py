@@ -15,13 +15,15 @@ from napari_sparseseg.networks.registry import NetworkSpec, build_network
 from tests.networks.reach import lose_no_path, reach
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_sparseseg.networks.published_weights import EncoderName
 
 
 def unet(encoder: EncoderName = "resnet18", **options: Any) -> PretrainedUNet:
     torch.manual_seed(0)
-    options = {"filters": 2, "norm": "none"} | options
-    return PretrainedUNet(3, 2, encoder=encoder, **options).eval()
+    small: dict[str, Any] = {"filters": 2, "norm": "none"} | options
+    return PretrainedUNet(3, 2, encoder=encoder, **small).eval()
 
 
 def channels_of(parts: nn.ModuleList) -> list[tuple[int, int]]:
@@ -72,7 +74,7 @@ class TestLevels:
         )
         x = torch.rand(1, 3, 6, 10)
 
-        def convolve(y: Tensor, layers: list[nn.Module]) -> Tensor:
+        def convolve(y: Tensor, layers: Sequence[nn.Module]) -> Tensor:
             for layer in layers:
                 assert isinstance(layer, nn.Conv2d)
                 y = F.conv2d(y, layer.weight, layer.bias, padding=1).relu()

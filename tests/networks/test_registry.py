@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 import torch
@@ -12,16 +12,22 @@ from torchvision.transforms.functional import normalize
 
 from napari_sparseseg.errors import ImageError, OptionError
 from napari_sparseseg.networks.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN
+from napari_sparseseg.networks.network_names import (
+    ENCODER_OF,
+    WHEN_TO_CHOOSE,
+    NetworkName,
+)
 from napari_sparseseg.networks.registry import (
     NETWORKS,
     PRESETS,
     NetworkSpec,
     build_network,
+    with_dropout,
 )
-from napari_sparseseg.networks.scoring import ScoringNetwork
+from napari_sparseseg.networks.scoring import EncoderDecoder, ScoringNetwork
 
 if TYPE_CHECKING:
-    from napari_sparseseg.networks.network_names import NetworkName, Preset
+    from napari_sparseseg.networks.network_names import Preset
 
 SMALL = NetworkSpec("unet", {"filters": 4, "levels": 3, "norm": "none"})
 
@@ -47,8 +53,24 @@ def test_presets_are_that_of_the_paper_and_a_smaller_one() -> None:
     assert (light.options["filters"], light.options["levels"]) == (16, 4)
 
 
+def test_every_network_that_can_be_chosen_is_there_and_known_to_the_window() -> None:
+    names = {*get_args(NetworkName)}
+    assert {*NETWORKS} == {*PRESETS} == {*WHEN_TO_CHOOSE} == names
+
+
 @pytest.mark.parametrize("preset", ["paper", "light"])
-@pytest.mark.parametrize("net", ["unet", "deeplabv3"])
+@pytest.mark.parametrize("net", PRESETS)
+def test_the_encoder_is_the_one_whose_weights_the_window_offers(
+    net: NetworkName, preset: Preset
+) -> None:
+    with torch.device("meta"):
+        network = build_network(PRESETS[net][preset], 3, 2).network
+    encoder = network.encoder.name if isinstance(network, EncoderDecoder) else None
+    assert ENCODER_OF.get(net, {}).get(preset) == encoder
+
+
+@pytest.mark.parametrize("preset", ["paper", "light"])
+@pytest.mark.parametrize("net", PRESETS)
 def test_presets_survive_json(net: NetworkName, preset: Preset) -> None:
     spec = PRESETS[net][preset]
     assert spec.name == net
@@ -105,7 +127,7 @@ def test_the_standardisation_is_kept_with_the_weights() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(OptionError, match=r"'resnet'.*unet, deeplabv3") as error:
+    with pytest.raises(OptionError, match=r"'resnet'.*unet, unet-vgg16") as error:
         build_network(NetworkSpec("resnet"), 3, 2)
     assert error.value.values == {"name": "resnet"}
 
@@ -140,6 +162,21 @@ def test_channels_and_backbones_that_deeplab_cannot_take_are_refused() -> None:
 def test_a_network_without_encoder_takes_no_weights_of_one() -> None:
     with pytest.raises(OptionError, match="no encoder that others have trained"):
         build_network(SMALL, 3, 2).load_encoder("imagenet")
+    with pytest.raises(OptionError, match=r"to be frozen.* has no encoder"):
+        build_network(SMALL, 3, 2).freeze_encoder()
+
+
+@pytest.mark.parametrize("net", PRESETS)
+def test_dropout_is_set_where_there_is_one(net: NetworkName) -> None:
+    spec = PRESETS[net]["light"]
+    if net in ("unet", "deeplabv3"):
+        with pytest.raises(OptionError, match=rf"'{net}' has none.*vgg-fcn"):
+            with_dropout(spec, 0.3)
+        return
+    with torch.device("meta"):
+        network = build_network(with_dropout(spec, 0.3), 3, 2)
+    shares = [each.p for each in network.modules() if isinstance(each, nn.Dropout)]
+    assert shares == [0.3]
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:

@@ -89,9 +89,9 @@ def weightless(layout: Layout, narrowing: int = 1) -> VggFcn:
         return VggFcn(layout, 3, 3, narrowing=narrowing)
 
 
-def small(layout: Layout = FINAL, **options: float) -> VggFcn:
+def small(layout: Layout = FINAL, dropout: float = 0.0) -> VggFcn:
     torch.manual_seed(0)
-    return VggFcn(layout, 3, 3, **{"narrowing": 8} | options).eval()  # type: ignore[arg-type]
+    return VggFcn(layout, 3, 3, narrowing=8, dropout=dropout).eval()
 
 
 def described(layer: nn.Module) -> tuple[str | int, ...] | None:
@@ -125,7 +125,7 @@ class TestLayers:
                 rectified.append(layer)
 
         for layer in network.modules():
-            layer.register_forward_hook(note)  # type: ignore[arg-type]
+            layer.register_forward_hook(note)
         scores = network(torch.empty(1, 3, 720, 1128, device="meta"))
         assert seen == LAYERS[name]
         assert scores.shape == (1, 3, 720, 1128)

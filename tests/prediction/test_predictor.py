@@ -249,6 +249,26 @@ class TestTilesDoNotMatter:
         grey = tissue[:200, :, 1].astype(np.int16) * 10 - 1000
         assert_tiles_do_not_matter(make(grey, scale), grey, (33, 64, 128))
 
+    @pytest.mark.parametrize(
+        "spec",
+        [
+            NetworkSpec("unet-vgg16", {"filters": 2, "levels": 3}),
+            NetworkSpec(
+                "unet-resnet50", {"encoder": "resnet18", "filters": 2, "levels": 3}
+            ),
+            NetworkSpec("vgg-fcn", {"narrowing": 16}),
+            NetworkSpec("vgg-fcn-1", {"narrowing": 16}),
+        ],
+        ids=lambda spec: spec.name,
+    )
+    def test_of_networks_with_an_encoder(
+        self, tissue: NDArray[np.uint8], spec: NetworkSpec
+    ) -> None:
+        image = tissue[:203, :230]
+        module = random_network(image, 1.0, spec)
+        assert module.parts["network"].halo < 80
+        assert_tiles_do_not_matter(module, image, (41, 64))
+
     @pytest.mark.parametrize("scale", [1 / 2, 1 / 4, 0.3])
     def test_on_a_real_image(self, glands: NDArray[np.uint8], scale: float) -> None:
         head = random_head(glands, scale)

@@ -53,6 +53,8 @@ _TRAINING_TYPES = {
     "l2_weight": float,
     "smoothness": float,
     "encoder_weights": str,
+    "freeze_encoder": bool,
+    "weight_decay": float,
     "balancing": str,
     "seed": int,
     "steps": int,

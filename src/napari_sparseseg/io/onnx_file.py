@@ -79,17 +79,7 @@ def export_onnx(
     OutputError
         If the file cannot be written.
     """
-    if Path(path).suffix.lower() != ".onnx":
-        raise OptionError(
-            f"the ONNX file is to be named {Path(path).name!r}; give a name that ends "
-            "in .onnx.",
-            path=str(path),
-        )
-    if find_spec("onnx") is None:
-        raise OptionError(
-            "ONNX files need onnx, which is not installed; install it with: "
-            "pip install 'napari-sparseseg[onnx]'"
-        )
+    check_can_export(path)
     import onnx
 
     part = exported_part(model, part)
@@ -102,6 +92,21 @@ def export_onnx(
         onnx.save(graph, temporary)
 
     write_atomically(path, write)
+
+
+def check_can_export(path: str | Path) -> None:
+    """Raise OptionError if onnx is not installed, or *path* does not end in .onnx."""
+    if Path(path).suffix.lower() != ".onnx":
+        raise OptionError(
+            f"the ONNX file is to be named {Path(path).name!r}; give a name that ends "
+            "in .onnx.",
+            path=str(path),
+        )
+    if find_spec("onnx") is None:
+        raise OptionError(
+            "ONNX files need onnx, which is not installed; install it with: "
+            "pip install 'napari-sparseseg[onnx]'"
+        )
 
 
 def exported_part(model: SegmentationModel, part: str | None) -> Part:

@@ -394,7 +394,8 @@ def first_network(
     Raises
     ------
     ImageError, OptionError, ModelFileError
-        If it cannot be built, or not with these weights of its encoder.
+        If it cannot be built, or not with these weights of its encoder; or if that is
+        to be frozen and there is none.
     """
     # Weights are drawn by torch's global generator, which is the user's.
     with torch.random.fork_rng(devices=[]):
@@ -402,14 +403,17 @@ def first_network(
         network = build_network(options.network, in_channels, n_classes)
     if options.encoder_weights != "none":
         network.load_encoder(options.encoder_weights)
+    if options.freeze_encoder:
+        network.freeze_encoder()
     return network.to(options.device)
 
 
 def build_optimiser(
     network: nn.Module, recipe: Recipe, learning_rate: float
 ) -> torch.optim.Optimizer:
-    """Return the optimiser of a recipe, without moments."""
-    parameters, decay = network.parameters(), recipe.weight_decay
+    """Return the optimiser of all weights that learn, without moments."""
+    parameters = [each for each in network.parameters() if each.requires_grad]
+    decay = recipe.weight_decay
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(
             parameters, learning_rate, recipe.momentum, weight_decay=decay
@@ -438,7 +442,7 @@ def change_classes(
     Parameters
     ----------
     network
-        Whose last layer is ``classifier``.
+        Whose last layer is the convolution ``classifier``.
     n_classes
         Output channels afterwards.
     places
@@ -448,7 +452,9 @@ def change_classes(
     inner: Any = network.network
     old: nn.Conv2d = inner.classifier
     with torch.random.fork_rng(devices=[]):
-        new = nn.Conv2d(old.in_channels, n_classes, kernel_size=1).to(old.weight)
+        side = old.kernel_size[0]
+        new = nn.Conv2d(old.in_channels, n_classes, side, padding=side // 2)
+    new.to(old.weight).to(memory_format=torch.channels_last)
     nn.init.zeros_(new.weight)
     assert new.bias is not None and old.bias is not None
     nn.init.zeros_(new.bias)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from napari_sparseseg.learning.augmentation import AugmentationOptions
+from napari_sparseseg.learning.augmentation import (
+    AUGMENTATION_ABDULHAMID,
+    AugmentationOptions,
+)
 from napari_sparseseg.learning.head_fitting import HeadOptions
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 
@@ -68,7 +71,7 @@ class Recipe:
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
 
 
-RecipeName = Literal["live", "paper", "deeplab"]
+RecipeName = Literal["live", "paper", "deeplab", "vgg-fcn"]
 
 RECIPES: dict[RecipeName, Recipe] = {
     "live": Recipe(),
@@ -97,6 +100,21 @@ RECIPES: dict[RecipeName, Recipe] = {
         draw="image",
         averaging=0.0,
     ),
+    # Abdulhamid, sections 4.2 and 6.1: whole images, in three views. The paper has 158,
+    # of 1128 x 720 pixels, and does not say how many of them are learned from: here
+    # four fifths, each once a view and epoch.
+    "vgg-fcn": Recipe(
+        batch=4,
+        patch_px=1128,
+        learning_rate=1e-4,
+        warm_up=0,
+        schedule="exponential",
+        epoch=95,
+        max_epochs=10,
+        draw="image",
+        averaging=0.0,
+        augmentation=AUGMENTATION_ABDULHAMID,
+    ),
 }
 
 
@@ -123,6 +141,8 @@ class TrainingOptions:
     encoder_weights
         First weights of the network's encoder: ``"none"`` draws them, else see
         :meth:`~napari_sparseseg.networks.scoring.ScoringNetwork.load_encoder`.
+    freeze_encoder
+        Whether the encoder keeps its first weights and only what is behind it learns.
     scale
         Working pixels per image pixel for head and network; None = found out on
         held-out strokes.
@@ -153,6 +173,7 @@ class TrainingOptions:
     l2_weight: float = 1.0
     smoothness: float = 0.0
     encoder_weights: str = "none"
+    freeze_encoder: bool = False
     scale: float | None = None
     head_start: bool = True
     dense_share: float = 0.2
@@ -169,6 +190,15 @@ class TrainingOptions:
             "l1_weight": self.l1_weight,
             "l2_weight": self.l2_weight,
             "smoothness": self.smoothness,
+        }
+
+    @property
+    def network_setting(self) -> dict[str, str | bool | float]:
+        """How the network learns, as it is kept with the model and its checkpoint."""
+        return {
+            "encoder_weights": self.encoder_origin,
+            "freeze_encoder": self.freeze_encoder,
+            "weight_decay": self.recipe.weight_decay,
         }
 
     @property

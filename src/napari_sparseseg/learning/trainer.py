@@ -479,7 +479,7 @@ class Trainer:
         return {
             "recipe": self.options.recipe_name,
             **self.options.loss_setting,
-            "encoder_weights": self.options.encoder_origin,
+            **self.options.network_setting,
             "balancing": self.options.balancing,
             "seed": self.options.seed,
             "steps": self.steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from napari_sparseseg.errors import OptionError
+from napari_sparseseg.errors import OptionError, enumerated
 from napari_sparseseg.networks.deeplab import DeepLabV3
 from napari_sparseseg.networks.pretrained_unet import PretrainedUNet
 from napari_sparseseg.networks.scoring import ScoringNetwork
@@ -88,6 +89,28 @@ PRESETS: dict[NetworkName, dict[Preset, NetworkSpec]] = {
         "light": NetworkSpec("deeplabv3", {"backbone": "resnet18"}),
     },
 }
+
+
+def with_dropout(spec: NetworkSpec, dropout: float) -> NetworkSpec:
+    """Return a network that leaves out features with this probability while learning.
+
+    Raises
+    ------
+    OptionError
+        If the network has no such layer.
+    """
+    able = [name for name, build in NETWORKS.items() if _has_dropout(build)]
+    if spec.name not in able:
+        raise OptionError(
+            f"the dropout is to be {dropout}, but the network {spec.name!r} has none "
+            f"to set; take one of {enumerated(able)}, or give no dropout.",
+            dropout=dropout,
+        )
+    return NetworkSpec(spec.name, {**spec.options, "dropout": dropout})
+
+
+def _has_dropout(build: Callable[..., ScoringNetwork]) -> bool:
+    return "dropout" in inspect.signature(build).parameters
 
 
 class Standardised(ScoringNetwork):
