@@ -17,7 +17,8 @@ from benchmarks._reproduce_training import (
     training_set,
     use_threads,
 )
-from napari_sparseseg.learning.options import RECIPES
+from napari_sparseseg.learning.options import RECIPES, TrainingOptions
+from napari_sparseseg.networks.registry import PRESETS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,8 +76,6 @@ def train_cell(
         and ``truth`` of a test image with the ``classes``.
     """
     from napari_sparseseg.api import training_images
-    from napari_sparseseg.learning.options import TrainingOptions
-    from napari_sparseseg.networks.registry import PRESETS
     from napari_sparseseg.prediction.predictor import predict_image
 
     use_threads(plan)
@@ -92,7 +91,9 @@ def train_cell(
     options = TrainingOptions(
         balancing=balancing,
         network=PRESETS["unet"][plan.preset],
-        recipe=dataclasses.replace(plan.recipe, epoch=points_every(plan.steps)),
+        recipe=dataclasses.replace(
+            plan.recipe, epoch=points_every(plan.steps), max_epochs=None
+        ),
         scale=plan.scale,
         head_start=False,
         seed=seed,

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, NDArray[Any]]
 
-#: Points of a learning curve.
-CURVE_POINTS = 10
+#: Points of a learning curve, and the fewest steps between two.
+CURVE_POINTS, FEWEST_STEPS = 10, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def learn(data: TrainingSet, options: TrainingOptions, steps: int) -> Learned:
 
 def points_every(steps: int) -> int:
     """Return the steps between two points of the curve."""
-    return max(1, steps // CURVE_POINTS)
+    return max(FEWEST_STEPS, steps // CURVE_POINTS)
 
 
 def as_png(labels: NDArray[Any], scale: float) -> str:
