@@ -45,15 +45,14 @@ def decoder_section(runs: list[Record], plan: Record) -> list[str]:
     parts = ["## Decoders on VGG16 (Abdulhamid, tables 1 and 2)"]
     if not runs:
         return [*parts, "Not run."]
-    weights = ", ".join(dict.fromkeys(run["encoder_weights"] for run in runs))
     parts.append(
         "The loss, the lower the better, is the cross-entropy, mean over the pixels of "
         "an image, then over images, at full resolution; chance is 0.693 with 2 "
         f"classes and 1.099 with 3. Complete labels of `{TASK}`, 2 classes (paper: 3 "
         f"classes, 158 pictures); {len(runs[0]['validation_images'])} train images, "
         "drawn anew for each seed, are for validation, and the test images are of "
-        f"other patients. First weights of VGG16: {weights} (paper: ImageNet); all "
-        f"layers learn. {plan['steps']} steps of {plan['batch']} whole images, whose "
+        f"other patients. First weights of VGG16: {weights_text(plan)} (paper: those "
+        f"published); all layers learn. {plan['steps']} steps of {plan['batch']} whole images, whose "
         f"sides are {plan['scale']:g} times what they are, as they are or mirrored "
         "about x or y; Adam, learning rate "
         f"{plan['learning_rate']:g}, times 0.96 after each tenth of the training "
@@ -89,6 +88,13 @@ def decoder_section(runs: list[Record], plan: Record) -> list[str]:
         variations_text(validation),
     ]
     return parts
+
+
+def weights_text(plan: Record) -> str:
+    """Say what the encoder starts from."""
+    return {"none": "drawn", "imagenet": "ImageNet", "file": "of a file"}[
+        plan["encoder_weights"]
+    ]
 
 
 def decoder_row(row: str, runs: list[Record]) -> list[str]:

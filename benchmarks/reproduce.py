@@ -77,15 +77,12 @@ def main() -> None:
     content = open_results(path, args)
     jobs = [job for job in all_jobs(args) if find(content, job) is None]
     failed = [] if args.only_report else run_jobs(content, path, jobs, args)
-    plans = {
-        part: {name: plan_of(args, part, name).to_json() for name in by_set}
-        for part, by_set in (
-            ("balancing", balancing.PLANS[args.device]),
-            ("decoders", decoders.PLANS[args.device]),
-        )
-    }
-    report = write_report(args.docs, content, plans, args.boxes)
-    print(f"wrote {report}")
+    if args.only_report or any(content[part] for part in PARTS):
+        plans = {
+            "balancing": {name: cell_plan(args, name) for name in STROKES},
+            "decoders": {decoders.TASK: decoder_plan(args, decoders.TASK)},
+        }
+        print(f"wrote {write_report(args.docs, content, plans, args.boxes)}")
     if failed:
         raise SystemExit(f"{len(failed)} failed: {'; '.join(failed)}")
 
@@ -152,6 +149,19 @@ def plan_of(args: argparse.Namespace, part: str, name: str) -> Plan:
     )
 
 
+def cell_plan(args: argparse.Namespace, name: str) -> Record:
+    """Return what is kept of how balancings are trained on a set."""
+    return plan_of(args, "balancing", name).to_json()
+
+
+def decoder_plan(args: argparse.Namespace, name: str) -> Record:
+    """Return what is kept of how decoders are trained on a set."""
+    weights = args.encoder_weights
+    # Of a file the place is nobody's business.
+    kept = weights if weights in ("none", "imagenet") else "file"
+    return plan_of(args, "decoders", name).to_json() | {"encoder_weights": kept}
+
+
 def threads_of(args: argparse.Namespace) -> int | None:
     """Return the threads of each training; None = as many as torch takes."""
     if args.device != "cpu":
@@ -185,7 +195,7 @@ def balancing_jobs(args: argparse.Namespace, folder: Path, seed: int) -> Iterato
             what = {"set": folder.name, "labels": labels, "balancing": way}
             yield Job(
                 "balancing",
-                what | {"seed": seed, "plan": plan.to_json()},
+                what | {"seed": seed, "plan": cell_plan(args, folder.name)},
                 balancing.train_cell,
                 (folder, labels, way, seed, plan),
             )
@@ -194,16 +204,13 @@ def balancing_jobs(args: argparse.Namespace, folder: Path, seed: int) -> Iterato
 def decoder_jobs(args: argparse.Namespace, folder: Path, seed: int) -> Iterator[Job]:
     """Yield the trainings of the decoders."""
     plan = plan_of(args, "decoders", folder.name)
-    weights = args.encoder_weights
-    # Of a file the place is nobody's business.
-    kept = weights if weights in ("none", "imagenet") else "file"
     for row in args.rows:
-        what = {"set": folder.name, "row": row, "encoder_weights": kept}
+        what = {"set": folder.name, "row": row}
         yield Job(
             "decoders",
-            what | {"seed": seed, "plan": plan.to_json()},
+            what | {"seed": seed, "plan": decoder_plan(args, folder.name)},
             decoders.train_decoder,
-            (folder, row, seed, plan, weights),
+            (folder, row, seed, plan, args.encoder_weights),
         )
 
 

@@ -232,9 +232,10 @@ RUN = {"seconds": 60.0, "workers": 2, "source": "abc", "command": "python -m x"}
 
 def plans_as_json() -> dict[str, dict[str, Any]]:
     """Return the plans of a CPU as results have them."""
+    decoders = DECODER_PLANS["cpu"]["glas"].to_json() | {"encoder_weights": "none"}
     return {
-        part: {name: plan.to_json() for name, plan in plans["cpu"].items()}
-        for part, plans in (("balancing", PLANS), ("decoders", DECODER_PLANS))
+        "balancing": {name: plan.to_json() for name, plan in PLANS["cpu"].items()},
+        "decoders": {"glas": decoders},
     }
 
 
@@ -277,7 +278,6 @@ def decoder_run(
     return RUN | {
         "set": "glas",
         "row": row,
-        "encoder_weights": "none",
         "seed": seed,
         "plan": plan,
         "loss": dict.fromkeys(parts, loss),
