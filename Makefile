@@ -7,15 +7,18 @@ INSTALLED := .venv/.installed
 # Runs of another machine are not mixed with those that are committed.
 RESULTS := bench
 BENCHMARK := .venv/bin/python -m benchmarks
+# Of the papers' comparisons, such as `--device cuda`.
+OPTIONS :=
 # A peer, whose dependencies may conflict with ours.
 CONVPAINT := .tools/convpaint/bin/python
 # Without these a program finds no display.
 HEADLESS := env -u DISPLAY -u WAYLAND_DISPLAY
 
-.PHONY: help demo screenshots test slow lint types bench system-libs clean
+.PHONY: help demo screenshots test slow lint types bench reproduce reproduce-smoke \
+  system-libs clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
 
 # Nobody sees the windows of a continuous integration (CI).
 demo: system-libs $(INSTALLED) ## install the project into .venv and run its demo
@@ -48,6 +51,14 @@ bench: system-libs $(INSTALLED) $(CONVPAINT) ## run the benchmarks, in five hour
 	$(BENCHMARK).boxes --train-steps 200 --networks unet --results $(RESULTS)
 	$(BENCHMARK).boxes --train-steps 100 --networks deeplabv3 --rows box acol+crf \
 	  --results $(RESULTS)
+
+reproduce: $(INSTALLED) ## make the papers' comparisons again, in hours; writes docs/
+	$(UV) pip install --quiet --python .venv --group reproduce
+	$(BENCHMARK).reproduce --results $(RESULTS) $(OPTIONS)
+
+reproduce-smoke: $(INSTALLED) ## try the same in minutes; writes bench/smoke/
+	$(UV) pip install --quiet --python .venv --group reproduce
+	$(BENCHMARK).reproduce --smoke $(OPTIONS)
 
 system-libs: ## install, or name, the system libraries that windows need
 	@tools/system_libs.sh
