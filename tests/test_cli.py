@@ -439,7 +439,7 @@ class TestTalking:
             assert command in done.out
 
     @pytest.mark.parametrize(
-        "command", ["demo", "open", "train", "predict", "evaluate"]
+        "command", ["demo", "open", "train", "predict", "evaluate", "export-model"]
     )
     def test_has_help_for_each_command(self, run: Run, command: str) -> None:
         done = run(command, "--help")

@@ -130,11 +130,13 @@ class TrainingWishes(TypedDict, total=False):
         of the error of the class probabilities (Abdulhamid, section 4.3).
     l1, l2
         Weights of the two norms of ``"l1l2"``, each 0 or more and one of them above.
-        Default 1 and 1; the paper tried several and names none.
+        Default 1 and 1; the paper tried several and names none. The norms are sums over
+        pixels: with SGD, as in the recipe ``"deeplab"``, take far smaller weights.
     smoothness
         Weight, 0 or more, of a penalty on class probabilities that differ between
         neighbouring pixels, labelled or not (Abdulhamid, section 6.2). It is added to
-        any loss. Default 0: none.
+        any loss. Default 0: none. It lies between 0 and 2, so beside the sums of
+        ``"l1l2"`` it needs a far larger weight than beside the other losses.
     recipe
         ``"live"``, quick and endless; ``"paper"``, the numbers of Bokhorst 2018, whose
         1 um per pixel is asked for with ``um_per_px``; ``"deeplab"``, those of Fan

@@ -856,7 +856,7 @@ def test_what_goes_wrong_while_learning_is_told_and_the_worker_lives_on(
     assert first.request == "training"
     assert words in first.message
     assert first.message.count("\n") == 0
-    assert first.details.endswith(f" in _gather_cross_entropy\n{type(error).__name__}")
+    assert first.details.endswith(f" in _of_labels\n{type(error).__name__}")
     assert window.all_of(CheckpointWritten)[0].step == EPOCH
     assert (window.predicted() != 77).all()
 

@@ -257,7 +257,7 @@ class TestModel:
         _, _, table = text.read_text(encoding="utf-8").partition(
             "## Content of a model"
         )
-        documented = re.findall(r"^\| `([a-z_.]+)` \|", table, re.MULTILINE)
+        documented = re.findall(r"^\| `([a-z0-9_.]+)` \|", table, re.MULTILINE)
         content = read_entry(model_path)["content"]
         inner = [
             f"{name}.{key}"
