@@ -46,6 +46,7 @@ bench: system-libs $(INSTALLED) $(CONVPAINT) ## run the benchmarks, in five hour
 	$(BENCHMARK).startup --results $(RESULTS)
 	$(BENCHMARK).predict --large --results $(RESULTS)
 	$(BENCHMARK).live --results $(RESULTS)
+	$(BENCHMARK).features --results $(RESULTS)
 	$(BENCHMARK).learn --set glas --convpaint-python $(CONVPAINT) --results $(RESULTS)
 	$(BENCHMARK).learn --set adp --convpaint-python $(CONVPAINT) --results $(RESULTS)
 	$(BENCHMARK).boxes --train-steps 200 --networks unet --results $(RESULTS)

@@ -497,6 +497,35 @@ class TestNetworks:
         assert torch.equal(first, weights["conv1.weight"])
         assert api.state_of(trainer)[1]["encoder_weights"] == "file"
 
+    def test_may_have_a_head_that_sees_early_layers_of_an_encoder(
+        self, sample: Sample, tmp_path: Path
+    ) -> None:
+        path, cache = tmp_path / "weights.safetensors", tmp_path / "cache"
+        weights = build_encoder("resnet18", levels=["layer1"]).state_dict()
+        save_file(weights, path)
+        trained = api.train(
+            sample.image,
+            sample.labels,
+            encoder_weights=path,
+            head_features="resnet18",
+            feature_cache_folder=cache,
+            steps=1,
+            **QUICK | {"head_start": True},
+        )
+        assert trained.info.head_features == "resnet18"
+        kept = {each.name for each in cache.iterdir()}
+        assert kept
+        path.unlink()
+        api.save_model(trained, tmp_path / "model.safetensors")
+        head = api.load_model(tmp_path / "model.safetensors").showing("head")
+        first = head.parts["head"].state_dict()["pretrained.encoder.conv1.weight"]
+        assert torch.equal(first, weights["conv1.weight"])
+        other = np.roll(sample.image, 40, axis=0)
+        for model in (trained.showing("head"), head):
+            assert len(np.unique(api.predict(model, other, device="cpu"))) > 1
+        # What a user predicts leaves nothing on disk.
+        assert {each.name for each in cache.iterdir()} == kept
+
     def test_may_keep_their_encoder_drop_features_and_have_small_weights(
         self, sample: Sample
     ) -> None:
@@ -548,6 +577,11 @@ class TestNetworks:
             ({"freeze_encoder": True}, "to be frozen, but this network has no encoder"),
             ({"dropout": 0.5}, "dropout is to be 0.5, but the network 'unet' has none"),
             ({"net": "vgg-fcn", "dropout": 1}, "the dropout is 1; expected a prob"),
+            ({"head_features": "vgg19"}, "features is 'vgg19'; expected one of fixed"),
+            ({"head_features": "vgg16"}, "weights that nobody has trained they say"),
+            ({"feature_cache": "on"}, "feature cache is on, but no encoder keeps"),
+            ({"feature_cache": "maybe"}, "to be 'maybe'; expected one of auto, on"),
+            ({"feature_cache_gib": -1}, "cache in GiB is -1; expected a number of 0"),
             ({"weight_decay": -1}, "the weight decay is -1; expected a number of 0"),
             ({"loss": "l1"}, "the loss is 'l1'; expected one of ce, dice, l1l2"),
             ({"l1": -1}, "weight of the L1 norm is -1; expected a number of 0 or more"),

@@ -250,10 +250,14 @@ class TestNetworks:
         learned = ("train", *paths, "--steps", 1, *QUICK, "--net", "vgg-fcn-1")
         done = run(
             *(*learned, "--freeze-encoder", "--dropout", 0.2, "--weight-decay", 1e-4),
-            *("--recipe", "vgg-fcn", "--json", "-"),
+            *("--recipe", "vgg-fcn", "--json", "-", "--device", "cpu"),
+            *("--feature-cache", "on", "--feature-cache-folder", tmp_path / "cache"),
+            *("--feature-cache-gib", 1, "--head-features", "fixed"),
         )
         assert done.code == 0, done.err
         known = done.json
+        assert (known["feature_cache"], known["head_features"]) == (True, "fixed")
+        assert any((tmp_path / "cache").iterdir())
         expected = {"name": "vgg-fcn-1", "narrowing": 4, "dropout": 0.2}
         assert known["network"] == expected
         assert (known["freeze_encoder"], known["weight_decay"]) == (True, 1e-4)

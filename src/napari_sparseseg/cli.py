@@ -837,6 +837,7 @@ def describe(model: Any) -> dict[str, Any]:
         "shown": info.shown,
         "scales": dict(info.scales),
         "network": {"name": info.network.name, **info.network.options},
+        "head_features": info.head_features,
         "channels": info.in_channels,
         "um_per_px": info.um_per_px,
         "normalisation": {

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_sparseseg.learning.trainer import Trainer
+    from napari_sparseseg.networks.network_names import HeadFeatures
 
     Content = dict[str, Any]
     Load = Callable[[Path], object]
@@ -194,6 +195,39 @@ class TestModel:
         assert before is not None and after is not None
         assert before.std() > 0
         np.testing.assert_array_equal(before, after)
+
+    @pytest.mark.parametrize("features", ["resnet18", "vgg16"])
+    def test_of_a_head_on_an_encoder_predicts_the_same_after_a_round_trip(
+        self, tmp_path: Path, features: HeadFeatures
+    ) -> None:
+        path = tmp_path / "model.safetensors"
+        model = make_model(head_features=features, scales={"head": 1.0}, shown="head")
+        save_model(model, path)
+        image = np.random.default_rng(0).normal(1500, 900, (20, 28, 3))
+        options = PredictOptions(probabilities=True)
+        before = predict_image(model, image, options)[1]
+        loaded = load_model(path)
+        after = predict_image(loaded, image, options)[1]
+        assert before is not None and after is not None
+        assert before.std() > 0
+        np.testing.assert_array_equal(before, after)
+        assert loaded.info.head_features == features
+
+    def test_of_before_there_were_some_keys_is_read(
+        self, model: SegmentationModel, model_path: Path
+    ) -> None:
+        entry = read_entry(model_path)
+        del entry["content"]["head_features"]
+        for key in ("smoothness", "freeze_encoder", "feature_cache"):
+            del entry["content"]["training"][key]
+        rewrite(model_path, entry)
+        loaded = load_model(model_path)
+        assert loaded.info.head_features == "fixed"
+        assert loaded.info.training["seed"] == 11
+        image = np.random.default_rng(0).normal(1500, 900, (40, 52, 3))
+        np.testing.assert_array_equal(
+            *(predict_image(each.showing("both"), image)[0] for each in (model, loaded))
+        )
 
     def test_knows_the_same_after_a_round_trip(
         self, model: SegmentationModel, model_path: Path
@@ -410,6 +444,7 @@ class TestRefusedMetadata:
             (changed_entry(kind="session"), ["is a session", "model is needed"]),
             (changed(colour="red"), ["unknown keys colour"]),
             (changed(classes=...), ["missing keys classes"]),
+            (changed(head_features="vgg19"), ["head_features cannot be 'vgg19'"]),
             (changed(versions=..., x=1), ["unknown keys x", "missing keys versions"]),
             (changed(normalisation__gamma=2), ["unknown keys normalisation.gamma"]),
             (changed(normalisation=[0, 1]), ["missing keys normalisation.high"]),

@@ -103,7 +103,8 @@ class FeatureCacheOptions:
     def wants(self, device: str) -> bool:
         """Tell whether features of a frozen encoder are to be kept on a device.
 
-        A GPU computes them faster than a disk gives them.
+        A GPU would have to wait for the disk at each step, so there it is not done
+        unless it is asked for.
         """
         return self.use == "on" or (self.use == "auto" and device == "cpu")
 
