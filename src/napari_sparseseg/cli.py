@@ -240,7 +240,10 @@ def train(
         ),
     ] = None,
     net: Annotated[
-        str, typer.Option(metavar="|".join(WHEN_TO_CHOOSE), help="Kind of the network.")
+        str,
+        typer.Option(
+            metavar="NAME", help=f"Kind of the network: {', '.join(WHEN_TO_CHOOSE)}."
+        ),
     ] = "unet",
     preset: Annotated[
         str, typer.Option(metavar="auto|light|paper", help="Size of the network.")
@@ -279,7 +282,9 @@ def train(
     ] = 0.0,
     recipe: Annotated[
         str,
-        typer.Option(metavar="live|paper|deeplab|vgg-fcn", help="Its numbers."),
+        typer.Option(
+            metavar="live|paper|deeplab|vgg-fcn", help="Numbers of the training."
+        ),
     ] = "live",
     scale: Annotated[
         str,

@@ -252,7 +252,7 @@ class TestTilesDoNotMatter:
     @pytest.mark.parametrize(
         "spec",
         [
-            NetworkSpec("unet-vgg16", {"filters": 2, "levels": 3}),
+            NetworkSpec("unet-vgg16", {"filters": 4, "levels": 3}),
             NetworkSpec(
                 "unet-resnet50", {"encoder": "resnet18", "filters": 2, "levels": 3}
             ),

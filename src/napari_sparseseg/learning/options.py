@@ -102,7 +102,8 @@ RECIPES: dict[RecipeName, Recipe] = {
     ),
     # Abdulhamid, sections 4.2 and 6.1: whole images, in three views. The paper has 158,
     # of 1128 x 720 pixels, and does not say how many of them are learned from: here
-    # four fifths, each once a view and epoch.
+    # four fifths, each once a view and epoch. It stops when nothing improves: here what
+    # is kept is the best moment on held-out strokes.
     "vgg-fcn": Recipe(
         batch=4,
         patch_px=1128,

@@ -364,7 +364,8 @@ def _read(name: EncoderName, path: Path) -> Mapping[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         if any(digest.startswith(prefix) for prefix in _prefixes()):
             published: Mapping[str, Tensor] = torch.load(
                 path, map_location="cpu", weights_only=True
