@@ -225,9 +225,10 @@ class TestModel:
         assert loaded.info.head_features == "fixed"
         assert loaded.info.training["seed"] == 11
         image = np.random.default_rng(0).normal(1500, 900, (40, 52, 3))
-        np.testing.assert_array_equal(
-            *(predict_image(each.showing("both"), image)[0] for each in (model, loaded))
+        before, after = (
+            predict_image(each.showing("both"), image)[0] for each in (model, loaded)
         )
+        np.testing.assert_array_equal(before, after)
 
     def test_knows_the_same_after_a_round_trip(
         self, model: SegmentationModel, model_path: Path

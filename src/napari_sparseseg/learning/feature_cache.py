@@ -52,6 +52,9 @@ OVERHEAD = 1 << 17
 #: Files of entries that stay open.
 MOST_OPEN = 64
 
+#: Entries of which parts are read are kept in memory too, up to so many bytes.
+MEMORY = 512 << 20
+
 #: A file that was not finished after so many seconds never will be.
 ABANDONED_S = 3600.0
 
@@ -143,6 +146,8 @@ class FeatureCache:
         self._folder = folder
         self._budget_bytes = budget_bytes
         self._open: OrderedDict[str, tuple[Any, list[Any]]] = OrderedDict()
+        self._in_memory: dict[str, list[NDArray[np.float16]]] = {}
+        self._memory_left = MEMORY
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FeatureCache:
         """Return the same cache: a copy of a network shares it."""
@@ -166,9 +171,13 @@ class FeatureCache:
             (F, h, w) float16, one a level.
         """
         try:
-            arrays = self._arrays(key)
+            arrays = self._in_memory.get(key) or self._arrays(key)
+            # Another process may have removed it; what is open can still be read.
+            with contextlib.suppress(OSError):
+                os.utime(self._path(key))
             if windows is None:
                 return [np.asarray(array[:]) for array in arrays]
+            arrays = self._into_memory(key, arrays)
             return [
                 np.asarray(array[(slice(None), *window)])
                 for array, window in zip(arrays, windows, strict=True)
@@ -212,7 +221,7 @@ class FeatureCache:
         return self._folder / f"{key}{SUFFIX}"
 
     def _arrays(self, key: str) -> list[Any]:
-        """Return the arrays of an entry, and mark it as used now."""
+        """Return the arrays of an entry, which are still on disk."""
         known = self._open.get(key)
         if known is None:
             import zarr
@@ -227,10 +236,16 @@ class FeatureCache:
             if len(self._open) > MOST_OPEN:
                 self._close(next(iter(self._open)))
         self._open.move_to_end(key)
-        # Another process may have removed it; what is open can still be read.
-        with contextlib.suppress(OSError):
-            os.utime(self._path(key))
         return known[1]
+
+    def _into_memory(self, key: str, arrays: list[Any]) -> list[Any]:
+        """Return the arrays of an entry from memory, if there is room for them."""
+        size = sum(array.nbytes for array in arrays)
+        if key not in self._in_memory and size <= self._memory_left:
+            self._in_memory[key] = [np.asarray(array[:]) for array in arrays]
+            self._memory_left -= size
+            self._close(key)
+        return self._in_memory.get(key, arrays)
 
     def _close(self, key: str) -> None:
         store, _ = self._open.pop(key, (None, []))
