@@ -206,6 +206,18 @@ def test_without_onnx_it_says_what_to_install(
     assert largest_difference(model(), tmp_path / "m.onnx") is None
 
 
+def test_libraries_that_are_too_old_are_told_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.onnx.errors.UnsupportedOperatorError("inverse", 17, None)
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(OutputError, match=r"cannot write the network as ONNX.*update"):
+        export_onnx(model(), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="its folder does not exist"):
         export_onnx(model(), tmp_path / "none" / "m.onnx")

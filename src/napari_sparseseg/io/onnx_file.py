@@ -77,7 +77,7 @@ def export_onnx(
         If onnx is not installed, the name does not end in ``.onnx``, or *part* is not
         one of the model, or not given where both predict.
     OutputError
-        If the file cannot be written.
+        If the file cannot be written, or torch or kornia is too old for it.
     """
     check_can_export(path)
     import onnx
@@ -217,13 +217,21 @@ def _trace(model: SegmentationModel, part: Part, path: Path) -> None:
         # lack, and is not there in torch 2.4. This one warns of each Python number.
         warnings.simplefilter("ignore")
         module(image)  # what is imported on first use must not be traced
-        torch.onnx.export(
-            module,
-            (image,),
-            str(path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_axes={INPUT: free, OUTPUT: free},
-        )
+        try:
+            torch.onnx.export(
+                module,
+                (image,),
+                str(path),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: free, OUTPUT: free},
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise OutputError(
+                f"torch {torch.__version__} cannot write the {part} as ONNX "
+                f"({type(error).__name__}); update torch and kornia: "
+                "pip install --upgrade 'napari-sparseseg[onnx]'",
+                part=part,
+            ) from error
