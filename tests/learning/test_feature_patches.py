@@ -145,7 +145,7 @@ def test_the_bytes_of_all_orientations_are_foreseen(tmp_path: Path) -> None:
 class Pixels:
     """An encoder whose features are the pixels, which keeps nothing."""
 
-    encoder = SimpleNamespace(channels=(3,), strides=(1,), halo=(0,))
+    channels, strides, halo = (3,), (1,), (0,)
     cache = SimpleNamespace(is_usable=True, read=lambda *_: None, write=lambda *_: None)
 
     def key(self, _x: Tensor, _part: object) -> str:

@@ -182,9 +182,9 @@ class OrientedFeatures:
         self._orientation = orientation
         self._network = network
         self._encoder = encoder
-        self._halo = max(encoder.encoder.halo)
-        self._channels = encoder.encoder.channels
-        self._strides = encoder.encoder.strides
+        self._halo = max(encoder.halo)
+        self._channels = encoder.channels
+        self._strides = encoder.strides
         self._keys: dict[Region, str] = {}
         height, width = oriented(pixels, orientation).shape[-2:]
         stride = network.stride
