@@ -48,7 +48,7 @@ from napari_sparseseg.engine.messages import (
     Validated,
     WentToCpu,
 )
-from napari_sparseseg.engine.worker import Worker
+from napari_sparseseg.engine.worker import CPU_MICRO_BATCH, Worker, micro_batch
 from napari_sparseseg.errors import OptionError
 from napari_sparseseg.io.model_file import load_model
 from napari_sparseseg.learning.head_fitting import fit_in_parts
@@ -56,6 +56,7 @@ from napari_sparseseg.learning.losses import weighted_cross_entropy
 from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import RECIPES
 from napari_sparseseg.networks import published_weights
+from napari_sparseseg.networks.network_names import ENCODER_OF
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.samples import Sample, tissue_phantom
@@ -366,6 +367,21 @@ def test_another_network_is_saved_and_goes_on_in_the_next_engine(
     again = replace(start, resume=True)
     window.play(window.classes(), window.put(), again, turns=[(is_a(Validated), END)])
     assert window.all_of(Validated)[0].step > EPOCH
+
+
+@pytest.mark.parametrize(
+    ("wished", "at_once"),
+    [
+        ({}, CPU_MICRO_BATCH),
+        ({"preset": "paper"}, 1),
+        ({"patch_px": 256}, 1),
+        *(({"net": net}, 1) for net in ENCODER_OF),
+    ],
+)
+def test_on_a_cpu_only_the_light_u_net_takes_patches_together(
+    wished: dict[str, Any], at_once: int
+) -> None:
+    assert micro_batch(TrainingSettings(device="cpu", **wished)) == at_once
 
 
 def test_published_weights_are_not_fetched_unasked(

@@ -79,6 +79,21 @@ def test_each_view_wishes_for_its_own_setting_once(
     assert state.settings == told[0]
 
 
+def test_dice_takes_the_balancing_along(form: SettingsForm, state: State) -> None:
+    granted(form, state)
+    for loss, balance in (("dice", "none"), ("ce", "mini-batch")):
+        choose(form.loss, loss)
+        assert state.settings == TrainingSettings(loss=loss, balance=balance)
+    state.settings = TrainingSettings(balance="none")
+    choose(form.loss, "l1l2")
+    assert state.settings.balance == "none"
+    choose(form.loss, "dice")
+    state.settings = replace(state.settings, balance="instance")
+    form.seed.setValue(1)
+    choose(form.loss, "ce")
+    assert state.settings.balance == "instance"
+
+
 def test_the_state_is_shown_without_a_wish(form: SettingsForm, state: State) -> None:
     told = granted(form, state)
     state.settings = TrainingSettings(

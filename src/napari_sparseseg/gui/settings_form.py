@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_sparseseg.engine.messages import TrainingSettings
 from napari_sparseseg.gui.network_rows import NetworkRows, show_row
 from napari_sparseseg.gui.parts import WheelGuard, allow, give_tip, listen, narrow
 
@@ -248,7 +249,13 @@ class SettingsForm(QWidget):
         self._wish(device=self.device.currentData())
 
     def _on_loss(self) -> None:
-        self._wish(loss=self.loss.currentData())
+        """Take the balancing along: Dice counts classes alike by itself."""
+        loss, balance = self.loss.currentData(), self._state.settings.balance
+        if loss == "dice":
+            balance = "none"
+        elif self._state.settings.loss == "dice" and balance == "none":
+            balance = TrainingSettings().balance
+        self._wish(loss=loss, balance=balance)
 
     def _on_seed(self, seed: int) -> None:
         self._wish(seed=seed)
