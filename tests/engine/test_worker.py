@@ -333,6 +333,7 @@ def test_every_setting_reaches_the_training(
         window=(40.0, 400.0),
         patch_px=64,
         head_start=False,
+        head_features="vgg16",
         device="cpu",
         seed=3,
     )
@@ -384,7 +385,11 @@ def test_on_a_cpu_only_the_light_u_net_takes_patches_together(
     assert micro_batch(TrainingSettings(device="cpu", **wished)) == at_once
 
 
+@pytest.mark.parametrize(
+    "wished", [{"net": "deeplabv3"}, {"head_features": "resnet18"}]
+)
 def test_published_weights_are_not_fetched_unasked(
+    wished: dict[str, Any],
     window: Window,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -392,7 +397,7 @@ def test_published_weights_are_not_fetched_unasked(
 ) -> None:
     monkeypatch.setattr(published_weights, "PUBLISHED_AT", file_server.url)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    settings = replace(SMALL, net="deeplabv3", encoder_weights="imagenet")
+    settings = replace(SMALL, encoder_weights="imagenet", **wished)
     start = replace(window.start(), settings=settings)
     window.play(window.classes(), window.put(), start, turns=[(is_a(Failed), END)])
     (failed,) = window.all_of(Failed)

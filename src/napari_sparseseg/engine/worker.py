@@ -335,6 +335,7 @@ class Worker:
             "patch_px": settings.patch_px,
             "micro_batch": micro_batch(settings),
             "head_start": settings.head_start,
+            "head_features": settings.head_features,
             "device": settings.device,
             "seed": settings.seed,
             "pixel_size_um": {
@@ -577,19 +578,16 @@ def check_weights(settings: messages.TrainingSettings) -> None:
 
     That takes minutes, and is not done unasked; nor may the engine be silent for long.
     """
-    presets = ENCODER_OF.get(settings.net)
-    if presets is None or settings.encoder_weights != "imagenet":
+    if settings.encoder_weights != "imagenet":
         return
-    preset = settings.preset
-    if preset == "auto":
-        preset = "light" if api.choose_device(settings.device) == "cpu" else "paper"
-    path = published_path(presets[preset])
-    if not path.exists():
-        raise EngineError(
-            f"the ImageNet weights of {presets[preset]} are not at {path}; download "
-            "them first, or choose a file or random features.",
-            path=str(path),
-        )
+    for encoder in settings.encoders(api.choose_device(settings.device)):
+        path = published_path(encoder)
+        if not path.exists():
+            raise EngineError(
+                f"the ImageNet weights of {encoder} are not at {path}; download them "
+                "first, or choose a file or random features.",
+                path=str(path),
+            )
 
 
 def translated(event: Rare) -> messages.Event:

@@ -22,8 +22,8 @@ from napari_sparseseg.gui.parts import WheelGuard, allow, give_tip, listen, narr
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_sparseseg.engine.messages import LossName
     from napari_sparseseg.gui.state import State
+    from napari_sparseseg.learning.loss_names import Loss
 
 AUTOMATIC = "automatic"
 SOFT_TISSUE = (40.0, 400.0)
@@ -37,7 +37,7 @@ WINDOWS = {
 }
 OWN_WINDOW = "own numbers"
 #: What each loss is called, and what the choice does.
-LOSSES: dict[LossName, tuple[str, str]] = {
+LOSSES: dict[Loss, tuple[str, str]] = {
     "ce": (
         "cross-entropy",
         "Counts each labelled pixel, as the balancing says. Best for strokes",
