@@ -11,7 +11,7 @@ from benchmarks._boxes_data import SCALES, WINDOW, read_masks, read_test, read_t
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_sparseseg.learning.losses import Loss
+    from napari_sparseseg.learning.loss_names import Loss
     from napari_sparseseg.learning.options import RecipeName
     from napari_sparseseg.networks.network_names import NetworkName, Preset
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from benchmarks._learn_data import Arrays
     from napari_sparseseg.annotations.classes import ClassTable
-    from napari_sparseseg.learning.losses import Loss
+    from napari_sparseseg.learning.loss_names import Loss
     from napari_sparseseg.networks.model import SegmentationModel
     from napari_sparseseg.networks.network_names import NetworkName
 

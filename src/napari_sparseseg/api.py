@@ -44,7 +44,7 @@ from napari_sparseseg.learning.feature_cache import (
     FeatureCacheOptions,
     FeatureCacheUse,
 )
-from napari_sparseseg.learning.losses import LOSSES, Loss
+from napari_sparseseg.learning.losses import LOSSES
 from napari_sparseseg.learning.metrics import cross_entropy, evaluate
 from napari_sparseseg.learning.network_training import first_network
 from napari_sparseseg.learning.options import (
@@ -56,7 +56,7 @@ from napari_sparseseg.learning.options import (
 from napari_sparseseg.learning.trainer import Trainer
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
 from napari_sparseseg.networks.memory import is_out_of_memory
-from napari_sparseseg.networks.network_names import HeadFeatures
+from napari_sparseseg.networks.network_names import HeadFeatures, preset_on
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec, with_dropout
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.prediction.uncertainty import entropy
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_sparseseg.learning.events import TrainingEvent
+    from napari_sparseseg.learning.loss_names import Loss
     from napari_sparseseg.networks.model import SegmentationModel
     from napari_sparseseg.networks.network_names import NetworkName, Preset
 
@@ -727,7 +728,7 @@ def _options(
         )
     preset = wishes.get("preset", "auto")
     if preset == "auto":
-        preset = "light" if device == "cpu" else "paper"
+        preset = preset_on(device)
     recipe, loss = wishes.get("recipe", "live"), wishes.get("loss", "ce")
     net, head_features = wishes.get("net", "unet"), wishes.get("head_features", "fixed")
     for what, given, known in (

@@ -48,7 +48,7 @@ from napari_sparseseg.engine.messages import (
     Validated,
     WentToCpu,
 )
-from napari_sparseseg.engine.worker import Worker
+from napari_sparseseg.engine.worker import CPU_MICRO_BATCH, Worker, micro_batch
 from napari_sparseseg.errors import OptionError
 from napari_sparseseg.io.model_file import load_model
 from napari_sparseseg.learning.head_fitting import fit_in_parts
@@ -56,6 +56,7 @@ from napari_sparseseg.learning.losses import weighted_cross_entropy
 from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import RECIPES
 from napari_sparseseg.networks import published_weights
+from napari_sparseseg.networks.network_names import ENCODER_OF
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.samples import Sample, tissue_phantom
@@ -332,6 +333,7 @@ def test_every_setting_reaches_the_training(
         window=(40.0, 400.0),
         patch_px=64,
         head_start=False,
+        head_features="vgg16",
         device="cpu",
         seed=3,
     )
@@ -368,7 +370,26 @@ def test_another_network_is_saved_and_goes_on_in_the_next_engine(
     assert window.all_of(Validated)[0].step > EPOCH
 
 
+@pytest.mark.parametrize(
+    ("wished", "at_once"),
+    [
+        ({}, CPU_MICRO_BATCH),
+        ({"preset": "paper"}, 1),
+        ({"patch_px": 256}, 1),
+        *(({"net": net}, 1) for net in ENCODER_OF),
+    ],
+)
+def test_on_a_cpu_only_the_light_u_net_takes_patches_together(
+    wished: dict[str, Any], at_once: int
+) -> None:
+    assert micro_batch(TrainingSettings(device="cpu", **wished)) == at_once
+
+
+@pytest.mark.parametrize(
+    "wished", [{"net": "deeplabv3"}, {"head_features": "resnet18"}]
+)
 def test_published_weights_are_not_fetched_unasked(
+    wished: dict[str, Any],
     window: Window,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -376,7 +397,7 @@ def test_published_weights_are_not_fetched_unasked(
 ) -> None:
     monkeypatch.setattr(published_weights, "PUBLISHED_AT", file_server.url)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    settings = replace(SMALL, net="deeplabv3", encoder_weights="imagenet")
+    settings = replace(SMALL, encoder_weights="imagenet", **wished)
     start = replace(window.start(), settings=settings)
     window.play(window.classes(), window.put(), start, turns=[(is_a(Failed), END)])
     (failed,) = window.all_of(Failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from napari_sparseseg.engine import messages
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import engine_news, plane_files, planes
 from napari_sparseseg.gui.class_control import FIRST_CLASSES
+from napari_sparseseg.gui.encoders import ENCODERS, encoders_of
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.planes import PlaneKey
 from napari_sparseseg.gui.prediction_layer import is_prediction
@@ -111,6 +113,37 @@ def test_settings_that_a_network_cannot_have_are_not_taken(table: Table) -> None
     wished = messages.TrainingSettings(encoder_weights="imagenet", freeze_encoder=True)
     table.controller.use_settings(wished)
     assert table.state.settings == messages.TrainingSettings()
+
+
+def test_train_waits_for_what_the_quick_start_sees(
+    table: Table, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    table.add_painted(1, 2)
+    table.wait_for_counts(qtbot, 1, 2)
+    wished = messages.TrainingSettings(net="vgg-fcn", head_features="resnet18")
+    table.controller.use_settings(wished)
+    for encoder in encoders_of(table.state.settings, ()):
+        assert f"features of {ENCODERS[encoder]}" in table.state.cannot_train
+        path = published_path(encoder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        table.controller.look_for_weights()
+    assert encoder == "resnet18"
+    assert not table.state.cannot_train
+
+
+def test_a_file_is_given_up_with_the_device_whose_encoder_it_is_of(
+    table: Table,
+) -> None:
+    table.state.devices = (("cuda", "NVIDIA H200"), ("cpu", "CPU"))
+    wished = messages.TrainingSettings(
+        net="unet-resnet50", encoder_weights="/data/resnet50.pth"
+    )
+    table.controller.use_settings(wished)
+    assert table.state.settings == wished
+    table.controller.use_settings(replace(wished, device="cpu"))
+    assert table.state.settings.encoder_weights == "none"
 
 
 def test_strokes_reach_a_running_training(table: Table, qtbot: QtBot) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock
 
@@ -960,6 +961,20 @@ def test_a_stopped_training_goes_on_where_it_fits(
     assert start.resume == goes_on
     assert len(table.state.losses) == (1 if goes_on else 0)
     assert len(told) == (0 if goes_on else 1)
+
+
+def test_a_training_starts_anew_where_the_quick_start_sees_more(
+    table: Table, qtbot: QtBot
+) -> None:
+    before = messages.TrainingSettings(net="vgg-fcn", encoder_weights="/data/vgg.pth")
+    table.controller.use_settings(before)
+    table.train(qtbot)
+    table.link.tell(messages.StepDone(step=30, loss=0.5, learning_rate=1e-3))
+    table.link.tell(messages.PhaseChanged(phase="idle", step=30))
+    table.controller.use_settings(replace(before, head_features="vgg16"))
+    table.controller.train()
+    (start,) = table.link.taken(messages.Start)
+    assert not start.resume
 
 
 def test_a_loaded_model_is_loaded_again_by_the_next_engine(

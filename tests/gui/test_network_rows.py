@@ -5,19 +5,30 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+import platformdirs
 import pytest
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QStandardItemModel
 from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_sparseseg.engine.messages import MaskSettings, TrainingSettings
 from napari_sparseseg.gui.encoders import (
     consistent,
-    encoder_of,
     encoder_of_masks,
+    encoders_of,
 )
-from napari_sparseseg.gui.network_rows import RANDOM_FEATURES, NetworkRows
+from napari_sparseseg.gui.network_rows import (
+    HEAD_FIRST,
+    RANDOM_FEATURES,
+    NetworkRows,
+    features_folder,
+)
 from napari_sparseseg.gui.network_words import NETWORKS, words_on
+from napari_sparseseg.gui.weights_widget import FILE, megabytes
+from napari_sparseseg.learning.feature_cache import FeatureCacheOptions
 from napari_sparseseg.networks.network_names import WHEN_TO_CHOOSE, NetworkName
+from napari_sparseseg.networks.published_weights import published_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,17 +51,34 @@ def rows(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[NetworkRows]:
-    """Make the rows of the state, which takes all settings that are wished for."""
+    """Make the rows of the state, which takes what is wished for as far as it can."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     widget = QWidget()
     qtbot.addWidget(widget)
     rows = NetworkRows(state, QFormLayout(widget))
-    rows.changed.connect(lambda wish: setattr(state, "settings", wish))
+
+    def take(wished: TrainingSettings) -> None:
+        state.settings = consistent(wished, state.settings, state.devices)
+
+    rows.changed.connect(take)
     yield rows
 
 
 def choose(combo: Any, data: str) -> None:
     combo.setCurrentIndex(combo.findData(data))
+
+
+def is_offered(rows: NetworkRows, weights: str) -> bool:
+    combo = rows.weights.combo
+    entries = combo.model()
+    assert isinstance(entries, QStandardItemModel)
+    entry = entries.item(combo.findData(weights))
+    assert entry is not None
+    return entry.isEnabled()
+
+
+def megabytes_said(rows: NetworkRows) -> int:
+    return int(rows.weights.words.text().split()[0])
 
 
 def test_each_network_is_offered_with_when_to_choose_it(
@@ -84,6 +112,71 @@ def test_features_are_chosen_where_the_network_has_some(
     )
 
 
+def test_features_of_the_quick_start_are_never_random(
+    rows: NetworkRows, state: State
+) -> None:
+    choose(rows.head, "resnet18")
+    assert state.settings == TrainingSettings(
+        head_features="resnet18", encoder_weights="imagenet"
+    )
+    assert not rows.weights.combo.isHidden()
+    assert rows.freeze.isHidden()
+    assert not is_offered(rows, "none")
+    assert is_offered(rows, FILE)
+    choose(rows.head, "fixed")
+    assert state.settings == TrainingSettings()
+    assert rows.weights.combo.isHidden()
+
+
+def test_network_and_quick_start_have_one_kind_of_weights(
+    rows: NetworkRows, state: State
+) -> None:
+    choose(rows.net, "unet-vgg16")
+    rows.weights.chosen.emit("/data/vgg16.pth")
+    choose(rows.head, "vgg16")
+    assert state.settings.encoder_weights == "/data/vgg16.pth"
+    choose(rows.head, "resnet18")
+    assert state.settings.encoder_weights == "imagenet"
+    assert not is_offered(rows, FILE)
+    assert not rows.weights.file_button.isEnabled()
+    arrived: list[bool] = []
+    rows.weights_arrived.connect(lambda: arrived.append(True))
+    for encoder in ("vgg16", "resnet18"):
+        assert megabytes_said(rows) == megabytes(encoder)
+        published_path(encoder).parent.mkdir(parents=True, exist_ok=True)
+        published_path(encoder).touch()
+        rows.weights.show_weights(encoder, "imagenet")
+    assert rows.weights.isHidden()
+    assert arrived == [True, True]
+
+
+def test_without_a_quick_start_it_sees_nothing(rows: NetworkRows, state: State) -> None:
+    state.settings = TrainingSettings(head_start=False)
+    assert rows.head.toolTip() == HEAD_FIRST
+    assert not rows.head.isEnabled()
+    state.settings = TrainingSettings()
+    assert rows.head.isEnabled()
+
+
+def test_it_is_said_where_features_of_images_are_kept(rows: NetworkRows) -> None:
+    choose(rows.net, "unet-vgg16")
+    rows.weights.chosen.emit("imagenet")
+    for widget in (rows.freeze, rows.head):
+        assert str(features_folder()) in widget.toolTip()
+        assert "10 GiB" in widget.toolTip()
+
+
+def test_that_is_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda *_, **__: tmp_path)
+    options = FeatureCacheOptions()
+    assert options.budget_bytes == 10 * 2**30
+    options.open().write("0" * 64, [np.zeros((1, 2, 2), np.float16)], 2)
+    (kept,) = features_folder().iterdir()
+    assert kept.name.startswith("0" * 64)
+
+
 def test_a_file_is_kept_for_networks_with_the_same_encoder(
     rows: NetworkRows, state: State
 ) -> None:
@@ -100,11 +193,27 @@ def test_a_file_is_kept_for_networks_with_the_same_encoder(
 
 def test_the_encoder_is_that_of_the_device_that_computes() -> None:
     settings = TrainingSettings(net="deeplabv3")
-    assert encoder_of(settings, []) == "resnet18"
-    assert encoder_of(settings, [GPU, CPU]) == "resnet50"
-    assert encoder_of(replace(settings, device="cpu"), [GPU, CPU]) == "resnet18"
-    assert encoder_of(replace(settings, preset="light"), [GPU]) == "resnet18"
-    assert encoder_of(TrainingSettings(), [GPU]) is None
+    assert encoders_of(settings, []) == ("resnet18",)
+    assert encoders_of(settings, [GPU, CPU]) == ("resnet50",)
+    assert encoders_of(replace(settings, device="cpu"), [GPU, CPU]) == ("resnet18",)
+    assert encoders_of(replace(settings, preset="light"), [GPU]) == ("resnet18",)
+    assert encoders_of(TrainingSettings(), [GPU]) == ()
+
+
+@pytest.mark.parametrize(
+    ("wished", "encoders"),
+    [
+        ({}, ("vgg16",)),
+        ({"head_start": False}, ()),
+        ({"net": "vgg-fcn"}, ("vgg16",)),
+        ({"net": "deeplabv3"}, ("resnet18", "vgg16")),
+    ],
+)
+def test_so_is_that_of_the_quick_start(
+    wished: dict[str, Any], encoders: tuple[str, ...]
+) -> None:
+    settings = TrainingSettings(head_features="vgg16", **wished)
+    assert encoders_of(settings, [CPU]) == encoders
 
 
 def test_so_is_that_of_masks() -> None:
@@ -120,12 +229,40 @@ def test_so_is_that_of_masks() -> None:
     [
         ({"encoder_weights": "imagenet", "freeze_encoder": True}, {}),
         ({"net": "vgg-fcn", "freeze_encoder": True}, {"net": "vgg-fcn"}),
+        (
+            {"head_features": "vgg16"},
+            {"head_features": "vgg16", "encoder_weights": "imagenet"},
+        ),
+        ({"head_features": "vgg16", "head_start": False}, {"head_start": False}),
+        (
+            {"head_features": "vgg16", "encoder_weights": "v", "freeze_encoder": True},
+            {"head_features": "vgg16", "encoder_weights": "v"},
+        ),
+        (
+            {"net": "deeplabv3", "head_features": "vgg16", "encoder_weights": "v"},
+            {
+                "net": "deeplabv3",
+                "head_features": "vgg16",
+                "encoder_weights": "imagenet",
+            },
+        ),
     ],
 )
 def test_what_a_network_cannot_do_is_not_wished_for(
     wished: dict[str, Any], taken: dict[str, Any]
 ) -> None:
-    assert consistent(TrainingSettings(**wished)) == TrainingSettings(**taken)
+    found = consistent(TrainingSettings(**wished), TrainingSettings(), [CPU])
+    assert found == TrainingSettings(**taken)
+
+
+def test_a_file_is_not_kept_for_the_encoder_of_another_device() -> None:
+    before = TrainingSettings(net="deeplabv3", encoder_weights="/data/resnet50.pth")
+    devices = [GPU, CPU]
+    same, other = (replace(before, device=device) for device in ("cuda", "cpu"))
+    assert consistent(same, before, devices) == same
+    assert consistent(other, before, devices).encoder_weights == "none"
+    # A file that is chosen with the device is of its encoder.
+    assert consistent(other, TrainingSettings(), devices) == other
 
 
 def test_networks_are_said_in_words() -> None:

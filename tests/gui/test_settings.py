@@ -55,6 +55,7 @@ WISHED = TrainingSettings(
     window=(40.0, 400.0),
     patch_px=64,
     head_start=False,
+    head_features="resnet18",
     device="cpu",
     seed=3,
 )
@@ -98,7 +99,7 @@ def test_napari_offers_what_a_training_may_be_asked_for(preferences: Any) -> Non
     )
     properties = preferences.training.model_json_schema()["properties"]
     assert set(properties) == {each.name for each in fields(TrainingSettings)}
-    for name in ("balance", "net", "preset", "loss"):
+    for name in ("balance", "net", "preset", "loss", "head_features"):
         words = get_args(get_type_hints(TrainingSettings)[name])
         assert tuple(properties[name]["enum"]) == words
     properties = preferences.prediction.model_json_schema()["properties"]

@@ -60,6 +60,10 @@ def choose(combo: Any, data: str) -> None:
         (lambda form: form.window_centre.setValue(9), {"window": (9.0, 1500.0)}),
         (lambda form: form.patch.setValue(96), {"patch_px": 96}),
         (lambda form: form.patch.setValue(0), {"patch_px": None}),
+        (
+            lambda form: choose(form.network.head, "vgg16"),
+            {"head_features": "vgg16"},
+        ),
         (lambda form: choose(form.device, "cuda"), {"device": "cuda"}),
         (lambda form: form.seed.setValue(7), {"seed": 7}),
         (lambda form: form.head_start.setChecked(False), {"head_start": False}),
@@ -77,6 +81,22 @@ def test_each_view_wishes_for_its_own_setting_once(
     change(form)
     assert told == [replace(before, **wish)]
     assert state.settings == told[0]
+
+
+def test_dice_takes_the_balancing_along(form: SettingsForm, state: State) -> None:
+    granted(form, state)
+    choose(form.loss, "dice")
+    assert state.settings == TrainingSettings(loss="dice", balance="none")
+    choose(form.loss, "ce")
+    assert state.settings == TrainingSettings()
+    state.settings = TrainingSettings(balance="none")
+    choose(form.loss, "l1l2")
+    assert state.settings.balance == "none"
+    choose(form.loss, "dice")
+    state.settings = replace(state.settings, balance="instance")
+    form.seed.setValue(1)
+    choose(form.loss, "ce")
+    assert state.settings.balance == "instance"
 
 
 def test_the_state_is_shown_without_a_wish(form: SettingsForm, state: State) -> None:

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from napari_sparseseg.engine.messages import TrainingSettings
-from napari_sparseseg.gui.training_widget import BALANCINGS, TrainingWidget
+from napari_sparseseg.gui.training_widget import (
+    BALANCINGS,
+    WITH_DICE,
+    TrainingWidget,
+)
 
 if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
@@ -96,6 +100,16 @@ def test_a_balancing_is_explained_and_wished_for_once(
     assert told == []
     widget.balance.setCurrentIndex(widget.balance.findData(balance))
     assert told == [TrainingSettings(balance=balance)]
+    assert widget.balance_note.text() == BALANCINGS[balance]
+
+
+@pytest.mark.parametrize("balance", BALANCINGS)
+def test_with_dice_it_is_said_that_none_suits_it(
+    widget: TrainingWidget, state: State, balance: Any
+) -> None:
+    state.settings = TrainingSettings(loss="dice", balance=balance)
+    assert widget.balance_note.text() == WITH_DICE[balance]
+    state.settings = TrainingSettings(balance=balance)
     assert widget.balance_note.text() == BALANCINGS[balance]
 
 

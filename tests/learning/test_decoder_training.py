@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_sparseseg.learning.feature_cache import FeatureCacheUse
-    from napari_sparseseg.learning.losses import Loss
+    from napari_sparseseg.learning.loss_names import Loss
 
 RECIPE = dataclasses.replace(
     RECIPES["live"], batch=4, patch_px=16, warm_up=0, learning_rate=3e-3

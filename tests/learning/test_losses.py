@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing, weight_map
+from napari_sparseseg.learning.loss_names import Loss
 from napari_sparseseg.learning.losses import (
     LOSSES,
-    Loss,
     MiniBatchLoss,
     count_annotated,
     count_pairs,

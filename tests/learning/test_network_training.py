@@ -18,7 +18,8 @@ from napari_sparseseg.errors import OptionError
 from napari_sparseseg.inputs.normalisation import Normalisation
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
 from napari_sparseseg.learning.events import PartScore
-from napari_sparseseg.learning.losses import LOSSES, Loss, weighted_cross_entropy
+from napari_sparseseg.learning.loss_names import Loss
+from napari_sparseseg.learning.losses import LOSSES, weighted_cross_entropy
 from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet

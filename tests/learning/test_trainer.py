@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from collections.abc import Generator as Parts
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,6 +32,7 @@ from napari_sparseseg.learning.events import (
     TrainingEvent,
     Validated,
 )
+from napari_sparseseg.learning.feature_cache import FeatureCacheOptions
 from napari_sparseseg.learning.head_fitting import HeadOptions
 from napari_sparseseg.learning.held_out import HELD_OUT
 from napari_sparseseg.learning.judge import Judge, choose
@@ -507,6 +509,22 @@ def test_the_best_model_is_the_head_before_there_is_a_network(sample: Sample) ->
     next(iter(trainer.run()))
     assert set(trainer.best_model().parts) == {"head"}
     assert trainer.best_model().info.shown == "head"
+
+
+def test_models_leave_nothing_of_images_that_they_predict(
+    sample: Sample, tmp_path: Path
+) -> None:
+    cache = FeatureCacheOptions("on", tmp_path)
+    trainer = new_trainer(
+        sample, scale=0.5, head_features="resnet18", feature_cache=cache
+    )
+    next(iter(trainer.run()))
+    kept = set(tmp_path.rglob("*.zip"))
+    assert kept
+    other = np.flip(sample.image, 0)
+    for model in (trainer.best_model(), trainer.model()):
+        predict_image(model, other)
+    assert set(tmp_path.rglob("*.zip")) == kept
 
 
 def test_without_a_best_moment_the_present_one_predicts(sample: Sample) -> None:

@@ -10,14 +10,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import field
-from typing import IO, Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from napari_sparseseg.errors import EngineError
-from napari_sparseseg.networks.network_names import NetworkName
+from napari_sparseseg.learning.loss_names import Loss
+from napari_sparseseg.networks.network_names import (
+    ENCODER_OF,
+    HeadFeatures,
+    NetworkName,
+    preset_on,
+)
 from napari_sparseseg.pseudo_masks.method_names import Method
+
+if TYPE_CHECKING:
+    from napari_sparseseg.networks.published_weights import EncoderName
 
 #: Raised whenever messages change; window and engine must agree on it.
 PROTOCOL = 4
@@ -29,9 +38,7 @@ Region = tuple[int, int, int, int]
 Phase = Literal["idle", "preparing", "running", "paused"]
 Shown = Literal["head", "network", "both"]
 MaskMethod = Method
-Network = NetworkName
 Backbone = Literal["resnet18", "resnet50"]
-LossName = Literal["ce", "dice", "l1l2"]
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -49,7 +56,8 @@ class TrainingSettings:
     preset
         Its size.
     encoder_weights
-        First weights of its encoder: ``"none"``, ``"imagenet"`` or a file.
+        First weights of its encoder, and of that of the head: ``"none"``,
+        ``"imagenet"`` or a file.
     freeze_encoder
         Whether the encoder keeps them.
     loss
@@ -66,6 +74,8 @@ class TrainingSettings:
         Side of a training patch in working pixels; None: the recipe's.
     head_start
         Whether the per-pixel head predicts too.
+    head_features
+        What the head looks at: ``"fixed"`` features, or an encoder's as well.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
     seed
@@ -73,11 +83,11 @@ class TrainingSettings:
     """
 
     balance: Literal["none", "instance", "mini-batch"] = "mini-batch"
-    net: Network = "unet"
+    net: NetworkName = "unet"
     preset: Literal["auto", "light", "paper"] = "auto"
     encoder_weights: str = "none"
     freeze_encoder: bool = False
-    loss: LossName = "ce"
+    loss: Loss = "ce"
     l1: float = 1.0
     l2: float = 1.0
     smoothness: float = 0.0
@@ -85,8 +95,23 @@ class TrainingSettings:
     window: tuple[float, float] | None = None
     patch_px: int | None = None
     head_start: bool = True
+    head_features: HeadFeatures = "fixed"
     device: str = "auto"
     seed: int = 0
+
+    def encoders(self, device: str) -> tuple[EncoderName, ...]:
+        """Return the encoders of network and head on a device, none of them twice.
+
+        Parameters
+        ----------
+        device
+            That of ``device``; what ``"auto"`` stands for must be found out before.
+        """
+        preset = preset_on(device) if self.preset == "auto" else self.preset
+        found = [ENCODER_OF[self.net][preset]] if self.net in ENCODER_OF else []
+        if self.head_start and self.head_features != "fixed":
+            found.append(self.head_features)
+        return tuple(dict.fromkeys(found))
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -67,7 +67,7 @@ ANSWER_S = 0.03
 ALIVE_S = 1.0
 
 #: Patches that go through a network at once on a CPU: a tenth of a second on one core
-#: with the light network and patches of up to 128 pixels.
+#: with the light U-Net and patches of up to 128 pixels. Of all others it is one.
 CPU_MICRO_BATCH, CPU_PATCH_PX = 2, 128
 
 logger = logging.getLogger(__name__)
@@ -335,6 +335,7 @@ class Worker:
             "patch_px": settings.patch_px,
             "micro_batch": micro_batch(settings),
             "head_start": settings.head_start,
+            "head_features": settings.head_features,
             "device": settings.device,
             "seed": settings.seed,
             "pixel_size_um": {
@@ -568,7 +569,8 @@ def micro_batch(settings: messages.TrainingSettings) -> int | None:
     if api.choose_device(settings.device) != "cpu":
         return None
     small = settings.patch_px is None or settings.patch_px <= CPU_PATCH_PX
-    return CPU_MICRO_BATCH if small and settings.preset != "paper" else 1
+    quick = small and settings.preset != "paper" and settings.net not in ENCODER_OF
+    return CPU_MICRO_BATCH if quick else 1
 
 
 def check_weights(settings: messages.TrainingSettings) -> None:
@@ -576,19 +578,16 @@ def check_weights(settings: messages.TrainingSettings) -> None:
 
     That takes minutes, and is not done unasked; nor may the engine be silent for long.
     """
-    presets = ENCODER_OF.get(settings.net)
-    if presets is None or settings.encoder_weights != "imagenet":
+    if settings.encoder_weights != "imagenet":
         return
-    preset = settings.preset
-    if preset == "auto":
-        preset = "light" if api.choose_device(settings.device) == "cpu" else "paper"
-    path = published_path(presets[preset])
-    if not path.exists():
-        raise EngineError(
-            f"the ImageNet weights of {presets[preset]} are not at {path}; download "
-            "them first, or choose a file or random features.",
-            path=str(path),
-        )
+    for encoder in settings.encoders(api.choose_device(settings.device)):
+        path = published_path(encoder)
+        if not path.exists():
+            raise EngineError(
+                f"the ImageNet weights of {encoder} are not at {path}; download them "
+                "first, or choose a file or random features.",
+                path=str(path),
+            )
 
 
 def translated(event: Rare) -> messages.Event:

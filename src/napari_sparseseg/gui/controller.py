@@ -21,7 +21,7 @@ from napari_sparseseg.gui.class_control import ClassControl
 from napari_sparseseg.gui.encoders import (
     RANDOM,
     consistent,
-    encoder_of,
+    encoders_of,
     why_missing,
 )
 from napari_sparseseg.gui.engine_news import EngineNews
@@ -166,7 +166,9 @@ class Controller(QObject):
     @telling()
     def use_settings(self, wished: TrainingSettings) -> None:
         """Take settings for the next training."""
-        self.state.settings = consistent(wished)
+        self.state.settings = consistent(
+            wished, self.state.settings, self.state.devices
+        )
         settings.keep(self.state)
         self._on_counted()
 
@@ -412,8 +414,11 @@ class Controller(QObject):
         painted = [value for value in counts if value in self.state.classes.values]
         if len(painted) >= 2:
             wished = self.state.settings
-            encoder = encoder_of(wished, self.state.devices)
-            return why_missing(encoder, wished.encoder_weights, "Advanced, Features")
+            reasons = [
+                why_missing(encoder, wished.encoder_weights, "Advanced, Features")
+                for encoder in encoders_of(wished, self.state.devices)
+            ]
+            return next(filter(None, reasons), "")
         if not painted:
             return "Paint strokes of at least two classes."
         name = self.state.classes.by_value(painted[0]).name

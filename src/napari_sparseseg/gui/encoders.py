@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from napari_sparseseg.networks.network_names import ENCODER_OF
+from napari_sparseseg.networks.network_names import ENCODER_OF, preset_on
 from napari_sparseseg.networks.published_weights import published_path
 from napari_sparseseg.pseudo_masks.method_names import MINING
 
@@ -23,13 +23,16 @@ ENCODERS: dict[EncoderName, str] = {
     "vgg16": "VGG16",
 }
 
+#: Of region mining.
+BACKBONES: dict[Preset, EncoderName] = {"light": "resnet18", "paper": "resnet50"}
+
 RANDOM, PUBLISHED = "none", "imagenet"
 
 
-def encoder_of(
+def encoders_of(
     settings: TrainingSettings, devices: Sequence[tuple[str, str]]
-) -> EncoderName | None:
-    """Return the encoder of the network wished for, None where it has none.
+) -> tuple[EncoderName, ...]:
+    """Return the encoders of the network and the quick start wished for.
 
     Parameters
     ----------
@@ -39,12 +42,7 @@ def encoder_of(
         (name, words) of those that can compute, the best first; none as long as the
         engine has not told.
     """
-    presets = ENCODER_OF.get(settings.net)
-    if presets is None:
-        return None
-    on_cpu = _is_cpu(settings.device, devices)
-    automatic: Preset = "light" if on_cpu else "paper"
-    return presets[automatic if settings.preset == "auto" else settings.preset]
+    return settings.encoders(_chosen(settings.device, devices))
 
 
 def encoder_of_masks(
@@ -53,29 +51,49 @@ def encoder_of_masks(
     """Return the encoder that looks at boxes, None where the method has none."""
     if settings.method not in MINING:
         return None
-    automatic: EncoderName = (
-        "resnet18" if _is_cpu(settings.device, devices) else "resnet50"
-    )
-    return settings.backbone or automatic
+    preset = preset_on(_chosen(settings.device, devices))
+    return settings.backbone or BACKBONES[preset]
 
 
-def _is_cpu(device: str, devices: Sequence[tuple[str, str]]) -> bool:
-    if device == "auto":
-        device = devices[0][0] if devices else "cpu"
-    return device == "cpu"
+def _chosen(device: str, devices: Sequence[tuple[str, str]]) -> str:
+    if device != "auto":
+        return device
+    return devices[0][0] if devices else "cpu"
 
 
-def consistent(settings: TrainingSettings) -> TrainingSettings:
-    """Return settings without what their network cannot do.
+def consistent(
+    wished: TrainingSettings,
+    before: TrainingSettings,
+    devices: Sequence[tuple[str, str]],
+) -> TrainingSettings:
+    """Return settings without what their network or quick start cannot do.
 
-    A network without an encoder takes no weights of one, and random weights that are
-    kept as they are would teach nothing.
+    Where there is no encoder there are no weights of one. A file is of one encoder, and
+    is not kept for another. The quick start learns no features, so those that it sees
+    are not random; nor are those that the network keeps as they are.
+
+    Parameters
+    ----------
+    wished, before
+        What is asked for, and what was before.
+    devices
+        As of :func:`encoders_of`.
     """
-    if settings.net not in ENCODER_OF:
-        settings = replace(settings, encoder_weights=RANDOM)
-    if settings.encoder_weights == RANDOM:
-        settings = replace(settings, freeze_encoder=False)
-    return settings
+    if not wished.head_start:
+        wished = replace(wished, head_features="fixed")
+    encoders = encoders_of(wished, devices)
+    weights = wished.encoder_weights
+    if weights not in (RANDOM, PUBLISHED):
+        known = encoders_of(before, devices)
+        is_kept = weights == before.encoder_weights
+        if len(encoders) > 1 or (is_kept and not set(encoders) <= set(known)):
+            weights = RANDOM
+    if not encoders:
+        weights = RANDOM
+    elif weights == RANDOM and wished.head_features != "fixed":
+        weights = PUBLISHED
+    freezes = wished.freeze_encoder and wished.net in ENCODER_OF and weights != RANDOM
+    return replace(wished, encoder_weights=weights, freeze_encoder=freezes)
 
 
 def is_missing(encoder: EncoderName | None, weights: str) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import platformdirs
 from qtpy.QtCore import QObject, QSignalBlocker, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox
 
-from napari_sparseseg.gui.encoders import PUBLISHED, RANDOM, encoder_of
+from napari_sparseseg.gui.encoders import ENCODERS, RANDOM, encoders_of, is_missing
 from napari_sparseseg.gui.network_words import NETWORKS
 from napari_sparseseg.gui.parts import (
     WheelGuard,
@@ -19,10 +20,12 @@ from napari_sparseseg.gui.parts import (
     note,
     say,
 )
-from napari_sparseseg.gui.weights_widget import WeightsWidget
-from napari_sparseseg.networks.network_names import WHEN_TO_CHOOSE
+from napari_sparseseg.gui.weights_widget import FILE, WeightsWidget
+from napari_sparseseg.networks.network_names import ENCODER_OF, WHEN_TO_CHOOSE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from qtpy.QtWidgets import QFormLayout
 
     from napari_sparseseg.gui.state import State
@@ -38,8 +41,19 @@ TOOLTIPS = {
     "graphics processor",
     "freeze": "Only what comes after the features learns: quicker, and safer with very "
     "few labels. Otherwise they are adapted to your images",
+    "head": "What the quick start knows each pixel by",
 }
+FIXED = "Colour, edges and texture: nothing has to be downloaded, and it is quickest"
+EARLY_LAYERS = "Sees what the first layers of {} see as well: slower"
+#: What is added where features that stay as they are may be kept.
+KEPT = (
+    "On a CPU features of your images are kept, up to 10 GiB, in {}. They tell much of "
+    "the images; the folder may be deleted at any time"
+)
 RANDOM_FEATURES = "Choose features first: random ones must be learned."
+NOT_FOR_HEAD = "The quick start does not learn features, so they cannot be random."
+TWO_ENCODERS = "A file is of one encoder, but network and quick start look through two."
+HEAD_FIRST = "Tick Quick start first."
 
 
 class NetworkRows(QObject):
@@ -77,6 +91,14 @@ class NetworkRows(QObject):
         self.preset = QComboBox()
         for preset, words in PRESETS.items():
             self.preset.addItem(words, preset)
+        self.head = QComboBox()
+        narrow(self.head)
+        self.head.addItem("fixed filters", "fixed")
+        give_tip(self.head, "fixed", FIXED)
+        for encoder, words in ENCODERS.items():
+            self.head.addItem(words, encoder)
+            give_tip(self.head, encoder, EARLY_LAYERS.format(words))
+        self._kept = KEPT.format(features_folder())
         self.weights = WeightsWidget()
         self.freeze = QCheckBox("Keep features as they are")
         self._lay_out(form)
@@ -84,6 +106,8 @@ class NetworkRows(QObject):
         self.net.currentIndexChanged.connect(self._on_net)
         self.preset.currentIndexChanged.connect(self._on_preset)
         self.weights.chosen.connect(lambda chosen: self._wish(encoder_weights=chosen))
+        self.head.currentIndexChanged.connect(self._on_head)
+        self.weights.arrived.connect(self._show)  # others may be missing
         self.weights.arrived.connect(self.weights_arrived)
         self.freeze.toggled.connect(lambda kept: self._wish(freeze_encoder=kept))
         listen(self, state.events.settings, self._show)
@@ -96,16 +120,20 @@ class NetworkRows(QObject):
         allow(self.net, TOOLTIPS["net"], unless=reason)
         allow(self.preset, TOOLTIPS["preset"], unless=reason)
         self.weights.lock(reason)
-        is_random = self._state.settings.encoder_weights == RANDOM
+        settings = self._state.settings
+        no_head = "" if settings.head_start else HEAD_FIRST
+        allow(self.head, f"{TOOLTIPS['head']}. {self._kept}", unless=reason or no_head)
+        is_random = settings.encoder_weights == RANDOM
         unless = reason or (RANDOM_FEATURES if is_random else "")
-        allow(self.freeze, TOOLTIPS["freeze"], unless=unless)
+        allow(self.freeze, f"{TOOLTIPS['freeze']}. {self._kept}", unless=unless)
 
     def _lay_out(self, form: QFormLayout) -> None:
         guard = WheelGuard(self)
-        guard.watch(self.net, self.preset, self.weights.combo)
+        guard.watch(self.net, self.preset, self.head, self.weights.combo)
         form.addRow("Network", self.net)
         form.addRow(self.net_note)
         form.addRow("Network size", self.preset)
+        form.addRow("Quick start sees", self.head)
         form.addRow("Features", self.weights.combo)
         form.addRow(self.weights)
         form.addRow("", self.freeze)
@@ -115,27 +143,35 @@ class NetworkRows(QObject):
         with (
             QSignalBlocker(self.net),
             QSignalBlocker(self.preset),
+            QSignalBlocker(self.head),
             QSignalBlocker(self.freeze),
         ):
             self.net.setCurrentIndex(self.net.findData(settings.net))
             self.preset.setCurrentIndex(self.preset.findData(settings.preset))
+            self.head.setCurrentIndex(self.head.findData(settings.head_features))
             self.freeze.setChecked(settings.freeze_encoder)
         say(self.net_note, WHEN_TO_CHOOSE[settings.net])
-        encoder = encoder_of(settings, self._state.devices)
-        self.weights.show_weights(encoder, settings.encoder_weights)
-        for widget in (self.weights.combo, self.freeze):
-            show_row(self._form, widget, encoder is not None)
+        self._show_weights()
+        show_row(self._form, self.freeze, settings.net in ENCODER_OF)
         self.lock(self._locked)
+
+    def _show_weights(self) -> None:
+        """Show which weights all encoders have, and one for which they are missing."""
+        settings = self._state.settings
+        encoders = encoders_of(settings, self._state.devices)
+        missing = [e for e in encoders if is_missing(e, settings.encoder_weights)]
+        why_not = {}
+        if settings.head_features != "fixed":
+            why_not[RANDOM] = NOT_FOR_HEAD
+        if len(encoders) > 1:
+            why_not[FILE] = TWO_ENCODERS
+        encoder = next(iter([*missing, *encoders]), None)
+        self.weights.show_weights(encoder, settings.encoder_weights, why_not)
+        show_row(self._form, self.weights.combo, bool(encoders))
 
     def _wish(self, **changed: Any) -> None:
         """Ask for other settings; the views show what the state has then."""
-        before = self._state.settings
-        wished = replace(before, **changed)
-        encoders = [encoder_of(each, self._state.devices) for each in (before, wished)]
-        if encoders[0] != encoders[1] and wished.encoder_weights != PUBLISHED:
-            # A file is of one encoder.
-            wished = replace(wished, encoder_weights=RANDOM)
-        self.changed.emit(wished)
+        self.changed.emit(replace(self._state.settings, **changed))
         self._show()
 
     def _on_net(self) -> None:
@@ -143,6 +179,15 @@ class NetworkRows(QObject):
 
     def _on_preset(self) -> None:
         self._wish(preset=self.preset.currentData())
+
+    def _on_head(self) -> None:
+        self._wish(head_features=self.head.currentData())
+
+
+def features_folder() -> Path:
+    """Return where features of encoders that do not learn are kept."""
+    place = platformdirs.user_cache_path("napari-sparseseg", appauthor=False)
+    return place / "features"
 
 
 def show_row(form: QFormLayout, field: Any, visible: bool) -> None:

@@ -8,7 +8,7 @@ from weakref import WeakMethod, ref
 
 from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
-from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap, QStandardItemModel
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -98,6 +98,16 @@ def narrow(combo: QComboBox) -> None:
 def give_tip(combo: QComboBox, data: object, tip: str) -> None:
     """Give the entry of a combo that stands for *data* a tooltip of its own."""
     combo.setItemData(combo.findData(data), tip, Qt.ItemDataRole.ToolTipRole)
+
+
+def refuse(combo: QComboBox, data: object, reason: str) -> None:
+    """Keep the entry of a combo that stands for *data* from being chosen."""
+    give_tip(combo, data, reason)
+    entries = combo.model()
+    assert isinstance(entries, QStandardItemModel)
+    entry = entries.item(combo.findData(data))
+    assert entry is not None
+    entry.setEnabled(False)
 
 
 def note() -> QLabel:

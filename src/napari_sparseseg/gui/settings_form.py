@@ -15,14 +15,15 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_sparseseg.engine.messages import TrainingSettings
 from napari_sparseseg.gui.network_rows import NetworkRows, show_row
 from napari_sparseseg.gui.parts import WheelGuard, allow, give_tip, listen, narrow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_sparseseg.engine.messages import LossName
     from napari_sparseseg.gui.state import State
+    from napari_sparseseg.learning.loss_names import Loss
 
 AUTOMATIC = "automatic"
 SOFT_TISSUE = (40.0, 400.0)
@@ -36,7 +37,7 @@ WINDOWS = {
 }
 OWN_WINDOW = "own numbers"
 #: What each loss is called, and what the choice does.
-LOSSES: dict[LossName, tuple[str, str]] = {
+LOSSES: dict[Loss, tuple[str, str]] = {
     "ce": (
         "cross-entropy",
         "Counts each labelled pixel, as the balancing says. Best for strokes",
@@ -248,7 +249,13 @@ class SettingsForm(QWidget):
         self._wish(device=self.device.currentData())
 
     def _on_loss(self) -> None:
-        self._wish(loss=self.loss.currentData())
+        """Take the balancing along: Dice counts classes alike by itself."""
+        loss, balance = self.loss.currentData(), self._state.settings.balance
+        if loss == "dice":
+            balance = "none"
+        elif self._state.settings.loss == "dice" and balance == "none":
+            balance = TrainingSettings().balance
+        self._wish(loss=loss, balance=balance)
 
     def _on_seed(self, seed: int) -> None:
         self._wish(seed=seed)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LASTING = (
     *("net", "preset", "encoder_weights", "freeze_encoder"),
     *("loss", "l1", "l2", "smoothness"),
-    *("scale", "window", "head_start"),
+    *("scale", "window", "head_start", "head_features"),
 )
 
 #: What the engine did when it ended so often in a row is not taken up again.

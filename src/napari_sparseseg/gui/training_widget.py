@@ -37,6 +37,12 @@ BALANCINGS = {
     "none": "Every painted pixel counts the same, so classes with more paint are "
     "learned first.",
 }
+#: What it means for a loss that is a mean over classes.
+WITH_DICE = {
+    "none": "Chosen with the loss Dice, which counts classes alike by itself.",
+    "instance": "The loss Dice counts classes alike by itself: none suits it better.",
+    "mini-batch": "The loss Dice counts classes alike by itself: none suits it better.",
+}
 TRAIN = "Learn from the strokes of the ticked images; paint on meanwhile"
 CONTINUE = "Learn on from where the training was paused"
 PAUSE = "Do not learn for a while; nothing is lost"
@@ -135,7 +141,8 @@ class TrainingWidget(QWidget):
         balance = self._state.settings.balance
         with QSignalBlocker(self.balance):
             self.balance.setCurrentIndex(self.balance.findData(balance))
-        say(self.balance_note, BALANCINGS[balance])
+        with_dice = self._state.settings.loss == "dice"
+        say(self.balance_note, (WITH_DICE if with_dice else BALANCINGS)[balance])
 
     def _on_balance(self) -> None:
         wished = replace(self._state.settings, balance=self.balance.currentData())

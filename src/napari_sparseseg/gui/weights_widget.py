@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal
@@ -23,6 +24,7 @@ from napari_sparseseg.gui.parts import (
     narrow,
     note,
     push_button,
+    refuse,
     say,
 )
 from napari_sparseseg.gui.weights_download import last_download, start_download
@@ -30,6 +32,8 @@ from napari_sparseseg.networks import published_weights
 from napari_sparseseg.networks.published_weights import LICENCE, published_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_sparseseg.gui.weights_download import WeightsDownload
     from napari_sparseseg.networks.published_weights import EncoderName
 
@@ -80,6 +84,8 @@ class WeightsWidget(QWidget):
         super().__init__(parent)
         self._encoder: EncoderName | None = None
         self._weights = RANDOM
+        self._why_not: Mapping[str, str] = {}
+        self._locked = ""
         self._was_missing = False
         self.combo = QComboBox(self)
         narrow(self.combo)
@@ -101,7 +107,12 @@ class WeightsWidget(QWidget):
         self._show_choice()
         self._look()
 
-    def show_weights(self, encoder: EncoderName | None, weights: str) -> None:
+    def show_weights(
+        self,
+        encoder: EncoderName | None,
+        weights: str,
+        why_not: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Show what is chosen.
 
         Parameters
@@ -110,17 +121,21 @@ class WeightsWidget(QWidget):
             Whose weights they are; None: the network takes none.
         weights
             ``"none"``, ``"imagenet"`` or a file.
+        why_not
+            Reasons against ``RANDOM`` and ``FILE`` where they cannot be chosen.
         """
         if (encoder, weights) != (self._encoder, self._weights):
             self._was_missing = False
-        self._encoder, self._weights = encoder, weights
+        self._encoder, self._weights, self._why_not = encoder, weights, why_not
         self._show_choice()
+        self.lock(self._locked)
         self._look()
 
     def lock(self, reason: str) -> None:
         """Disable the choice for a reason; enable it where it is empty."""
+        self._locked = reason
         allow(self.combo, FEATURES, unless=reason)
-        allow(self.file_button, CHOOSE, unless=reason)
+        allow(self.file_button, CHOOSE, unless=reason or self._why_not.get(FILE, ""))
 
     def _lay_out(self) -> None:
         buttons = QHBoxLayout()
@@ -156,6 +171,8 @@ class WeightsWidget(QWidget):
             self.combo.addItem(FROM_FILE, FILE)
             for known, tip in TIPS.items():
                 give_tip(self.combo, known, tip)
+            for known, reason in self._why_not.items():
+                refuse(self.combo, known, reason)
             self.combo.setCurrentIndex(self.combo.findData(self._weights))
 
     def _show_nothing(self) -> None:

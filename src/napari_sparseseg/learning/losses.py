@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from napari_sparseseg.learning.balancing import weight_map
+from napari_sparseseg.learning.loss_names import Loss
 
 if TYPE_CHECKING:
     from napari_sparseseg.learning.options import TrainingOptions
 
 #: ``"ce"``: :func:`weighted_cross_entropy`; ``"dice"``: :func:`dice_loss`;
 #: ``"l1l2"``: :func:`norm_loss`.
-Loss = Literal["ce", "dice", "l1l2"]
-
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 #: Added above and below the fraction of :func:`dice_loss`, in pixels.

@@ -15,7 +15,7 @@ from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 
 if TYPE_CHECKING:
     from napari_sparseseg.learning.balancing import Balancing
-    from napari_sparseseg.learning.losses import Loss
+    from napari_sparseseg.learning.loss_names import Loss
     from napari_sparseseg.learning.schedules import Schedule
     from napari_sparseseg.networks.network_names import HeadFeatures
 

@@ -421,11 +421,7 @@ class Trainer:
             best = max(now, key=lambda each: overall(each[1].get("network")))
             scores, network = best[1], (best[0], best[2])
         shown, _ = self._choose(scores)
-        model = self._assemble(network, shown, scores)
-        head = model.parts.get("head")
-        if isinstance(head, HeadNetwork):  # it is to leave nothing of other images
-            head.forget_images()
-        return model
+        return self._assemble(network, shown, scores)
 
     def best_model(self) -> SegmentationModel:
         """Return a copy of what predicts now, at once: nothing is scored for it.
@@ -471,7 +467,11 @@ class Trainer:
             um_per_px=self.data.um_per_px,
             training=self._report(scores),
         )
-        return SegmentationModel(info, copy.deepcopy(parts))
+        parts = copy.deepcopy(parts)
+        head = parts.get("head")
+        if isinstance(head, HeadNetwork):  # it is to leave nothing of other images
+            head.forget_images()
+        return SegmentationModel(info, parts)
 
     def _now(self, network: NetworkTraining) -> tuple[ScoringNetwork, Scores]:
         """Return the better of the best moment and the present one, and its scores."""

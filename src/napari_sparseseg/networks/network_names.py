@@ -27,6 +27,12 @@ NetworkName = Literal[
 #: ``paper``: as in its paper; ``light``: one for a CPU.
 Preset = Literal["light", "paper"]
 
+
+def preset_on(device: str) -> Preset:
+    """Return the preset that ``auto`` stands for where a device computes."""
+    return "light" if device == "cpu" else "paper"
+
+
 #: The encoder of each network that has one, by preset.
 ENCODER_OF: dict[NetworkName, dict[Preset, EncoderName]] = {
     "unet-vgg16": {"light": "vgg16", "paper": "vgg16"},
