@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.inputs.normalisation import Normalisation
-from napari_sparseseg.learning.feature_cache import FeatureCacheOptions
+from napari_sparseseg.learning.feature_cache import CachedEncoder, FeatureCacheOptions
 from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
@@ -122,11 +122,22 @@ def test_features_are_kept_only_of_an_encoder_that_does_not_learn(
     assert training(tmp_path, use="auto").uses_feature_cache
     assert not training(tmp_path, use="off").uses_feature_cache
     assert not training(tmp_path, frozen=False).uses_feature_cache
-    with pytest.warns(UserWarning, match=r"0.0 GiB, more than the 0.0 GiB"):
-        trained = training(tmp_path, use="auto", budget_bytes=1 << 16)
+
+
+def test_patches_are_drawn_as_ever_where_there_is_no_room_for_features(
+    tmp_path: Path,
+) -> None:
+    # Eight times some 40 x 44 pixels, and a little for each file.
+    few = training(tmp_path, use="on", budget_bytes=300_000)
+    assert few.uses_feature_cache
+    with pytest.warns(UserWarning, match=r"all images need .* more than the 0.3 MiB"):
+        trained = training(tmp_path, use="auto", budget_bytes=300_000)
     assert not trained.uses_feature_cache
     trained.step()
-    assert training(tmp_path, budget_bytes=1 << 16).uses_feature_cache
+    with pytest.warns(UserWarning, match=r"a block of an .* more than the 0.1 MiB"):
+        trained = training(tmp_path, use="on", budget_bytes=1 << 16)
+    assert not trained.uses_feature_cache
+    trained.step()
 
 
 @pytest.mark.parametrize("loss", ["ce", "dice"])
@@ -144,9 +155,30 @@ def test_a_batch_in_parts_moves_the_decoder_as_the_whole_does(
             torch.testing.assert_close(one.grad, two.grad, atol=1e-5, rtol=1e-3)
 
 
-def test_there_are_breaks_while_a_batch_is_drawn(tmp_path: Path) -> None:
+def test_there_are_breaks_while_a_batch_is_drawn(
+    tmp_path: Path, encoded: list[tuple[int, ...]]
+) -> None:
     trained = training(tmp_path, micro_batch=4)
-    assert sum(1 for _ in trained.gather()) == RECIPE.batch - 1
+    breaks = sum(1 for _ in trained.gather())
+    assert encoded
+    assert breaks == RECIPE.batch - 1 + len(encoded)
+
+
+def test_a_new_stroke_costs_no_new_look_at_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = training_set()
+    trained = training(tmp_path)
+    trained.see(data.at(1.0))
+    for _ in range(10):
+        trained.step()
+    image = data.images["image"]
+    labels = image.labels.copy()
+    labels[30:33, 3:18] = 1
+    data.put(dataclasses.replace(image, labels=labels))
+    monkeypatch.delattr(CachedEncoder, "key")
+    trained.see(data.at(1.0))
+    trained.step()
 
 
 def test_stopped_and_taken_up_it_learns_the_same(tmp_path: Path) -> None:

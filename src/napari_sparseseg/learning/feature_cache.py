@@ -67,7 +67,7 @@ ABANDONED_S = 3600.0
 #: What reading a damaged entry raises.
 _DAMAGED = (OSError, zipfile.BadZipFile, LookupError, ValueError, TypeError, EOFError)
 
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True, slots=True)

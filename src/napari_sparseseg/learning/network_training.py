@@ -14,8 +14,13 @@ from torch import Generator, Tensor, nn
 from torch.optim.lr_scheduler import LinearLR, PolynomialLR
 
 from napari_sparseseg.learning.events import score_from_json
-from napari_sparseseg.learning.feature_cache import GIB, CachedEncoder
-from napari_sparseseg.learning.feature_patches import FeatureSampler, bytes_needed
+from napari_sparseseg.learning.feature_cache import MIB, CachedEncoder
+from napari_sparseseg.learning.feature_patches import (
+    FeatureSampler,
+    OrientedFeatures,
+    bytes_needed,
+    bytes_of_block,
+)
 from napari_sparseseg.learning.losses import MiniBatchLoss
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.patches import FeaturePatches, PatchSampler
@@ -89,6 +94,7 @@ class NetworkTraining:
         self.network = first_network(options, data.n_channels, len(data.classes))
         self._start_optimiser(options.recipe.learning_rate)
         self._encoder = self._cached_encoder()
+        self._features: list[OrientedFeatures] = []
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.best = copy.deepcopy(self.average)
         self._good = copy.deepcopy(self.network.state_dict())
@@ -131,7 +137,10 @@ class NetworkTraining:
                 patch_px=recipe.patch_px,
                 by=recipe.draw,
                 dense_share=self.options.dense_share,
+                augmentation=recipe.augmentation,
+                known=self._features,
             )
+            self._features = [*self._sampler.features.values()]
             return
         self._sampler = PatchSampler(
             self.images,
@@ -157,13 +166,19 @@ class NetworkTraining:
         return CachedEncoder(inner.encoder, cache.open())
 
     def _fits_into_cache(self) -> bool:
+        """Tell whether the cache has room; if not, a warning says so."""
         cache = self.options.feature_cache
-        needed = bytes_needed(self.images, self.network)
-        if cache.use == "on" or needed <= cache.budget_bytes:
+        what, needed = "a block of an image", bytes_of_block(self.images, self.network)
+        if cache.use == "auto":
+            augmentation = self.options.recipe.augmentation
+            together = bytes_needed(self.images, self.network, augmentation)
+            if together > needed:
+                what, needed = "all images", together
+        if needed <= cache.budget_bytes:
             return True
         warnings.warn(
-            f"the features of all images need {needed / GIB:.1f} GiB, more than the "
-            f"{cache.budget_bytes / GIB:.1f} GiB that may be kept, so they are "
+            f"the features of {what} need {needed / MIB:.1f} MiB, more than the "
+            f"{cache.budget_bytes / MIB:.1f} MiB that may be kept, so they are "
             "computed anew at each step.",
             stacklevel=2,
         )
@@ -427,6 +442,7 @@ class NetworkTraining:
         ):
             network.load_state_dict(_under(tensors, kind))
         self._encoder = self._cached_encoder()  # its weights may have been others
+        self._features = []
         self.see(self.images)
         self._good = {k: v.clone() for k, v in _under(tensors, "good").items()}
         moments: dict[int, dict[str, Tensor]] = {}
