@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from torch import Generator, Tensor
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.inputs.normalisation import Normalisation
 from napari_sparseseg.learning.feature_cache import CachedEncoder, FeatureCacheOptions
+from napari_sparseseg.learning.feature_patches import bytes_needed
 from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
+from napari_sparseseg.learning.trainer import Trainer
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
 from napari_sparseseg.networks.encoders import Encoder
 from napari_sparseseg.networks.registry import NetworkSpec
@@ -122,6 +125,53 @@ def test_features_are_kept_only_of_an_encoder_that_does_not_learn(
     assert training(tmp_path, use="auto").uses_feature_cache
     assert not training(tmp_path, use="off").uses_feature_cache
     assert not training(tmp_path, frozen=False).uses_feature_cache
+
+
+def test_the_budget_is_that_of_all_networks_and_the_head_together(
+    tmp_path: Path,
+) -> None:
+    images = training_set().at(1.0)
+    trained = training(tmp_path, use="auto")
+    needed = bytes_needed(images, trained.network, RECIPE.augmentation)
+    for others, head_bytes, fits in (
+        ([], 0, True),
+        (images, 0, True),
+        (images, 1, False),
+        ([*images, *images], 0, False),
+        ([], needed + 1, False),
+    ):
+        trained = training(tmp_path, use="auto", budget_bytes=2 * needed)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the features of all images")
+            trained.see(images, others, head_bytes)
+        assert trained.uses_feature_cache == fits
+
+
+def test_networks_of_several_resolutions_share_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales = [1.0, 0.5]
+    monkeypatch.setattr(Trainer, "_network_scales", lambda _: scales)
+    data = training_set()
+    images = [image for scale in scales for image in data.at(scale)]
+    alone = training(tmp_path)
+    needed = bytes_needed(images, alone.network, RECIPE.augmentation)
+    for budget_bytes, fits in ((needed, True), (needed - 1, False)):
+        options = dataclasses.replace(
+            alone.options,
+            head_start=False,
+            feature_cache=FeatureCacheOptions("auto", tmp_path, budget_bytes),
+        )
+        trainer = Trainer(data, options)
+        later = Trainer(training_set(), options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the features of all images")
+            list(trainer.run(1))
+            later.load_state(*trainer.state())
+            trainer.put(*data.images.values())
+            list(trainer.run(1))
+        for each in (*trainer.networks, *later.networks):
+            assert each.uses_feature_cache == fits
 
 
 def test_patches_are_drawn_as_ever_where_there_is_no_room_for_features(

@@ -38,7 +38,7 @@ from napari_sparseseg.networks.scoring import EncoderDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Parts
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from napari_sparseseg.learning.judge import Scores
     from napari_sparseseg.learning.options import Recipe, TrainingOptions
@@ -72,6 +72,8 @@ class NetworkTraining:
     generator
         On the CPU; draws patches and augmentations. Shared by the networks of a
         training.
+    others, head_bytes
+        See :meth:`see`.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class NetworkTraining:
         scale: float,
         options: TrainingOptions,
         generator: Generator,
+        others: Iterable[WorkingImage] = (),
+        head_bytes: int = 0,
     ) -> None:
         self.scale = scale
         self.options = options
@@ -98,7 +102,7 @@ class NetworkTraining:
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.best = copy.deepcopy(self.average)
         self._good = copy.deepcopy(self.network.state_dict())
-        self.see(images)
+        self.see(images, others, head_bytes)
 
     @property
     def learning_rate(self) -> float:
@@ -117,9 +121,24 @@ class NetworkTraining:
         """Let a schedule that has an end come to it after so many steps in all."""
         end_at(self._schedule, steps)
 
-    def see(self, images: Sequence[WorkingImage]) -> None:
-        """Take images and labels as they are now."""
-        recipe, device = self.options.recipe, self.options.device
+    def see(
+        self,
+        images: Sequence[WorkingImage],
+        others: Iterable[WorkingImage] = (),
+        head_bytes: int = 0,
+    ) -> None:
+        """Take images and labels as they are now.
+
+        Parameters
+        ----------
+        images
+            All of the training set at this network's resolution.
+        others
+            Those of the other networks of the training, which share the feature cache.
+        head_bytes
+            What the head needs of the feature cache.
+        """
+        device = self.options.device
         self.images = [
             WorkingImage(
                 image.pixels.to(device),
@@ -129,7 +148,15 @@ class NetworkTraining:
             )
             for image in images
         ]
-        if self._encoder is not None and self._fits_into_cache():
+        self._keeps_features = self._encoder is not None and self._fits_into_cache(
+            [*self.images, *others], head_bytes
+        )
+        self._start_sampler()
+
+    def _start_sampler(self) -> None:
+        recipe = self.options.recipe
+        if self._keeps_features:
+            assert self._encoder is not None
             self._sampler: PatchSampler | FeatureSampler = FeatureSampler(
                 self.images,
                 self.network,
@@ -165,13 +192,13 @@ class NetworkTraining:
             return None
         return CachedEncoder(inner.encoder, cache.open())
 
-    def _fits_into_cache(self) -> bool:
+    def _fits_into_cache(self, images: Sequence[WorkingImage], head_bytes: int) -> bool:
         """Tell whether the cache has room; if not, a warning says so."""
         cache = self.options.feature_cache
-        what, needed = "a block of an image", bytes_of_block(self.images, self.network)
+        what, needed = "a block of an image", bytes_of_block(images, self.network)
         if cache.use == "auto":
             augmentation = self.options.recipe.augmentation
-            together = bytes_needed(self.images, self.network, augmentation)
+            together = bytes_needed(images, self.network, augmentation) + head_bytes
             if together > needed:
                 what, needed = "all images", together
         if needed <= cache.budget_bytes:
@@ -443,7 +470,7 @@ class NetworkTraining:
             network.load_state_dict(_under(tensors, kind))
         self._encoder = self._cached_encoder()  # its weights may have been others
         self._features = []
-        self.see(self.images)
+        self._start_sampler()
         self._good = {k: v.clone() for k, v in _under(tensors, "good").items()}
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _under(tensors, "moments").items():
