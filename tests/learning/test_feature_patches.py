@@ -220,7 +220,7 @@ class Pixels:
     to be turned and standardised.
     """
 
-    encoder = SimpleNamespace(channels=(3,), strides=(1,), halo=(0,))
+    channels, strides, halo = (3,), (1,), (0,)
     cache = SimpleNamespace(
         is_usable=True,
         read=lambda key, windows: [key[(slice(None), *w)] for w in windows],

@@ -326,11 +326,19 @@ class CachedEncoder:
         In evaluation mode; its weights must not change any more.
     cache
         Where features are kept.
+
+    Attributes
+    ----------
+    channels, strides, halo
+        Of each level, as of the encoder.
     """
 
     def __init__(self, encoder: Encoder, cache: FeatureCache) -> None:
         self.encoder = encoder
         self.cache = cache
+        self.channels = encoder.channels
+        self.strides = encoder.strides
+        self.halo = encoder.halo
         self._identity = identity_of(encoder)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -233,9 +233,9 @@ class OrientedFeatures:
         self.orientation = orientation
         self._network = network
         self._encoder = encoder
-        self._halo = max(encoder.encoder.halo)
-        self._channels = encoder.encoder.channels
-        self._strides = encoder.encoder.strides
+        self._halo = max(encoder.halo)
+        self._channels = encoder.channels
+        self._strides = encoder.strides
         self._keys: dict[Region, str] = {}
         self.shape = grown(
             oriented_shape(pixels.shape[-2:], orientation), network.stride

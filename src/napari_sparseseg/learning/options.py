@@ -155,7 +155,8 @@ class TrainingOptions:
         What the head looks at: ``"fixed"`` features, or with the name of an encoder its
         early layers as well, with the weights of *encoder_weights*.
     feature_cache
-        Whether and where features of a frozen encoder are kept.
+        Whether and where features of a frozen encoder are kept. Of all augmentation
+        only mirrorings, quarter turns and tiling are then left.
     dense_share
         Probability that a patch comes from a dense image where there are both kinds
         (Bokhorst 2018 mixes sparse and dense images 4 : 1).
