@@ -167,7 +167,7 @@ def fill(training: NetworkTraining) -> None:
     """Compute the features of all images in all orientations."""
     sampler = training._sampler
     assert isinstance(sampler, FeatureSampler)
-    for features in sampler.features:
+    for features in sampler.features.values():
         features.of((0, 0, *features.shape))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from torch import Generator, Tensor
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.inputs.normalisation import Normalisation
-from napari_sparseseg.learning.feature_cache import FeatureCacheOptions
+from napari_sparseseg.learning.feature_cache import CachedEncoder, FeatureCacheOptions
+from napari_sparseseg.learning.feature_patches import bytes_needed
 from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
+from napari_sparseseg.learning.trainer import Trainer
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
 from napari_sparseseg.networks.encoders import Encoder
 from napari_sparseseg.networks.registry import NetworkSpec
@@ -122,11 +125,69 @@ def test_features_are_kept_only_of_an_encoder_that_does_not_learn(
     assert training(tmp_path, use="auto").uses_feature_cache
     assert not training(tmp_path, use="off").uses_feature_cache
     assert not training(tmp_path, frozen=False).uses_feature_cache
-    with pytest.warns(UserWarning, match=r"0.0 GiB, more than the 0.0 GiB"):
-        trained = training(tmp_path, use="auto", budget_bytes=1 << 16)
+
+
+def test_the_budget_is_that_of_all_networks_and_the_head_together(
+    tmp_path: Path,
+) -> None:
+    images = training_set().at(1.0)
+    trained = training(tmp_path, use="auto")
+    needed = bytes_needed(images, trained.network, RECIPE.augmentation)
+    for others, head_bytes, fits in (
+        ([], 0, True),
+        (images, 0, True),
+        (images, 1, False),
+        ([*images, *images], 0, False),
+        ([], needed + 1, False),
+    ):
+        trained = training(tmp_path, use="auto", budget_bytes=2 * needed)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the features of all images")
+            trained.see(images, others, head_bytes)
+        assert trained.uses_feature_cache == fits
+
+
+def test_networks_of_several_resolutions_share_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales = [1.0, 0.5]
+    monkeypatch.setattr(Trainer, "_network_scales", lambda _: scales)
+    data = training_set()
+    images = [image for scale in scales for image in data.at(scale)]
+    alone = training(tmp_path)
+    needed = bytes_needed(images, alone.network, RECIPE.augmentation)
+    for budget_bytes, fits in ((needed, True), (needed - 1, False)):
+        options = dataclasses.replace(
+            alone.options,
+            head_start=False,
+            feature_cache=FeatureCacheOptions("auto", tmp_path, budget_bytes),
+        )
+        trainer = Trainer(data, options)
+        later = Trainer(training_set(), options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the features of all images")
+            list(trainer.run(1))
+            later.load_state(*trainer.state())
+            trainer.put(*data.images.values())
+            list(trainer.run(1))
+        for each in (*trainer.networks, *later.networks):
+            assert each.uses_feature_cache == fits
+
+
+def test_patches_are_drawn_as_ever_where_there_is_no_room_for_features(
+    tmp_path: Path,
+) -> None:
+    # Eight times some 40 x 44 pixels, and a little for each file.
+    few = training(tmp_path, use="on", budget_bytes=300_000)
+    assert few.uses_feature_cache
+    with pytest.warns(UserWarning, match=r"all images need .* more than the 0.3 MiB"):
+        trained = training(tmp_path, use="auto", budget_bytes=300_000)
     assert not trained.uses_feature_cache
     trained.step()
-    assert training(tmp_path, budget_bytes=1 << 16).uses_feature_cache
+    with pytest.warns(UserWarning, match=r"a block of an .* more than the 0.1 MiB"):
+        trained = training(tmp_path, use="on", budget_bytes=1 << 16)
+    assert not trained.uses_feature_cache
+    trained.step()
 
 
 @pytest.mark.parametrize("loss", ["ce", "dice"])
@@ -144,9 +205,30 @@ def test_a_batch_in_parts_moves_the_decoder_as_the_whole_does(
             torch.testing.assert_close(one.grad, two.grad, atol=1e-5, rtol=1e-3)
 
 
-def test_there_are_breaks_while_a_batch_is_drawn(tmp_path: Path) -> None:
+def test_there_are_breaks_while_a_batch_is_drawn(
+    tmp_path: Path, encoded: list[tuple[int, ...]]
+) -> None:
     trained = training(tmp_path, micro_batch=4)
-    assert sum(1 for _ in trained.gather()) == RECIPE.batch - 1
+    breaks = sum(1 for _ in trained.gather())
+    assert encoded
+    assert breaks == RECIPE.batch - 1 + len(encoded)
+
+
+def test_a_new_stroke_costs_no_new_look_at_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = training_set()
+    trained = training(tmp_path)
+    trained.see(data.at(1.0))
+    for _ in range(10):
+        trained.step()
+    image = data.images["image"]
+    labels = image.labels.copy()
+    labels[30:33, 3:18] = 1
+    data.put(dataclasses.replace(image, labels=labels))
+    monkeypatch.delattr(CachedEncoder, "key")
+    trained.see(data.at(1.0))
+    trained.step()
 
 
 def test_stopped_and_taken_up_it_learns_the_same(tmp_path: Path) -> None:

@@ -102,26 +102,57 @@ def test_an_entry_is_zarr_in_half_precision_and_in_chunks(tmp_path: Path) -> Non
 # The budget.
 
 
+def key_of(number: int) -> str:
+    return f"{number:064x}"
+
+
 def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
-    FeatureCache(tmp_path, MIB).write("0", maps(0), SIDE)
+    FeatureCache(tmp_path, MIB).write(key_of(0), maps(0), SIDE)
     size = bytes_in(tmp_path)
     # Room is made for all that an entry may take: beside two others of this size.
     budget = sum(each.nbytes for each in maps()) + OVERHEAD + 2 * size + 100
     cache = FeatureCache(tmp_path, budget)
     for number in (1, 2):
-        cache.write(f"{number}", maps(number), SIDE)
+        cache.write(key_of(number), maps(number), SIDE)
     for number in range(3):
-        os.utime(tmp_path / f"{number}{SUFFIX}", (number, number))
-    assert_same(cache.read("0"), maps(0))  # and so used now
-    cache.write("3", maps(3), SIDE)
+        os.utime(tmp_path / f"{key_of(number)}{SUFFIX}", (number, number))
+    assert_same(cache.read(key_of(0)), maps(0))  # and so used now
+    cache.write(key_of(3), maps(3), SIDE)
     assert bytes_in(tmp_path) <= budget
-    assert cache.read("1") is None
+    assert cache.read(key_of(1)) is None
     for number in (0, 2, 3):
-        assert_same(cache.read(f"{number}"), maps(number))
+        assert_same(cache.read(key_of(number)), maps(number))
     for number in range(4, 9):
-        cache.write(f"{number}", maps(number), SIDE)
+        cache.write(key_of(number), maps(number), SIDE)
         assert bytes_in(tmp_path) <= budget
-    assert_same(cache.read("8"), maps(8))
+    assert_same(cache.read(key_of(8)), maps(8))
+
+
+def test_files_of_others_stay_and_do_not_count(tmp_path: Path) -> None:
+    names = ("scans.zip", "a.zarr.zip", ".hidden.zip", f"{key_of(1)[1:]}{SUFFIX}", "b")
+    for name in names:
+        (tmp_path / name).write_bytes(b"0" * MIB)
+        os.utime(tmp_path / name, (0, 0))
+    cache = FeatureCache(tmp_path, MIB // 2)
+    for number in range(9):
+        cache.write(key_of(number), maps(number), SIDE)
+    assert all((tmp_path / name).stat().st_size == MIB for name in names)
+    kept = [number for number in range(9) if cache.read(key_of(number)) is not None]
+    assert len(kept) > 1
+    assert len(kept) < 9
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights are those of the folder there")
+def test_only_the_user_reads_entries(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    before = os.umask(0o002)
+    try:
+        FeatureCache(tmp_path, MIB).write("key", maps(), SIDE)
+    finally:
+        os.umask(before)
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert tmp_path.stat().st_mode & 0o777 == 0o755  # it is the user's own
 
 
 def test_an_entry_larger_than_the_budget_is_not_kept(tmp_path: Path) -> None:
@@ -218,7 +249,8 @@ def test_a_full_disk_is_told_once_and_no_more_is_written(
         cache.write("another", maps(), SIDE)
     assert len(told) == 1
     assert not cache.is_usable
-    assert_same(cache.read("before"), maps())
+    for name in ("before", "key", "another"):
+        assert_same(cache.read(name), maps())
     assert [path.name for path in tmp_path.iterdir()] == [f"before{SUFFIX}"]
 
 
@@ -227,7 +259,8 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "file" / "features", 10 * MIB)
     with pytest.warns(UserWarning, match="cannot be kept"):
         cache.write("key", maps(), SIDE)
-    assert cache.read("key") is None
+    assert_same(cache.read("key"), maps())
+    assert cache.read("another") is None
 
 
 # Encoders.

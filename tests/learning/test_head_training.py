@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+import zarr
+from zarr.storage import ZipStore
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.inputs.normalisation import Normalisation
@@ -198,3 +200,19 @@ def test_of_many_labelled_pixels_some_of_each_class_have_pretrained_features(
     blocks = 3  # the second stroke lies in two
     assert 10 <= int((found.channels == 0).sum()) <= 10 * blocks
     assert 10 <= int((found.channels == 1).sum()) <= 10 * blocks
+
+
+def test_the_bytes_of_pretrained_features_are_foreseen(tmp_path: Path) -> None:
+    data = strokes((20, 20), (20, 280), (280, 20), (280, 282))  # in each block
+    training = HeadTraining(data, with_resnet("on", tmp_path))
+    training.fit(data)
+    files = [*tmp_path.iterdir()]
+    assert len(files) == 4
+    kept = 0
+    for path in files:
+        with ZipStore(path, mode="r") as store:
+            group: Any = zarr.open_group(store, mode="r")
+            kept += sum(array.nbytes for array in group.array_values())
+    assert training.cache_bytes(data) == kept
+    assert HeadTraining(data, with_resnet("off", tmp_path)).cache_bytes(data) == 0
+    assert HeadTraining(data, OPTIONS).cache_bytes(data) == 0

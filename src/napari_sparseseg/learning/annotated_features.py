@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_sparseseg.inputs.tiling import make_tile
+from napari_sparseseg.inputs.tiling import cover, make_tile
 from napari_sparseseg.networks.fixed_features import FixedFeatures
 from napari_sparseseg.networks.image_statistics import windows_of
 from napari_sparseseg.networks.scoring import as_batch
@@ -264,6 +264,16 @@ class AnnotatedFeatures:
         """Return the (F, h, w) fixed features of (C, h, w) pixels."""
         features: Tensor = self._features(as_batch(pixels.to(self._device)))[0]
         return features
+
+
+def block_fields(
+    shape: tuple[int, int], pretrained: PretrainedFeatures
+) -> list[Region]:
+    """Return what the encoder sees for each block of an image of *shape* (y, x)."""
+    return [
+        make_tile(core, shape, halo=pretrained.halo, stride=pretrained.stride).field
+        for core in cover((0, 0, *shape), BLOCK)
+    ]
 
 
 def _bounds(annotated: _Annotated) -> Region:

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import math
 import os
+import re
 import time
 import warnings
 import zipfile
@@ -43,6 +44,11 @@ FeatureCacheUse = Literal["auto", "on", "off"]
 
 SUFFIX = ".zarr.zip"
 
+#: Names of entries, and of those that are being written, as `write_atomically` names
+#: them. Other files of the folder are somebody else's.
+_ENTRY = re.compile(rf"[0-9a-f]{{64}}{re.escape(SUFFIX)}")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.zip")
+
 #: Side of a chunk in pixels of the encoder's input, and its least side in features.
 CHUNK_PX, SMALLEST_CHUNK = 64, 16
 
@@ -61,7 +67,7 @@ ABANDONED_S = 3600.0
 #: What reading a damaged entry raises.
 _DAMAGED = (OSError, zipfile.BadZipFile, LookupError, ValueError, TypeError, EOFError)
 
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +131,14 @@ class FeatureCache:
 
     Several processes may share the folder. An entry is written under another name and
     then renamed, so there is all of it or nothing, whenever a process is killed. Where
-    an entry cannot be written a warning says so, once, and no more is written.
+    an entry cannot be written a warning says so, once; from then on entries are kept in
+    memory, as far as there is room.
 
     Parameters
     ----------
     folder
-        Made when there is something to keep, for the eyes of the user alone.
+        Made when there is something to keep. It and the entries are for the eyes of the
+        user alone; a folder that is there stays as it is.
     budget_bytes
         The entries that were read or written longest ago are removed before the folder
         takes more.
@@ -138,7 +146,8 @@ class FeatureCache:
     Attributes
     ----------
     is_usable
-        Whether entries can be written, as far as is known.
+        Whether entries can be written, as far as is known. Those of before are read
+        in any case.
     """
 
     def __init__(self, folder: Path, budget_bytes: int) -> None:
@@ -196,15 +205,23 @@ class FeatureCache:
         Parameters
         ----------
         key
-            Of the entry.
+            Of the entry, 64 hexadecimal digits.
         maps
             (F, h, w) float16, one a level.
         size
             Longer side, in pixels, of what they are the features of.
         """
         needed = sum(each.nbytes for each in maps) + OVERHEAD
-        if not self.is_usable or needed > self._budget_bytes:
+        if needed > self._budget_bytes:
             return
+        if self.is_usable:
+            self._write(key, maps, size, needed)
+        if not self.is_usable:
+            self._remember(key, maps)
+
+    def _write(
+        self, key: str, maps: Sequence[NDArray[np.float16]], size: int, needed: int
+    ) -> None:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._make_room(needed)
@@ -212,9 +229,9 @@ class FeatureCache:
         except (OutputError, OSError) as error:
             self.is_usable = False
             warnings.warn(
-                f"features are computed anew each time, since they cannot be kept: "
-                f"{str(error).rstrip('.')}.",
-                stacklevel=2,
+                "features cannot be kept, and are computed anew where memory has no "
+                f"room for them: {str(error).rstrip('.')}.",
+                stacklevel=3,
             )
 
     def _path(self, key: str) -> Path:
@@ -240,12 +257,18 @@ class FeatureCache:
 
     def _into_memory(self, key: str, arrays: list[Any]) -> list[Any]:
         """Return the arrays of an entry from memory, if there is room for them."""
-        size = sum(array.nbytes for array in arrays)
-        if key not in self._in_memory and size <= self._memory_left:
-            self._in_memory[key] = [np.asarray(array[:]) for array in arrays]
-            self._memory_left -= size
+        if key not in self._in_memory and self._remember(key, arrays):
             self._close(key)
         return self._in_memory.get(key, arrays)
+
+    def _remember(self, key: str, arrays: Sequence[Any]) -> bool:
+        """Put an entry into memory, and tell whether there was room for it."""
+        size = sum(array.nbytes for array in arrays)
+        if size > self._memory_left:
+            return False
+        self._in_memory[key] = [np.asarray(array[:]) for array in arrays]
+        self._memory_left -= size
+        return True
 
     def _close(self, key: str) -> None:
         store, _ = self._open.pop(key, (None, []))
@@ -256,11 +279,11 @@ class FeatureCache:
         """Remove entries until so many bytes fit into the budget."""
         entries = []
         for path in self._folder.iterdir():
-            if not path.name.endswith(".zip"):
+            is_unfinished = bool(_UNFINISHED.fullmatch(path.name))
+            if not is_unfinished and not _ENTRY.fullmatch(path.name):
                 continue
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 status = path.stat()
-                is_unfinished = path.name.startswith(".")
                 if is_unfinished and time.time() - status.st_mtime > ABANDONED_S:
                     path.unlink()
                     continue
@@ -281,6 +304,7 @@ def _write_zarr(path: Path, maps: Sequence[NDArray[np.float16]], size: int) -> N
     from zarr.codecs import BloscCodec
     from zarr.storage import ZipStore
 
+    path.touch(mode=0o600)
     with ZipStore(path, mode="w", compression=zipfile.ZIP_STORED) as store:
         group = zarr.create_group(store, zarr_format=3)
         for level, each in enumerate(maps):

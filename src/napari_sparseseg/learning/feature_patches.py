@@ -4,7 +4,9 @@ Where an encoder does not learn, an image's features are always the same: so are
 of its seven other orientations. They are computed of the whole image, block by block as
 they are drawn, with all that the encoder sees around a block. A patch is cut out of
 them. That differs from encoding a patch, at the edges of which the encoder would see
-zeros instead of what is there: here it sees what it will see in a prediction.
+zeros instead of what is there: here it sees what it will see in a prediction. For the
+same reason patches never reach beyond an image: one that is too small makes those that
+are drawn with it smaller.
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from napari_sparseseg.inputs.tiling import cover, make_tile, overlap
-from napari_sparseseg.learning.feature_cache import bytes_of
+from napari_sparseseg.learning.feature_cache import OVERHEAD, bytes_of
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.patches import (
-    ATTEMPTS,
     JITTER,
     FeaturePatches,
     MiniBatch,
@@ -28,12 +30,13 @@ from napari_sparseseg.networks.scoring import EncoderDecoder, as_batch, pad_to_m
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Parts
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from napari_sparseseg.inputs.resolution import Region
+    from napari_sparseseg.learning.augmentation import AugmentationOptions, Flip
     from napari_sparseseg.learning.feature_cache import CachedEncoder, Window
     from napari_sparseseg.learning.training_set import WorkingImage
     from napari_sparseseg.networks.registry import Standardised
@@ -41,18 +44,31 @@ if TYPE_CHECKING:
     #: (F, h, w) a level.
     Maps = Sequence[NDArray[np.float16]]
 
-#: Side, in working pixels, of the blocks that features are computed and kept by. It is
-#: a multiple of every stride.
-BLOCK = 512
+#: Side, in working pixels, of the blocks that features are computed and kept by: small,
+#: for there is no break while one is computed, on a CPU perhaps for seconds. It is a
+#: multiple of every stride.
+BLOCK = 256
 
-#: Mirrorings and quarter turns of an image, the image itself being 0.
-ORIENTATIONS = 8
+#: The orientations that a patch may have by mirroring and turning, all as likely; see
+#: :func:`oriented`. Of all turns only the quarter turns are left.
+_ORIENTATIONS: dict[tuple[Flip, bool], tuple[int, ...]] = {
+    ("none", False): (0,),
+    ("one", False): (0, 1, 2),
+    ("any", False): (0, 1, 2, 3),
+    ("none", True): (0, 3, 5, 6),
+    # Each turn unmirrored, or mirrored about one of two axes, which come to the same.
+    ("one", True): (0, 3, 5, 6, *(1, 2, 4, 7) * 2),
+    ("any", True): (0, 1, 2, 3, 4, 5, 6, 7),
+}
+
+
+def orientations_of(augmentation: AugmentationOptions) -> tuple[int, ...]:
+    """Return the orientations to draw from; one that is likelier is there twice."""
+    return _ORIENTATIONS[augmentation.flip, augmentation.rotate]
 
 
 class FeatureSampler(PlaceSampler):
     """Draws mini-batches of features; see :meth:`draw_in_parts`.
-
-    Of all augmentation only mirrorings and quarter turns are left.
 
     Parameters
     ----------
@@ -62,8 +78,15 @@ class FeatureSampler(PlaceSampler):
         An :class:`EncoderDecoder` whose encoder is frozen.
     encoder
         That encoder, and what is kept of it.
-    patch_px, by, dense_share
+    patch_px
+        Largest side of a patch, which is rounded up to whole strides.
+    by, dense_share
         As of :class:`~.patches.PlaceSampler`.
+    augmentation
+        Of which mirrorings, quarter turns and the grid of tiles are left.
+    known
+        Features of the same encoder, which are taken over for images that are still
+        the same.
 
     Attributes
     ----------
@@ -80,37 +103,54 @@ class FeatureSampler(PlaceSampler):
         patch_px: int,
         by: Literal["class", "image"],
         dense_share: float,
+        augmentation: AugmentationOptions,
+        known: Iterable[OrientedFeatures] = (),
     ) -> None:
         stride = network.stride
         super().__init__(
             images,
-            patch_px=max(stride, patch_px // stride * stride),
+            patch_px=-(-patch_px // stride) * stride,
             stride=stride,
             by=by,
             dense_share=dense_share,
         )
         self._stride = stride
-        self.features = [
-            OrientedFeatures(image.pixels, orientation, network, encoder)
-            for image in images
-            for orientation in range(ORIENTATIONS)
-        ]
+        self._tiling = augmentation.tiling
+        self._orientations = orientations_of(augmentation)
+        before = {(id(each.pixels), each.orientation): each for each in known}
+        self.features = {
+            (index, orientation): before.get((id(image.pixels), orientation))
+            or OrientedFeatures(image.pixels, orientation, network, encoder)
+            for index, image in enumerate(images)
+            for orientation in sorted({*self._orientations})
+        }
 
     def draw_in_parts(
         self, count: int, generator: Generator
     ) -> Parts[None, None, MiniBatch[FeaturePatches]]:
-        """Draw *count* patches, with a break after each."""
+        """Draw *count* patches, with breaks: after each, and after encoding a block.
+
+        They are as large as ``patch_px`` and the smallest of the images drawn allow.
+        """
+        drawn = [self._draw_oriented(generator) for _ in range(count)]
+        height, width = (
+            min(self.patch_px, *(features.shape[axis] for features, _, _ in drawn))
+            for axis in (0, 1)
+        )
         levels, labels, inside = [], [], []
-        for number in range(count):
+        for number, (features, learned, place) in enumerate(drawn):
             if number:
                 yield
-            features, region, found = self._choose(generator)
-            levels.append(features.of(region))
-            labels.append(self._padded(found))
-            inside.append(self._padded(torch.ones_like(found, dtype=torch.bool)))
+            region = self._region(place, features.shape, (height, width), generator)
+            levels.append((yield from features.in_parts(region)))
+            found = oriented_part(learned, region, features.orientation)
+            labels.append(_padded(found, height, width))
+            inside.append(
+                _padded(torch.ones_like(found, dtype=torch.bool), height, width)
+            )
         patches = FeaturePatches(
             tuple(torch.stack(each) for each in zip(*levels, strict=True)),
-            (self.patch_px, self.patch_px),
+            (height, width),
         )
         return MiniBatch(patches, torch.stack(labels), torch.stack(inside))
 
@@ -118,37 +158,46 @@ class FeatureSampler(PlaceSampler):
         """Do :meth:`draw_in_parts` without a break."""
         return finish(self.draw_in_parts(count, generator))
 
-    def _choose(self, generator: Generator) -> tuple[OrientedFeatures, Region, Tensor]:
-        """Draw an image in some orientation, a region, and its labels in the image."""
-        size = self.patch_px
-        for _ in range(ATTEMPTS):
-            index, *place = self._draw_place(generator)
-            orientation = int(torch.randint(ORIENTATIONS, (), generator=generator))
-            shift = (torch.rand(2, generator=generator) - 0.5) * 2 * JITTER * size
-            labels = self.images[index].learned
-            centre = oriented_place(place, labels.shape, orientation)
-            features = self.features[index * ORIENTATIONS + orientation]
-            y0, x0 = (
-                self._start(at + by - size / 2, length)
-                for at, by, length in zip(
-                    centre, shift.tolist(), features.shape, strict=True
-                )
-            )
-            found = oriented(labels, orientation)[y0 : y0 + size, x0 : x0 + size]
-            if found.any():
-                break
-        return features, (y0, x0, y0 + size, x0 + size), found
+    def _draw_oriented(
+        self, generator: Generator
+    ) -> tuple[OrientedFeatures, Tensor, tuple[int, int]]:
+        """Draw an image in some orientation: its labels, and the place of one of them.
 
-    def _padded(self, x: Tensor) -> Tensor:
-        """Return (size, size): *x*, and 0 beyond the image."""
-        padded = x.new_zeros(self.patch_px, self.patch_px)
-        padded[: x.shape[0], : x.shape[1]] = x
-        return padded
+        The labels are those of the image as it is, the place is turned with it.
+        """
+        index, *place = self._draw_place(generator)
+        choice = int(torch.randint(len(self._orientations), (), generator=generator))
+        features = self.features[index, self._orientations[choice]]
+        learned = self.images[index].learned
+        return (
+            features,
+            learned,
+            oriented_place(place, learned.shape, features.orientation),
+        )
 
-    def _start(self, wished: float, length: int) -> int:
-        """Return the whole stride next to where a patch is to start in an image."""
-        last = max(0, length - self.patch_px) // self._stride
-        return min(max(0, round(wished / self._stride)), last) * self._stride
+    def _region(
+        self,
+        place: tuple[int, int],
+        shape: tuple[int, int],
+        size: tuple[int, int],
+        generator: Generator,
+    ) -> Region:
+        """Return a region of *size* that holds a place of an image of *shape*."""
+        shifts = (torch.rand(2, generator=generator) - 0.5) * 2 * JITTER
+        y, x = (
+            self._start(*each)
+            for each in zip(place, shape, size, shifts.tolist(), strict=True)
+        )
+        return y, x, y + size[0], x + size[1]
+
+    def _start(self, place: int, length: int, size: int, shift: float) -> int:
+        """Return where a patch is to start in an image: at a whole stride."""
+        wished = place + shift * size - size / 2
+        if self._tiling:
+            wished = place // size * size
+        first = max(0, -(-(place - size + 1) // self._stride))
+        last = min(place, length - size) // self._stride
+        return min(max(first, round(wished / self._stride)), last) * self._stride
 
 
 class OrientedFeatures:
@@ -159,7 +208,7 @@ class OrientedFeatures:
     pixels
         (C, H, W) float32 in [0, 1].
     orientation
-        Of ``ORIENTATIONS``.
+        Of :func:`oriented`.
     network
         Whose encoder it is.
     encoder
@@ -167,6 +216,8 @@ class OrientedFeatures:
 
     Attributes
     ----------
+    pixels, orientation
+        As given.
     shape
         (y, x) of the oriented image, grown to multiples of the network's stride.
     """
@@ -178,52 +229,52 @@ class OrientedFeatures:
         network: Standardised,
         encoder: CachedEncoder,
     ) -> None:
-        self._pixels = pixels
-        self._orientation = orientation
+        self.pixels = pixels
+        self.orientation = orientation
         self._network = network
         self._encoder = encoder
         self._halo = max(encoder.halo)
         self._channels = encoder.channels
         self._strides = encoder.strides
         self._keys: dict[Region, str] = {}
-        height, width = oriented(pixels, orientation).shape[-2:]
-        stride = network.stride
-        self.shape = (-(-height // stride) * stride, -(-width // stride) * stride)
+        self.shape = grown(
+            oriented_shape(pixels.shape[-2:], orientation), network.stride
+        )
 
     def of(self, region: Region) -> tuple[Tensor, ...]:
-        """Return the features of a region that starts and ends at whole strides.
+        """Do :meth:`in_parts` without a break."""
+        return finish(self.in_parts(region))
+
+    def in_parts(self, region: Region) -> Parts[None, None, tuple[Tensor, ...]]:
+        """Return the features of a region, with a break after each block's encoding.
+
+        Parameters
+        ----------
+        region
+            Of the grown image; it starts and ends at whole strides.
 
         Returns
         -------
         tuple of Tensor
-            (F, h, w) float32 a level, 0 beyond the image.
+            (F, h, w) float32 a level.
         """
         height, width = region[2] - region[0], region[3] - region[1]
         levels = list(zip(self._channels, self._strides, strict=True))
         found = [
-            self._pixels.new_zeros(channels, height // stride, width // stride)
+            self.pixels.new_zeros(channels, height // stride, width // stride)
             for channels, stride in levels
         ]
-        for part, maps in self._parts(region):
+        for block in cover((0, 0, *self.shape), BLOCK):
+            if not overlap(block, region):
+                continue
+            part = _intersection(block, region)
+            maps = yield from self._part_of(block, part)
             for (_, stride), whole, each in zip(levels, found, maps, strict=True):
                 y, x = _window(part, region, stride)
                 whole[:, y, x] = torch.from_numpy(each).to(whole)
         return tuple(found)
 
-    def _parts(self, region: Region) -> Iterator[tuple[Region, Maps]]:
-        """Return the parts of the image that make up a region, and their features."""
-        image = (0, 0, *self.shape)
-        if not self._encoder.cache.is_usable:
-            # Without their surroundings, which would cost more than the training.
-            part = _intersection(image, region)
-            yield part, self._encoder.compute(self._grown(part))
-            return
-        for block in cover(image, BLOCK):
-            if overlap(block, region):
-                part = _intersection(block, region)
-                yield part, self._read(block, part)
-
-    def _read(self, block: Region, part: Region) -> Maps:
+    def _part_of(self, block: Region, part: Region) -> Parts[None, None, Maps]:
         """Return the features of a part of a block, which may become known now."""
         windows = [_window(part, block, stride) for stride in self._strides]
         cache, key = self._encoder.cache, self._keys.get(block)
@@ -242,14 +293,17 @@ class OrientedFeatures:
             for each, (y, x) in zip(self._encoder.compute(x), core, strict=True)
         ]
         cache.write(key, maps, BLOCK)
+        yield
         return [each[:, y, x] for each, (y, x) in zip(maps, windows, strict=True)]
 
     def _grown(self, region: Region) -> Tensor:
         """Return a region of the grown image as the encoder sees it, (1, C, h, w)."""
-        y0, x0, y1, x1 = region
-        image = as_batch(oriented(self._pixels, self._orientation))
-        x = pad_to_multiple(self._network.standardise(image), self._network.stride)
-        return x[:, :, y0:y1, x0:x1]
+        stride = self._network.stride
+        # What the image is grown by is reflected at its end, up to a stride away.
+        y0, x0 = (max(0, start - stride) for start in region[:2])
+        part = oriented_part(self.pixels, (y0, x0, *region[2:]), self.orientation)
+        x = pad_to_multiple(self._network.standardise(as_batch(part)), stride)
+        return x[:, :, region[0] - y0 :, region[1] - x0 :]
 
 
 def oriented(x: Tensor, orientation: int) -> Tensor:
@@ -259,27 +313,83 @@ def oriented(x: Tensor, orientation: int) -> Tensor:
     return x.flip([axis for axis, bit in ((-2, 1), (-1, 2)) if orientation & bit])
 
 
+def oriented_shape(shape: Sequence[int], orientation: int) -> tuple[int, int]:
+    """Return the (y, x) that :func:`oriented` makes of an image of *shape*."""
+    height, width = shape
+    return (width, height) if orientation & 4 else (height, width)
+
+
+def oriented_part(x: Tensor, region: Region, orientation: int) -> Tensor:
+    """Return what lies in a region of :func:`oriented`, turning only that.
+
+    Parameters
+    ----------
+    x
+        (..., H, W).
+    region
+        Of the oriented image; it may end beyond it, where nothing is returned.
+    orientation
+        Of :func:`oriented`.
+    """
+    height, width = oriented_shape(x.shape[-2:], orientation)
+    y0, x0, y1, x1 = _intersection(region, (0, 0, height, width))
+    if orientation & 1:
+        y0, y1 = height - y1, height - y0
+    if orientation & 2:
+        x0, x1 = width - x1, width - x0
+    if orientation & 4:
+        y0, x0, y1, x1 = x0, y0, x1, y1
+    return oriented(x[..., y0:y1, x0:x1], orientation)
+
+
 def oriented_place(
     place: Sequence[int], shape: Sequence[int], orientation: int
 ) -> tuple[int, int]:
     """Return where :func:`oriented` takes the pixel (y, x) of an image of *shape*."""
-    (y, x), (height, width) = place, shape
+    y, x = place
+    height, width = oriented_shape(shape, orientation)
     if orientation & 4:
-        y, x, height, width = x, y, width, height
+        y, x = x, y
     return (
         height - 1 - y if orientation & 1 else y,
         width - 1 - x if orientation & 2 else x,
     )
 
 
-def bytes_needed(images: Iterable[WorkingImage], network: Standardised) -> int:
+def grown(shape: Sequence[int], stride: int) -> tuple[int, int]:
+    """Return a shape (y, x) grown to whole strides."""
+    height, width = (-(-length // stride) * stride for length in shape)
+    return height, width
+
+
+def bytes_needed(
+    images: Iterable[WorkingImage],
+    network: Standardised,
+    augmentation: AugmentationOptions,
+) -> int:
     """Return the bytes that the features of all orientations take, uncompressed."""
     inner = network.network
     assert isinstance(inner, EncoderDecoder)
-    return ORIENTATIONS * sum(
-        bytes_of(inner.encoder, (image.learned.shape[0], image.learned.shape[1]))
+    return len({*orientations_of(augmentation)}) * sum(
+        bytes_of(inner.encoder, grown(image.learned.shape, network.stride))
         for image in images
     )
+
+
+def bytes_of_block(images: Iterable[WorkingImage], network: Standardised) -> int:
+    """Return the bytes that the cache needs to keep anything at all: a block."""
+    inner = network.network
+    assert isinstance(inner, EncoderDecoder)
+    shapes = (grown(image.learned.shape, network.stride) for image in images)
+    return OVERHEAD + max(
+        bytes_of(inner.encoder, (min(BLOCK, height), min(BLOCK, width)))
+        for height, width in shapes
+    )
+
+
+def _padded(x: Tensor, height: int, width: int) -> Tensor:
+    """Return (height, width): *x*, and 0 beyond it."""
+    return F.pad(x, (0, width - x.shape[1], 0, height - x.shape[0]))
 
 
 def _intersection(a: Region, b: Region) -> Region:

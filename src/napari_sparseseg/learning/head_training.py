@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor
 
-from napari_sparseseg.learning.annotated_features import AnnotatedFeatures
+from napari_sparseseg.inputs.resolution import working_shape
+from napari_sparseseg.learning.annotated_features import (
+    AnnotatedFeatures,
+    block_fields,
+)
 from napari_sparseseg.learning.events import HeadFitted, PartScore
-from napari_sparseseg.learning.feature_cache import CachedEncoder
+from napari_sparseseg.learning.feature_cache import CachedEncoder, bytes_of
 from napari_sparseseg.learning.head_fitting import fit_in_parts, update_head
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.validation import score_of
@@ -200,6 +204,30 @@ class HeadTraining:
             scores.append(0.0 if score is None else score.overall)
             yield
         return sum(scores) / len(scores)
+
+    def cache_bytes(self, data: TrainingSet) -> int:
+        """Return the bytes that pretrained features of all images may take on disk.
+
+        There are those of whole blocks with their surroundings, at each resolution that
+        may be tried.
+        """
+        pretrained = self._pretrained
+        if pretrained is None or pretrained.remembered is None:
+            return 0
+        scales = [self.scale] if self.scale is not None else self._candidates(data)
+        shapes = [
+            working_shape(image.labels.shape, data.scale_of(image, scale))
+            for image in data.images.values()
+            for scale in scales
+        ]
+        return sum(
+            bytes_of(
+                pretrained.encoder,
+                (field[2] - field[0], field[3] - field[1]),
+            )
+            for shape in shapes
+            for field in block_fields(shape, pretrained)
+        )
 
     def state(self) -> dict[str, Any]:
         """Return what was found out, as JSON values."""

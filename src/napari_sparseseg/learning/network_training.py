@@ -14,8 +14,13 @@ from torch import Generator, Tensor, nn
 from torch.optim.lr_scheduler import LinearLR, PolynomialLR
 
 from napari_sparseseg.learning.events import score_from_json
-from napari_sparseseg.learning.feature_cache import GIB, CachedEncoder
-from napari_sparseseg.learning.feature_patches import FeatureSampler, bytes_needed
+from napari_sparseseg.learning.feature_cache import MIB, CachedEncoder
+from napari_sparseseg.learning.feature_patches import (
+    FeatureSampler,
+    OrientedFeatures,
+    bytes_needed,
+    bytes_of_block,
+)
 from napari_sparseseg.learning.losses import MiniBatchLoss
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.patches import FeaturePatches, PatchSampler
@@ -33,7 +38,7 @@ from napari_sparseseg.networks.scoring import EncoderDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Parts
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from napari_sparseseg.learning.judge import Scores
     from napari_sparseseg.learning.options import Recipe, TrainingOptions
@@ -67,6 +72,8 @@ class NetworkTraining:
     generator
         On the CPU; draws patches and augmentations. Shared by the networks of a
         training.
+    others, head_bytes
+        See :meth:`see`.
     """
 
     def __init__(
@@ -76,6 +83,8 @@ class NetworkTraining:
         scale: float,
         options: TrainingOptions,
         generator: Generator,
+        others: Iterable[WorkingImage] = (),
+        head_bytes: int = 0,
     ) -> None:
         self.scale = scale
         self.options = options
@@ -89,10 +98,11 @@ class NetworkTraining:
         self.network = first_network(options, data.n_channels, len(data.classes))
         self._start_optimiser(options.recipe.learning_rate)
         self._encoder = self._cached_encoder()
+        self._features: list[OrientedFeatures] = []
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.best = copy.deepcopy(self.average)
         self._good = copy.deepcopy(self.network.state_dict())
-        self.see(images)
+        self.see(images, others, head_bytes)
 
     @property
     def learning_rate(self) -> float:
@@ -111,9 +121,24 @@ class NetworkTraining:
         """Let a schedule that has an end come to it after so many steps in all."""
         end_at(self._schedule, steps)
 
-    def see(self, images: Sequence[WorkingImage]) -> None:
-        """Take images and labels as they are now."""
-        recipe, device = self.options.recipe, self.options.device
+    def see(
+        self,
+        images: Sequence[WorkingImage],
+        others: Iterable[WorkingImage] = (),
+        head_bytes: int = 0,
+    ) -> None:
+        """Take images and labels as they are now.
+
+        Parameters
+        ----------
+        images
+            All of the training set at this network's resolution.
+        others
+            Those of the other networks of the training, which share the feature cache.
+        head_bytes
+            What the head needs of the feature cache.
+        """
+        device = self.options.device
         self.images = [
             WorkingImage(
                 image.pixels.to(device),
@@ -123,7 +148,15 @@ class NetworkTraining:
             )
             for image in images
         ]
-        if self._encoder is not None and self._fits_into_cache():
+        self._keeps_features = self._encoder is not None and self._fits_into_cache(
+            [*self.images, *others], head_bytes
+        )
+        self._start_sampler()
+
+    def _start_sampler(self) -> None:
+        recipe = self.options.recipe
+        if self._keeps_features:
+            assert self._encoder is not None
             self._sampler: PatchSampler | FeatureSampler = FeatureSampler(
                 self.images,
                 self.network,
@@ -131,7 +164,10 @@ class NetworkTraining:
                 patch_px=recipe.patch_px,
                 by=recipe.draw,
                 dense_share=self.options.dense_share,
+                augmentation=recipe.augmentation,
+                known=self._features,
             )
+            self._features = [*self._sampler.features.values()]
             return
         self._sampler = PatchSampler(
             self.images,
@@ -156,14 +192,20 @@ class NetworkTraining:
             return None
         return CachedEncoder(inner.encoder, cache.open())
 
-    def _fits_into_cache(self) -> bool:
+    def _fits_into_cache(self, images: Sequence[WorkingImage], head_bytes: int) -> bool:
+        """Tell whether the cache has room; if not, a warning says so."""
         cache = self.options.feature_cache
-        needed = bytes_needed(self.images, self.network)
-        if cache.use == "on" or needed <= cache.budget_bytes:
+        what, needed = "a block of an image", bytes_of_block(images, self.network)
+        if cache.use == "auto":
+            augmentation = self.options.recipe.augmentation
+            together = bytes_needed(images, self.network, augmentation) + head_bytes
+            if together > needed:
+                what, needed = "all images", together
+        if needed <= cache.budget_bytes:
             return True
         warnings.warn(
-            f"the features of all images need {needed / GIB:.1f} GiB, more than the "
-            f"{cache.budget_bytes / GIB:.1f} GiB that may be kept, so they are "
+            f"the features of {what} need {needed / MIB:.1f} MiB, more than the "
+            f"{cache.budget_bytes / MIB:.1f} MiB that may be kept, so they are "
             "computed anew at each step.",
             stacklevel=2,
         )
@@ -427,7 +469,8 @@ class NetworkTraining:
         ):
             network.load_state_dict(_under(tensors, kind))
         self._encoder = self._cached_encoder()  # its weights may have been others
-        self.see(self.images)
+        self._features = []
+        self._start_sampler()
         self._good = {k: v.clone() for k, v in _under(tensors, "good").items()}
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _under(tensors, "moments").items():

@@ -156,7 +156,7 @@ class TrainingOptions:
         early layers as well, with the weights of *encoder_weights*.
     feature_cache
         Whether and where features of a frozen encoder are kept. Of all augmentation
-        only mirrorings and quarter turns are then left.
+        only mirrorings, quarter turns and tiling are then left.
     dense_share
         Probability that a patch comes from a dense image where there are both kinds
         (Bokhorst 2018 mixes sparse and dense images 4 : 1).

@@ -226,16 +226,31 @@ class Trainer:
         seen = yield from self._through(self._see(scales))
         if seen is None:
             return
-        for network, images in zip(self.networks, seen, strict=False):
-            network.see(images)
+        head_bytes = self._head_training.cache_bytes(self.data)
+        for index, network in enumerate(self.networks):
+            network.see(seen[index], _all_but(seen, index), head_bytes)
             network.judge_anew()
         if not self.networks:
             self.networks = [
-                NetworkTraining(self.data, images, scale, self.options, self._generator)
-                for scale, images in zip(scales, seen, strict=True)
+                self._new_network(scale, seen, index)
+                for index, scale in enumerate(scales)
             ]
             self._schedule_end()
         self._changed = self._head_told = False
+
+    def _new_network(
+        self, scale: float, seen: list[list[WorkingImage]], index: int
+    ) -> NetworkTraining:
+        """Return one of several networks, given the images of each and its number."""
+        return NetworkTraining(
+            self.data,
+            seen[index],
+            scale,
+            self.options,
+            self._generator,
+            _all_but(seen, index),
+            self._head_training.cache_bytes(self.data),
+        )
 
     def _see(self, scales: list[float]) -> Events[None, None, list[list[WorkingImage]]]:
         """Let the judge see what is there now; return the images at some scales."""
@@ -594,12 +609,11 @@ class Trainer:
         self.data.held_out.set_random_state(values["held_out_random"])
         self._generator.set_state(tensors["generator"])
         self._step_start = None
+        self._head_training.load_state(values["head"])
         self.networks = []
+        seen = [self.data.at(each["scale"]) for each in values["networks"]]
         for index, each in enumerate(values["networks"]):
-            scale = each["scale"]
-            network = NetworkTraining(
-                self.data, self.data.at(scale), scale, self.options, self._generator
-            )
+            network = self._new_network(each["scale"], seen, index)
             prefix = f"{index}."
             mine = {
                 k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)
@@ -613,7 +627,6 @@ class Trainer:
         self._young_until = values["young_until"]
         for look in values["first_looks"]:
             self._judge.first_looks.append({k: np.array(v) for k, v in look.items()})
-        self._head_training.load_state(values["head"])
         if self.options.head_start and self.networks:
             self.head, _ = self._head_training.fit(self.data)
             if not values["has_head"]:  # the classes had just changed
@@ -623,6 +636,11 @@ class Trainer:
             self._changed = True
             for network in self.networks:
                 network.judge_anew()
+
+
+def _all_but(seen: list[list[WorkingImage]], index: int) -> list[WorkingImage]:
+    """Return the images of all networks but one."""
+    return [each for images in seen[:index] + seen[index + 1 :] for each in images]
 
 
 def overall(score: PartScore | None) -> float:
