@@ -6,6 +6,7 @@ Their weights are drawn, published ones, or those of a file.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -298,10 +299,18 @@ def _modules(name: EncoderName) -> dict[str, nn.Module]:
 
 
 def initialise_he(module: nn.Module) -> None:
-    """Give every convolution He-normal weights (fan-in) and zero bias."""
+    """Give every convolution He-normal weights (fan-in) and zero bias.
+
+    Of a transposed one the fan-in, too, is the number of weights behind an output
+    pixel (He et al. 2015, section 2.2): where it doubles the size by a 2x2 kernel, the
+    number of its input channels.
+    """
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            fan_in = layer.in_channels * math.prod(layer.kernel_size)
+            if isinstance(layer, nn.ConvTranspose2d):
+                fan_in //= math.prod(layer.stride)
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_in))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
