@@ -638,7 +638,6 @@ def export_model(
         contract,
         export_onnx,
         exported_part,
-        largest_difference,
     )
 
     talk = Talk(json_path)
@@ -646,9 +645,8 @@ def export_model(
     loaded = load_model(model)
     chosen = exported_part(loaded, part)
     make_folder(onnx.resolve().parent)
-    export_onnx(loaded, onnx, chosen)
+    difference = export_onnx(loaded, onnx, chosen)
     talk.say(f"saved: {onnx}, the {chosen}; give it images as its metadata tell")
-    difference = largest_difference(loaded, onnx, chosen)
     talk.say(
         "not checked: onnxruntime is not installed"
         if difference is None
