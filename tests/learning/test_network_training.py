@@ -199,6 +199,19 @@ def test_what_dropout_draws_follows_from_seed_and_step(
     assert other.step() != losses[0]
 
 
+def test_what_dropout_draws_leaves_other_devices_alone(
+    dropping: NetworkSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = training(network=dropping)
+
+    def fail(_: int) -> None:
+        raise AssertionError("this seeds the generators of all devices")
+
+    monkeypatch.setattr(torch, "manual_seed", fail)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", fail)
+    trained.step()
+
+
 def test_what_dropout_draws_differs_from_part_to_part(dropping: NetworkSpec) -> None:
     trained = training(network=dropping)
     trained.network.train()

@@ -263,13 +263,10 @@ class NetworkTraining:
     def _score(self, patches: Tensor | FeaturePatches, part: int) -> Tensor:
         """Return the scores of a part of a mini-batch, given its number.
 
-        What dropout draws follows from seed, step and part alone. It does so by torch's
-        global generator, which is the user's.
+        What dropout draws follows from seed, step and part alone.
         """
-        device = torch.device(self.options.device)
         seed = (self.options.seed + self.steps * MOST_PARTS + part) % MOST_SEEDS
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with drawing_from(seed, self.options.device):
             if isinstance(patches, FeaturePatches):
                 return self._decode(patches)
             scores: Tensor = self.network(
@@ -491,6 +488,33 @@ def build_optimiser(
             parameters, learning_rate, recipe.momentum, weight_decay=decay
         )
     return torch.optim.Adam(parameters, learning_rate, weight_decay=decay)
+
+
+@contextmanager
+def drawing_from(seed: int, device: str) -> Iterator[None]:
+    """Let torch's generator of a device, which is the user's, start at a seed.
+
+    Afterwards it is as before. Those of other devices are not touched.
+    """
+    place = torch.device(device)
+    if place.type == "mps":
+        before = torch.mps.get_rng_state()
+        torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.mps.set_rng_state(before)
+        return
+    generator = torch.default_generator
+    if place.type == "cuda":
+        index = torch.cuda.current_device() if place.index is None else place.index
+        generator = torch.cuda.default_generators[index]
+    before = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(before)
 
 
 @contextmanager
