@@ -579,6 +579,10 @@ class TestNetworks:
             ({"net": "vgg-fcn", "dropout": 1}, "the dropout is 1; expected a prob"),
             ({"head_features": "vgg19"}, "features is 'vgg19'; expected one of fixed"),
             ({"head_features": "vgg16"}, "weights that nobody has trained they say"),
+            (
+                {"head_features": "vgg16", "head_start": False},
+                "features of vgg16, but there is to be none; turn the head start on",
+            ),
             ({"feature_cache": "on"}, "feature cache is on, but no encoder keeps"),
             ({"feature_cache": "maybe"}, "to be 'maybe'; expected one of auto, on"),
             ({"feature_cache_gib": -1}, "cache in GiB is -1; expected a number of 0"),

@@ -794,6 +794,11 @@ def _feature_cache(wishes: TrainingWishes) -> FeatureCacheOptions:
 def _check_encoders(options: TrainingOptions) -> None:
     """Raise OptionError where encoders cannot do what is asked of them."""
     name = options.head_features
+    if name != "fixed" and not options.head_start:
+        raise OptionError(
+            f"the head is to look at the features of {name}, but there is to be none; "
+            "turn the head start on, or take fixed features."
+        )
     if name != "fixed" and options.encoder_weights == "none":
         raise OptionError(
             f"the head is to look at the features of {name}, but with weights that "

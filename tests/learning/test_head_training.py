@@ -185,6 +185,15 @@ def test_the_encoder_runs_once_for_each_block_however_many_strokes_there_are(
     assert len(encoded) == 4
 
 
+def test_no_encoder_is_built_for_a_head_that_is_not_wanted(tmp_path: Path) -> None:
+    options = dataclasses.replace(
+        with_resnet("off", tmp_path),
+        head_start=False,
+        encoder_weights=str(tmp_path / "missing.safetensors"),
+    )
+    HeadTraining(strokes((20, 20)), options)  # reads no weights
+
+
 def test_of_many_labelled_pixels_some_of_each_class_have_pretrained_features(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -266,7 +266,7 @@ def first_pretrained(
     ModelFileError, OutputError
         If their weights cannot be had, or are those of another network.
     """
-    if options.head_features == "fixed":
+    if not options.head_start or options.head_features == "fixed":
         return None
     as_three_channels(torch.empty(n_channels, 0, 0))  # refuses other numbers
     # Weights are drawn by torch's global generator, which is the user's.
