@@ -53,10 +53,11 @@ from napari_sparseseg.learning.options import (
     RecipeName,
     TrainingOptions,
 )
-from napari_sparseseg.learning.trainer import Trainer
+from napari_sparseseg.learning.trainer import DRAWN, Trainer
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
+from napari_sparseseg.networks.encoders import EncoderWeights
 from napari_sparseseg.networks.memory import is_out_of_memory
-from napari_sparseseg.networks.network_names import HeadFeatures
+from napari_sparseseg.networks.network_names import ENCODER_OF, HeadFeatures
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec, with_dropout
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.prediction.uncertainty import entropy
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.learning.events import TrainingEvent
     from napari_sparseseg.networks.model import SegmentationModel
     from napari_sparseseg.networks.network_names import NetworkName, Preset
+    from napari_sparseseg.networks.published_weights import EncoderName
 
     Images = NDArray[Any] | Sequence[NDArray[Any]] | Mapping[str, NDArray[Any]]
 
@@ -95,6 +97,9 @@ CHECKPOINT_S = 60.0
 
 #: No training patch has shorter sides, in working pixels.
 SMALLEST_PATCH = 16
+
+#: What counts for the loss l1l2 alone.
+NORM_WEIGHTS = ("l1_weight", "l2_weight")
 
 #: Seeds lie below this, as torch wants it.
 MOST_SEEDS = 2**63
@@ -371,8 +376,12 @@ def make_trainer(
     normalisation = (
         fit_normalisation(each.pixels for each in both) if hu is None else window_of(hu)
     )
-    trainer = Trainer(TrainingSet(both, classes, normalisation, options.seed), options)
-    if wishes.get("resume"):
+    resumes = wishes.get("resume", False)
+    weights = EncoderWeights(options.encoder_weights)
+    _check_network(options, both[0].n_channels, DRAWN if resumes else weights)
+    data = TrainingSet(both, classes, normalisation, options.seed)
+    trainer = Trainer(data, options, weights, resumes=resumes)
+    if resumes:
         resume(trainer, wishes.get("checkpoint"))
     return trainer
 
@@ -487,6 +496,7 @@ def _check_same_training(
         *(
             (name.replace("_", " "), given, values[name])
             for name, given in (options.loss_setting | options.network_setting).items()
+            if name not in NORM_WEIGHTS or options.loss == "l1l2"
         ),
         ("head features", options.head_features, values["head_features"]),
         (
@@ -771,11 +781,18 @@ def _options(
         device=device,
         micro_batch=wishes.get("micro_batch"),
     )
-    _check_encoders(options)
-    if net != "unet" or options.encoder_weights != "none" or options.freeze_encoder:
-        # What cannot be built is told now, not when the first image is seen.
-        first_network(options, images[0].n_channels, n_classes=2)
+    encoder = ENCODER_OF[net][preset] if net in ENCODER_OF else None
+    _check_encoders(options, encoder)
     return options
+
+
+def _check_network(
+    options: TrainingOptions, n_channels: int, weights: EncoderWeights
+) -> None:
+    """Tell now what cannot be built, and not when the first image is seen."""
+    is_plain = options.network.name == "unet" and not options.freeze_encoder
+    if not is_plain or not weights.are_drawn:
+        first_network(options, n_channels, 2, weights)
 
 
 def _feature_cache(wishes: TrainingWishes) -> FeatureCacheOptions:
@@ -791,8 +808,16 @@ def _feature_cache(wishes: TrainingWishes) -> FeatureCacheOptions:
     )
 
 
-def _check_encoders(options: TrainingOptions) -> None:
-    """Raise OptionError where encoders cannot do what is asked of them."""
+def _check_encoders(options: TrainingOptions, encoder: EncoderName | None) -> None:
+    """Raise OptionError where encoders cannot do what is asked of them.
+
+    Parameters
+    ----------
+    options
+        All that is asked for.
+    encoder
+        Of the network, None where it has none.
+    """
     name = options.head_features
     if name != "fixed" and not options.head_start:
         raise OptionError(
@@ -804,6 +829,16 @@ def _check_encoders(options: TrainingOptions) -> None:
             f"the head is to look at the features of {name}, but with weights that "
             "nobody has trained they say little; give encoder weights, imagenet or a "
             "file, or fixed features."
+        )
+    if (
+        name != "fixed"
+        and encoder not in (None, name)
+        and options.encoder_origin == "file"
+    ):
+        raise OptionError(
+            f"the head is to look at the features of {name}, and the network has the "
+            f"encoder {encoder}, but a file holds the weights of one of them; take the "
+            f"head features {encoder} or fixed, or the weights imagenet."
         )
     if options.feature_cache.use == "on" and not (
         options.freeze_encoder or name != "fixed"

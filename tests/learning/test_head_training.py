@@ -121,7 +121,7 @@ def test_what_was_found_out_is_kept() -> None:
     training, other = HeadTraining(data, OPTIONS), HeadTraining(data, OPTIONS)
     training.fit(data)
     finish(training.find_centring(data))
-    other.load_state(training.state())
+    other.load_state(*training.state())
     assert (other.scale, other.centring) == (1.0, 0.5)
     assert not finish(other.find_centring(data))
 

@@ -200,7 +200,7 @@ class Encoder(nn.ModuleDict):
                 levels.append(Level(channels, stride, before, after))
         return tuple(levels)
 
-    def load(self, weights: str | Path) -> None:
+    def load(self, weights: str | Path | EncoderWeights) -> None:
         """Take published weights or those of a file: see `load_encoder_weights`."""
         load_encoder_weights(self, self.name, weights)
 
@@ -315,8 +315,46 @@ def initialise_he(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+class EncoderWeights:
+    """First weights of encoders, read when they are first needed, and once.
+
+    Parameters
+    ----------
+    origin
+        ``"none"``: drawn ones. Else see :func:`load_encoder_weights`.
+
+    Attributes
+    ----------
+    are_drawn
+        Whether there is nothing to read.
+    """
+
+    def __init__(self, origin: str | Path) -> None:
+        self._origin = origin
+        self.are_drawn = origin == "none"
+        self._known: dict[Path, Mapping[str, Tensor]] = {}
+
+    def of(self, name: EncoderName) -> tuple[Path, Mapping[str, Tensor]]:
+        """Return the file of an encoder's weights, and what is in it.
+
+        Layers that classify are left out: nothing here has them.
+
+        Raises
+        ------
+        ModelFileError, OutputError
+            If the weights cannot be had.
+        """
+        is_published = self._origin == "imagenet"
+        path = published_path(name) if is_published else Path(self._origin)
+        if path not in self._known:
+            for _ in fetch_in_parts(name, self._origin):
+                pass
+            self._known[path] = _without_classifier(_read(name, path))
+        return path, self._known[path]
+
+
 def load_encoder_weights(
-    encoder: nn.Module, name: EncoderName, weights: str | Path
+    encoder: nn.Module, name: EncoderName, weights: str | Path | EncoderWeights
 ) -> None:
     """Load published weights, or those of a file, into an encoder in place.
 
@@ -331,18 +369,17 @@ def load_encoder_weights(
         ``"imagenet"``: torchvision's published ones, downloaded on first use. Else a
         file: torchvision's published one, known by its hash, or ``.safetensors`` with
         torchvision's names. It may hold the layers that classify too, and those behind
-        the last one of *encoder*.
+        the last one of *encoder*. Or either as it was read for another encoder.
 
     Raises
     ------
     ModelFileError, OutputError
         If the weights cannot be had, or are those of another network.
     """
-    for _ in fetch_in_parts(name, weights):
-        pass
-    path = published_path(name) if weights == "imagenet" else Path(weights)
+    if not isinstance(weights, EncoderWeights):
+        weights = EncoderWeights(weights)
+    path, given = weights.of(name)
     prefix = "features." if name == "vgg16" else ""
-    given = _without_classifier(_read(name, path))
     known = _without_classifier(_unweighted(name).state_dict())
     expected = _without_classifier(encoder.state_dict(prefix=prefix))
     # Old files lack the count of mini-batches, which nothing here reads.
