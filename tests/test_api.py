@@ -563,6 +563,12 @@ class TestNetworks:
             found = again.parts[part].state_dict()[f"{prefix}.{name}"]  # type: ignore[index]
             assert torch.equal(found, weights["conv1.weight"])
 
+    def test_that_keep_random_weights_are_warned_of(self, sample: Sample) -> None:
+        wishes: dict[str, Any] = {**QUICK, "net": "vgg-fcn", "freeze_encoder": True}
+        with pytest.warns(UserWarning, match="is frozen with random weights.*; give"):
+            api.make_trainer(sample.image, sample.labels, **wishes)
+
+    @pytest.mark.filterwarnings("ignore:the encoder is frozen with random weights")
     def test_may_keep_their_encoder_drop_features_and_have_small_weights(
         self, sample: Sample
     ) -> None:
@@ -588,6 +594,7 @@ class TestNetworks:
         encoder = [key for key in first if key.startswith("network.encoder.")]
         assert {*encoder} <= {*kept} < {*first}
 
+    @pytest.mark.filterwarnings("ignore:the encoder is frozen with random weights")
     @pytest.mark.parametrize(
         "change", [{"freeze_encoder": False}, {"weight_decay": 0.1}, {"dropout": 0.1}]
     )
@@ -719,6 +726,7 @@ class TestResume:
             "frozen encoder with dropout",
         ],
     )
+    @pytest.mark.filterwarnings("ignore:the encoder is frozen with random weights")
     @pytest.mark.parametrize("first", [2, 4])
     def test_is_like_never_having_stopped(
         self,

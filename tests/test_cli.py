@@ -238,6 +238,7 @@ class TestFromStrokesToScores:
 
 
 class TestNetworks:
+    @pytest.mark.filterwarnings("default:the encoder is frozen")
     def test_learn_as_they_are_told(
         self, run: Run, place: Path, tmp_path: Path
     ) -> None:
@@ -255,6 +256,7 @@ class TestNetworks:
             *("--feature-cache-gib", 1, "--head-features", "fixed"),
         )
         assert done.code == 0, done.err
+        assert "warning: the encoder is frozen with random weights, so" in done.err
         known = done.json
         assert (known["feature_cache"], known["head_features"]) == (True, "fixed")
         assert any((tmp_path / "cache").iterdir())

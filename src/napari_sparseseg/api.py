@@ -128,7 +128,8 @@ class TrainingWishes(TypedDict, total=False):
         First weights of the encoder: ``"none"``, the default, ``"imagenet"``, or a
         file, see :func:`~napari_sparseseg.networks.encoders.load_encoder_weights`.
     freeze_encoder
-        Whether the encoder keeps its first weights. Default False.
+        Whether the encoder keeps its first weights. Default False. A UserWarning tells
+        where nobody has trained these.
     dropout
         Probability with which a feature is left out before the last layer, while
         learning, of the networks on VGG16 and of ``"unet-resnet50"``. Default 0.
@@ -379,6 +380,12 @@ def make_trainer(
     resumes = wishes.get("resume", False)
     weights = EncoderWeights(options.encoder_weights)
     _check_network(options, both[0].n_channels, DRAWN if resumes else weights)
+    if options.freeze_encoder and weights.are_drawn:
+        warnings.warn(
+            "the encoder is frozen with random weights, so the rest learns from random "
+            "features; give encoder weights, imagenet or a file, or do not freeze it.",
+            stacklevel=2,
+        )
     data = TrainingSet(both, classes, normalisation, options.seed)
     trainer = Trainer(data, options, weights, resumes=resumes)
     if resumes:
