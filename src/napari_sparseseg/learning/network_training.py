@@ -79,6 +79,7 @@ class NetworkTraining:
         scale: float,
         options: TrainingOptions,
         generator: Generator,
+        *,
         weights: EncoderWeights | None = None,
     ) -> None:
         self.scale = scale

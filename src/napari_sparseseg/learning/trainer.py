@@ -255,7 +255,7 @@ class Trainer:
                     scale,
                     self.options,
                     self._generator,
-                    self._weights,
+                    weights=self._weights,
                 )
                 for scale, images in zip(scales, seen, strict=True)
             ]
@@ -632,7 +632,7 @@ class Trainer:
                 scale,
                 self.options,
                 self._generator,
-                DRAWN,
+                weights=DRAWN,
             )
             network.load_state(under(tensors, str(index)), each)
             self.networks.append(network)
