@@ -58,6 +58,7 @@ from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
 from napari_sparseseg.networks.encoders import EncoderWeights
 from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.networks.network_names import ENCODER_OF, HeadFeatures
+from napari_sparseseg.networks.published_weights import PUBLISHED, published_path
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec, with_dropout
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.prediction.uncertainty import entropy
@@ -742,9 +743,7 @@ def _options(
             "and 1, such as 0.2 for one dense patch to four sparse ones.",
             dense_share=dense_share,
         )
-    preset = wishes.get("preset", "auto")
-    if preset == "auto":
-        preset = "light" if device == "cpu" else "paper"
+    preset = _preset(wishes, device)
     recipe, loss = wishes.get("recipe", "live"), wishes.get("loss", "ce")
     net, head_features = wishes.get("net", "unet"), wishes.get("head_features", "fixed")
     for what, given, known in (
@@ -813,6 +812,33 @@ def _feature_cache(wishes: TrainingWishes) -> FeatureCacheOptions:
         None if folder is None else Path(folder),
         int(gib * GIB),
     )
+
+
+def encoders_to_fetch(wishes: TrainingWishes) -> list[EncoderName]:
+    """Return the encoders whose published weights are asked for and not there yet.
+
+    Raises
+    ------
+    OptionError
+        If the device is not there.
+    """
+    if wishes.get("resume") or wishes.get("encoder_weights") != "imagenet":
+        return []
+    preset = _preset(wishes, choose_device(wishes.get("device", "auto")))
+    presets = ENCODER_OF.get(wishes.get("net", "unet"), {})
+    wanted = {presets.get(preset), wishes.get("head_features")}
+    return [
+        name
+        for name in PUBLISHED
+        if name in wanted and not published_path(name).exists()
+    ]
+
+
+def _preset(wishes: TrainingWishes, device: str) -> Preset:
+    preset = wishes.get("preset", "auto")
+    if preset == "auto":
+        return "light" if device == "cpu" else "paper"
+    return preset
 
 
 def _check_encoders(options: TrainingOptions, encoder: EncoderName | None) -> None:

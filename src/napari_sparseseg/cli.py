@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -29,13 +29,17 @@ from napari_sparseseg.errors import (
     SparseSegError,
 )
 from napari_sparseseg.networks.network_names import WHEN_TO_CHOOSE
+from napari_sparseseg.networks.published_weights import PUBLISHED, fetch_in_parts
 
 if TYPE_CHECKING:
     from napari_sparseseg.learning.trainer import Trainer
+    from napari_sparseseg.networks.published_weights import EncoderName
     from napari_sparseseg.pseudo_masks.api import PseudoMasks
 
 #: Exit codes: some inputs failed, the others done; bad input or usage; interrupted.
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+MIB = 2**20
 
 DEMO_FOLDER, DEMO_SECONDS = Path("sparseseg-demo"), 60
 
@@ -351,7 +355,12 @@ def train(
     json_path: Json = None,
 ) -> None:
     """Learn from sparse label maps; a checkpoint beside the model allows to go on."""
-    from napari_sparseseg.api import DEFAULT_SECONDS, check_limits, save_model
+    from napari_sparseseg.api import (
+        DEFAULT_SECONDS,
+        check_limits,
+        encoders_to_fetch,
+        save_model,
+    )
     from napari_sparseseg.folders import trainer_of_folders
 
     talk = Talk(json_path)
@@ -391,6 +400,7 @@ def train(
         "checkpoint": checkpoint,
         "resume": resume,
     }
+    fetch(talk, encoders_to_fetch(wishes))
     trainer, inputs = trainer_of_folders(
         images, labels, dense_images, dense_labels, classes, wishes
     )
@@ -655,6 +665,20 @@ def export_model(
         f"{difference:.1e}"
     )
     talk.result(contract(loaded, chosen) | {"largest_difference": difference})
+
+
+def fetch(talk: Talk, encoders: Sequence[EncoderName]) -> None:
+    """Download the published weights of encoders, and tell how far that is."""
+    for name in encoders:
+        size = PUBLISHED[name].size_mib
+        with talk.progress(size) as show:
+            for received in fetch_in_parts(name, "imagenet"):
+                done = received / MIB
+                show(
+                    done,
+                    f"downloading the ImageNet weights of {name}: "
+                    f"{int(done / size * 10) * 10} % of {size:.0f} MiB",
+                )
 
 
 def learn(
