@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from napari_sparseseg import api
 from napari_sparseseg.annotations.classes import ClassTable
@@ -26,6 +26,7 @@ from napari_sparseseg.learning.events import HeadFitted, PartDone, StepDone
 from napari_sparseseg.learning.head_fitting import HeadOptions
 from napari_sparseseg.learning.network_training import first_network
 from napari_sparseseg.learning.options import RECIPES, TrainingOptions
+from napari_sparseseg.networks import encoders
 from napari_sparseseg.networks.encoders import build_encoder
 from napari_sparseseg.networks.registry import PRESETS, build_network
 from napari_sparseseg.samples import Sample, tissue_phantom
@@ -526,6 +527,48 @@ class TestNetworks:
         # What a user predicts leaves nothing on disk.
         assert {each.name for each in cache.iterdir()} == kept
 
+    @pytest.mark.usefixtures("short")
+    def test_read_weights_once_and_go_on_without_their_file(
+        self, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "weights.safetensors"
+        weights = build_encoder("resnet18").state_dict()
+        save_file(weights, path)
+        read: list[str | Path] = []
+
+        def counted(file: str | Path) -> dict[str, torch.Tensor]:
+            read.append(file)
+            return load_file(file)
+
+        monkeypatch.setattr(encoders, "load_file", counted)
+        wishes: dict[str, Any] = {
+            **QUICK,
+            "net": "unet-resnet50",
+            "encoder_weights": path,
+            "freeze_encoder": True,
+            "head_start": True,
+            "head_features": "resnet18",
+            "feature_cache": "off",
+            "patch_px": 32,
+            "checkpoint": tmp_path / "c.safetensors",
+        }
+        images = sample.image, sample.labels
+        api.train(*images, steps=1, **wishes)
+        assert read == [path]
+        path.unlink()
+        again = api.train(*images, steps=1, **wishes | {"resume": True})
+        assert again.info.training["steps"] == 2
+        name = "encoder.conv1.weight"
+        for part, prefix in (("head", "pretrained"), ("network", "network")):
+            found = again.parts[part].state_dict()[f"{prefix}.{name}"]  # type: ignore[index]
+            assert torch.equal(found, weights["conv1.weight"])
+
+    def test_that_keep_random_weights_are_warned_of(self, sample: Sample) -> None:
+        wishes: dict[str, Any] = {**QUICK, "net": "vgg-fcn", "freeze_encoder": True}
+        with pytest.warns(UserWarning, match="is frozen with random weights.*; give"):
+            api.make_trainer(sample.image, sample.labels, **wishes)
+
+    @pytest.mark.filterwarnings("ignore:the encoder is frozen with random weights")
     def test_may_keep_their_encoder_drop_features_and_have_small_weights(
         self, sample: Sample
     ) -> None:
@@ -551,6 +594,7 @@ class TestNetworks:
         encoder = [key for key in first if key.startswith("network.encoder.")]
         assert {*encoder} <= {*kept} < {*first}
 
+    @pytest.mark.filterwarnings("ignore:the encoder is frozen with random weights")
     @pytest.mark.parametrize(
         "change", [{"freeze_encoder": False}, {"weight_decay": 0.1}, {"dropout": 0.1}]
     )
@@ -570,6 +614,22 @@ class TestNetworks:
         with pytest.raises(ModelFileError, match=f"had the {words} .* but now"):
             api.make_trainer(*images, **wishes | change, resume=True)
 
+    def test_may_change_the_norms_of_another_loss_when_they_go_on(
+        self, sample: Sample, tmp_path: Path
+    ) -> None:
+        wishes: dict[str, Any] = {**QUICK, "checkpoint": tmp_path / "c.safetensors"}
+        images = sample.image, sample.labels
+        for loss in ("ce", "l1l2"):
+            first = wishes | {"loss": loss}
+            trainer = api.make_trainer(*images, **first)
+            api.write_checkpoint(trainer, wishes["checkpoint"])
+            changed = first | {"l1": 0.5, "resume": True}
+            if loss == "ce":
+                api.make_trainer(*images, **changed)
+                continue
+            with pytest.raises(ModelFileError, match=r"had the l1 weight 1\.0, but"):
+                api.make_trainer(*images, **changed)
+
     @pytest.mark.parametrize(
         ("wishes", "words"),
         [
@@ -579,6 +639,18 @@ class TestNetworks:
             ({"net": "vgg-fcn", "dropout": 1}, "the dropout is 1; expected a prob"),
             ({"head_features": "vgg19"}, "features is 'vgg19'; expected one of fixed"),
             ({"head_features": "vgg16"}, "weights that nobody has trained they say"),
+            (
+                {"head_features": "vgg16", "head_start": False},
+                "features of vgg16, but there is to be none; turn the head start on",
+            ),
+            (
+                {
+                    "net": "unet-vgg16",
+                    "head_features": "resnet18",
+                    "encoder_weights": "vgg.pth",
+                },
+                "head is .* of resnet18, and the network has the encoder vgg16, but a",
+            ),
             ({"feature_cache": "on"}, "feature cache is on, but no encoder keeps"),
             ({"feature_cache": "maybe"}, "to be 'maybe'; expected one of auto, on"),
             ({"feature_cache_gib": -1}, "cache in GiB is -1; expected a number of 0"),
@@ -654,6 +726,7 @@ class TestResume:
             "frozen encoder with dropout",
         ],
     )
+    @pytest.mark.filterwarnings("ignore:the encoder is frozen with random weights")
     @pytest.mark.parametrize("first", [2, 4])
     def test_is_like_never_having_stopped(
         self,

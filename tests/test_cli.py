@@ -21,12 +21,15 @@ import tifffile
 from PIL import Image
 from skimage.io import imread
 
+from napari_sparseseg import cli
 from napari_sparseseg.annotations.classes import read_class_table, write_class_table
 from napari_sparseseg.display import has_display
+from napari_sparseseg.errors import ModelFileError
 from napari_sparseseg.io.model_file import load_model
 from napari_sparseseg.samples import tissue_phantom
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.conftest import Run
@@ -238,6 +241,7 @@ class TestFromStrokesToScores:
 
 
 class TestNetworks:
+    @pytest.mark.filterwarnings("default:the encoder is frozen")
     def test_learn_as_they_are_told(
         self, run: Run, place: Path, tmp_path: Path
     ) -> None:
@@ -255,6 +259,7 @@ class TestNetworks:
             *("--feature-cache-gib", 1, "--head-features", "fixed"),
         )
         assert done.code == 0, done.err
+        assert "warning: the encoder is frozen with random weights, so" in done.err
         known = done.json
         assert (known["feature_cache"], known["head_features"]) == (True, "fixed")
         assert any((tmp_path / "cache").iterdir())
@@ -262,6 +267,30 @@ class TestNetworks:
         assert known["network"] == expected
         assert (known["freeze_encoder"], known["weight_decay"]) == (True, 1e-4)
         assert known["recipe"] == "vgg-fcn"
+
+    def test_tell_how_much_of_published_weights_has_come(
+        self, run: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+
+        def download(name: str, _: object) -> Iterator[int]:
+            asked.append(name)
+            yield from (0, 5 << 20, 23 << 20)
+            raise ModelFileError("the server is gone.")
+
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.setattr(cli, "fetch_in_parts", download)
+        paths = (place / "images", place / "strokes", "--model", tmp_path / "m")
+        done = run(
+            *("train", *paths, "--steps", 1, *QUICK, "--net", "deeplabv3"),
+            *("--encoder-weights", "imagenet", "--device", "cpu"),
+        )
+        assert done.code == 2
+        assert "the server is gone" in done.err
+        assert asked == ["resnet18"]
+        told = "downloading the ImageNet weights of resnet18"
+        for share in (0, 10, 50):
+            assert f"{told}: {share} % of 45 MiB" in done.out
 
     def test_without_encoder_cannot_freeze_it(
         self, run: Run, place: Path, tmp_path: Path

@@ -53,10 +53,16 @@ from napari_sparseseg.learning.options import (
     RecipeName,
     TrainingOptions,
 )
-from napari_sparseseg.learning.trainer import Trainer
+from napari_sparseseg.learning.trainer import DRAWN, Trainer
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
+from napari_sparseseg.networks.encoders import EncoderWeights
 from napari_sparseseg.networks.memory import is_out_of_memory
-from napari_sparseseg.networks.network_names import HeadFeatures, preset_on
+from napari_sparseseg.networks.network_names import (
+    ENCODER_OF,
+    HeadFeatures,
+    preset_on,
+)
+from napari_sparseseg.networks.published_weights import PUBLISHED, published_path
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec, with_dropout
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.prediction.uncertainty import entropy
@@ -71,6 +77,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.learning.loss_names import Loss
     from napari_sparseseg.networks.model import SegmentationModel
     from napari_sparseseg.networks.network_names import NetworkName, Preset
+    from napari_sparseseg.networks.published_weights import EncoderName
 
     Images = NDArray[Any] | Sequence[NDArray[Any]] | Mapping[str, NDArray[Any]]
 
@@ -96,6 +103,9 @@ CHECKPOINT_S = 60.0
 
 #: No training patch has shorter sides, in working pixels.
 SMALLEST_PATCH = 16
+
+#: What counts for the loss l1l2 alone.
+NORM_WEIGHTS = ("l1_weight", "l2_weight")
 
 #: Seeds lie below this, as torch wants it.
 MOST_SEEDS = 2**63
@@ -124,7 +134,8 @@ class TrainingWishes(TypedDict, total=False):
         First weights of the encoder: ``"none"``, the default, ``"imagenet"``, or a
         file, see :func:`~napari_sparseseg.networks.encoders.load_encoder_weights`.
     freeze_encoder
-        Whether the encoder keeps its first weights. Default False.
+        Whether the encoder keeps its first weights. Default False. A UserWarning tells
+        where nobody has trained these.
     dropout
         Probability with which a feature is left out before the last layer, while
         learning, of the networks on VGG16 and of ``"unet-resnet50"``. Default 0.
@@ -372,8 +383,18 @@ def make_trainer(
     normalisation = (
         fit_normalisation(each.pixels for each in both) if hu is None else window_of(hu)
     )
-    trainer = Trainer(TrainingSet(both, classes, normalisation, options.seed), options)
-    if wishes.get("resume"):
+    resumes = wishes.get("resume", False)
+    weights = EncoderWeights(options.encoder_weights)
+    _check_network(options, both[0].n_channels, DRAWN if resumes else weights)
+    if options.freeze_encoder and weights.are_drawn:
+        warnings.warn(
+            "the encoder is frozen with random weights, so the rest learns from random "
+            "features; give encoder weights, imagenet or a file, or do not freeze it.",
+            stacklevel=2,
+        )
+    data = TrainingSet(both, classes, normalisation, options.seed)
+    trainer = Trainer(data, options, weights, resumes=resumes)
+    if resumes:
         resume(trainer, wishes.get("checkpoint"))
     return trainer
 
@@ -488,6 +509,7 @@ def _check_same_training(
         *(
             (name.replace("_", " "), given, values[name])
             for name, given in (options.loss_setting | options.network_setting).items()
+            if name not in NORM_WEIGHTS or options.loss == "l1l2"
         ),
         ("head features", options.head_features, values["head_features"]),
         (
@@ -726,9 +748,7 @@ def _options(
             "and 1, such as 0.2 for one dense patch to four sparse ones.",
             dense_share=dense_share,
         )
-    preset = wishes.get("preset", "auto")
-    if preset == "auto":
-        preset = preset_on(device)
+    preset = _preset(wishes, device)
     recipe, loss = wishes.get("recipe", "live"), wishes.get("loss", "ce")
     net, head_features = wishes.get("net", "unet"), wishes.get("head_features", "fixed")
     for what, given, known in (
@@ -772,11 +792,18 @@ def _options(
         device=device,
         micro_batch=wishes.get("micro_batch"),
     )
-    _check_encoders(options)
-    if net != "unet" or options.encoder_weights != "none" or options.freeze_encoder:
-        # What cannot be built is told now, not when the first image is seen.
-        first_network(options, images[0].n_channels, n_classes=2)
+    encoder = ENCODER_OF[net][preset] if net in ENCODER_OF else None
+    _check_encoders(options, encoder)
     return options
+
+
+def _check_network(
+    options: TrainingOptions, n_channels: int, weights: EncoderWeights
+) -> None:
+    """Tell now what cannot be built, and not when the first image is seen."""
+    is_plain = options.network.name == "unet" and not options.freeze_encoder
+    if not is_plain or not weights.are_drawn:
+        first_network(options, n_channels, 2, weights)
 
 
 def _feature_cache(wishes: TrainingWishes) -> FeatureCacheOptions:
@@ -792,14 +819,64 @@ def _feature_cache(wishes: TrainingWishes) -> FeatureCacheOptions:
     )
 
 
-def _check_encoders(options: TrainingOptions) -> None:
-    """Raise OptionError where encoders cannot do what is asked of them."""
+def encoders_to_fetch(wishes: TrainingWishes) -> list[EncoderName]:
+    """Return the encoders whose published weights are asked for and not there yet.
+
+    Raises
+    ------
+    OptionError
+        If the device is not there.
+    """
+    if wishes.get("resume") or wishes.get("encoder_weights") != "imagenet":
+        return []
+    preset = _preset(wishes, choose_device(wishes.get("device", "auto")))
+    presets = ENCODER_OF.get(wishes.get("net", "unet"), {})
+    wanted = {presets.get(preset), wishes.get("head_features")}
+    return [
+        name
+        for name in PUBLISHED
+        if name in wanted and not published_path(name).exists()
+    ]
+
+
+def _preset(wishes: TrainingWishes, device: str) -> Preset:
+    preset = wishes.get("preset", "auto")
+    if preset == "auto":
+        return preset_on(device)
+    return preset
+
+
+def _check_encoders(options: TrainingOptions, encoder: EncoderName | None) -> None:
+    """Raise OptionError where encoders cannot do what is asked of them.
+
+    Parameters
+    ----------
+    options
+        All that is asked for.
+    encoder
+        Of the network, None where it has none.
+    """
     name = options.head_features
+    if name != "fixed" and not options.head_start:
+        raise OptionError(
+            f"the head is to look at the features of {name}, but there is to be none; "
+            "turn the head start on, or take fixed features."
+        )
     if name != "fixed" and options.encoder_weights == "none":
         raise OptionError(
             f"the head is to look at the features of {name}, but with weights that "
             "nobody has trained they say little; give encoder weights, imagenet or a "
             "file, or fixed features."
+        )
+    if (
+        name != "fixed"
+        and encoder not in (None, name)
+        and options.encoder_origin == "file"
+    ):
+        raise OptionError(
+            f"the head is to look at the features of {name}, and the network has the "
+            f"encoder {encoder}, but a file holds the weights of one of them; take the "
+            f"head features {encoder} or fixed, or the weights imagenet."
         )
     if options.feature_cache.use == "on" and not (
         options.freeze_encoder or name != "fixed"

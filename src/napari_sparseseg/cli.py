@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -28,13 +29,17 @@ from napari_sparseseg.errors import (
     SparseSegError,
 )
 from napari_sparseseg.networks.network_names import WHEN_TO_CHOOSE
+from napari_sparseseg.networks.published_weights import PUBLISHED, fetch_in_parts
 
 if TYPE_CHECKING:
     from napari_sparseseg.learning.trainer import Trainer
+    from napari_sparseseg.networks.published_weights import EncoderName
     from napari_sparseseg.pseudo_masks.api import PseudoMasks
 
 #: Exit codes: some inputs failed, the others done; bad input or usage; interrupted.
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+MIB = 2**20
 
 DEMO_FOLDER, DEMO_SECONDS = Path("sparseseg-demo"), 60
 
@@ -350,7 +355,12 @@ def train(
     json_path: Json = None,
 ) -> None:
     """Learn from sparse label maps; a checkpoint beside the model allows to go on."""
-    from napari_sparseseg.api import DEFAULT_SECONDS, check_limits, save_model
+    from napari_sparseseg.api import (
+        DEFAULT_SECONDS,
+        check_limits,
+        encoders_to_fetch,
+        save_model,
+    )
     from napari_sparseseg.folders import trainer_of_folders
 
     talk = Talk(json_path)
@@ -390,6 +400,7 @@ def train(
         "checkpoint": checkpoint,
         "resume": resume,
     }
+    fetch(talk, encoders_to_fetch(wishes))
     trainer, inputs = trainer_of_folders(
         images, labels, dense_images, dense_labels, classes, wishes
     )
@@ -638,7 +649,6 @@ def export_model(
         contract,
         export_onnx,
         exported_part,
-        largest_difference,
     )
 
     talk = Talk(json_path)
@@ -646,9 +656,8 @@ def export_model(
     loaded = load_model(model)
     chosen = exported_part(loaded, part)
     make_folder(onnx.resolve().parent)
-    export_onnx(loaded, onnx, chosen)
+    difference = export_onnx(loaded, onnx, chosen)
     talk.say(f"saved: {onnx}, the {chosen}; give it images as its metadata tell")
-    difference = largest_difference(loaded, onnx, chosen)
     talk.say(
         "not checked: onnxruntime is not installed"
         if difference is None
@@ -656,6 +665,20 @@ def export_model(
         f"{difference:.1e}"
     )
     talk.result(contract(loaded, chosen) | {"largest_difference": difference})
+
+
+def fetch(talk: Talk, encoders: Sequence[EncoderName]) -> None:
+    """Download the published weights of encoders, and tell how far that is."""
+    for name in encoders:
+        size = PUBLISHED[name].size_mib
+        with talk.progress(size) as show:
+            for received in fetch_in_parts(name, "imagenet"):
+                done = received / MIB
+                show(
+                    done,
+                    f"downloading the ImageNet weights of {name}: "
+                    f"{int(done / size * 10) * 10} % of {size:.0f} MiB",
+                )
 
 
 def learn(
@@ -929,6 +952,10 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def main() -> None:
     """Run the command; bad input gives one sentence and exit code 2."""
     # Threads that wait for each other sleep: where other programs use the cores too, a
@@ -941,7 +968,9 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = _tell_warning
+            app()
     except SparseSegError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)

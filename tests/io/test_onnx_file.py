@@ -16,7 +16,8 @@ from napari_sparseseg import api
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import OptionError, OutputError
 from napari_sparseseg.inputs.normalisation import Normalisation
-from napari_sparseseg.io.onnx_file import export_onnx, largest_difference
+from napari_sparseseg.io import onnx_file
+from napari_sparseseg.io.onnx_file import export_onnx
 from napari_sparseseg.networks.model import (
     ModelInfo,
     Part,
@@ -202,8 +203,16 @@ def test_without_onnx_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(OptionError, match=r"pip install 'napari-sparseseg\[onnx\]'"):
         export_onnx(model(), tmp_path / "m.onnx")
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert largest_difference(model(), tmp_path / "m.onnx") is None
+
+
+def test_without_onnxruntime_it_is_written_unchecked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = model()
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "onnxruntime", None)
+        assert export_onnx(exported, tmp_path / "m.onnx") is None
+    agrees(exported, "network", tmp_path / "m.onnx")
 
 
 def test_libraries_that_are_too_old_are_told_and_nothing_is_left(
@@ -224,12 +233,21 @@ def test_a_folder_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_check_finds_another_models_file(tmp_path: Path) -> None:
+def test_a_file_with_other_probabilities_never_replaces_a_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "m.onnx"
     exported = model()
-    export_onnx(exported, path)
-    difference = largest_difference(exported, path)
+    difference = export_onnx(exported, path)
     assert difference is not None
     assert 0 <= difference < 1e-5
-    with pytest.raises(OutputError, match="differ by up to"):
-        largest_difference(exported, path, "head")
+    good, trace = path.read_bytes(), onnx_file._trace
+
+    def trace_the_head(exported: SegmentationModel, _: Part, path: Path) -> None:
+        trace(exported, "head", path)
+
+    monkeypatch.setattr(onnx_file, "_trace", trace_the_head)
+    with pytest.raises(OutputError, match=r"network as ONNX.*differ by up to"):
+        export_onnx(exported, path)
+    assert path.read_bytes() == good
+    assert [*tmp_path.iterdir()] == [path]

@@ -9,6 +9,7 @@ from scipy import ndimage
 from skimage.color import hed_from_rgb
 from torch import Generator, Tensor
 
+from napari_sparseseg.errors import OptionError
 from napari_sparseseg.learning.augmentation import (
     AUGMENTATION_ABDULHAMID,
     AugmentationOptions,
@@ -114,6 +115,11 @@ def test_flips_give_the_four_mirror_images() -> None:
     which = [[torch.equal(each, mirror) for mirror in mirrors] for each in drawn]
     assert all(sum(row) == 1 for row in which)
     assert all(any(column) for column in zip(*which, strict=True))
+
+
+def test_mirroring_that_is_not_known_is_refused() -> None:
+    with pytest.raises(OptionError, match="'twice'; expected one of none, one, any"):
+        AugmentationOptions(flip="twice")  # type: ignore[arg-type]
 
 
 def test_of_three_mirror_images_of_one_each_is_drawn_as_often() -> None:

@@ -123,7 +123,7 @@ def test_what_was_found_out_is_kept() -> None:
     training, other = HeadTraining(data, OPTIONS), HeadTraining(data, OPTIONS)
     training.fit(data)
     finish(training.find_centring(data))
-    other.load_state(training.state())
+    other.load_state(*training.state())
     assert (other.scale, other.centring) == (1.0, 0.5)
     assert not finish(other.find_centring(data))
 
@@ -185,6 +185,15 @@ def test_the_encoder_runs_once_for_each_block_however_many_strokes_there_are(
     assert len(encoded) == 2
     HeadTraining(data, with_resnet("off", tmp_path)).fit(data)
     assert len(encoded) == 4
+
+
+def test_no_encoder_is_built_for_a_head_that_is_not_wanted(tmp_path: Path) -> None:
+    options = dataclasses.replace(
+        with_resnet("off", tmp_path),
+        head_start=False,
+        encoder_weights=str(tmp_path / "missing.safetensors"),
+    )
+    HeadTraining(strokes((20, 20)), options)  # reads no weights
 
 
 def test_of_many_labelled_pixels_some_of_each_class_have_pretrained_features(

@@ -200,6 +200,19 @@ def test_what_dropout_draws_follows_from_seed_and_step(
     assert other.step() != losses[0]
 
 
+def test_what_dropout_draws_leaves_other_devices_alone(
+    dropping: NetworkSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = training(network=dropping)
+
+    def fail(_: int) -> None:
+        raise AssertionError("this seeds the generators of all devices")
+
+    monkeypatch.setattr(torch, "manual_seed", fail)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", fail)
+    trained.step()
+
+
 def test_what_dropout_draws_differs_from_part_to_part(dropping: NetworkSpec) -> None:
     trained = training(network=dropping)
     trained.network.train()
@@ -276,7 +289,7 @@ def test_a_frozen_encoder_stays_as_it_is_statistics_included(freeze: bool) -> No
     n_learning = sum(len(group["params"]) for group in trained.optimiser.param_groups)
     inner = trained.network.network
     assert isinstance(inner, EncoderDecoder)
-    n_encoder = len([*inner.encoder_parameters()])
+    n_encoder = len([*inner.encoder.parameters()])
     n_all = len([*trained.network.parameters()])
     assert n_learning == (n_all - n_encoder if freeze else n_all)
     for _ in range(2):
@@ -303,6 +316,21 @@ def test_a_frozen_encoder_stays_frozen_after_all_that_may_happen() -> None:
     for each in (trained, again):
         assert same(parts_of(each.network)[0], encoder)
         assert same(parts_of(each.average)[0], encoder)
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_frozen_encoder_is_kept_once(freeze: bool) -> None:
+    trained = training(network=ENCODED, freeze_encoder=freeze)
+    trained.step()
+    trained.end_epoch(score(0.5))
+    tensors, _ = trained.state()
+    copies = {key.split(".")[0] for key in tensors if ".network.encoder." in key}
+    assert copies == ({"network"} if freeze else {"network", "average", "best", "good"})
+    places = {
+        network.state_dict()["network.encoder.conv1.weight"].data_ptr()
+        for network in (trained.network, trained.average, trained.best)
+    }
+    assert len(places) == (1 if freeze else 3)
 
 
 def test_a_network_without_encoder_cannot_be_frozen() -> None:

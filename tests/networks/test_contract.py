@@ -183,7 +183,7 @@ class TestNetworkWithEncoder:
         optimiser = torch.optim.SGD(weights, 0.1)
         loss_of(network, images(2, 3, 40, 40)).backward()
         optimiser.step()
-        assert all(each.grad is None for each in inner.encoder_parameters())
+        assert all(each.grad is None for each in inner.encoder.parameters())
         assert weights
         assert all(each.grad is not None for each in weights)
         for name, value in network.state_dict().items():

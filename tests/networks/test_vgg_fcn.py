@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -218,6 +219,26 @@ class TestFirstWeights:
         assert len(found) == 12
         for name, value in found.items():
             assert torch.equal(value, longer[name])
+
+    @pytest.mark.parametrize("name", LAYERS)
+    def test_have_the_deviation_of_he_by_what_an_output_pixel_sees(
+        self, name: str
+    ) -> None:
+        torch.manual_seed(0)
+        network = VggFcn(LAYOUTS[name], 3, 3)
+        for layer in network.modules():
+            words = described(layer)
+            if words is None or words == ("pool",):
+                continue
+            kind, side, channels, _ = words
+            # Kernel and stride of a transposed one are equal: one weight a channel.
+            seen = int(channels) * (1 if kind == "transposed" else int(side) ** 2)
+            weight, bias = layer.state_dict().values()
+            expected = math.sqrt(2 / seen)
+            # Four deviations of the estimate.
+            error = 4 * expected / math.sqrt(2 * weight.numel())
+            assert float(weight.std()) == pytest.approx(expected, abs=error)
+            assert not bias.any()
 
     def test_keep_the_size_of_activations(self) -> None:
         torch.manual_seed(0)

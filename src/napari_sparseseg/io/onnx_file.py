@@ -54,8 +54,8 @@ class Probabilities(nn.Module):
 
 def export_onnx(
     model: SegmentationModel, path: str | Path, part: Part | None = None
-) -> None:
-    """Write the head or the network of a model to an ONNX file.
+) -> float | None:
+    """Write the head or the network of a model to an ONNX file, and check it.
 
     The input ``image`` is (N, C, H, W) float32 in [0, 1], at the working resolution of
     the part; the output ``probabilities`` is (N, n_classes, H, W) float32. N, H and W
@@ -71,27 +71,38 @@ def export_onnx(
     part
         ``"head"`` or ``"network"``. Default: the one that predicts.
 
+    Returns
+    -------
+    float or None
+        Largest difference between class probabilities of onnxruntime and torch on a
+        random image; None where onnxruntime is missing, and so nothing was checked.
+
     Raises
     ------
     OptionError
         If onnx is not installed, the name does not end in ``.onnx``, or *part* is not
         one of the model, or not given where both predict.
     OutputError
-        If the file cannot be written, or torch or kornia is too old for it.
+        If the file cannot be written, or torch or kornia is too old for it; or if
+        probabilities differ by more than ``TOLERANCE``. A file that was there stays.
     """
     check_can_export(path)
     import onnx
 
     part = exported_part(model, part)
     entry = {"kind": "onnx", "version": VERSION, "content": contract(model, part)}
+    difference: float | None = None
 
     def write(temporary: Path) -> None:
+        nonlocal difference
         _trace(model, part, temporary)
         graph = onnx.load(temporary)
         onnx.helper.set_model_props(graph, {ENTRY: json.dumps(entry)})
         onnx.save(graph, temporary)
+        difference = _checked_difference(model, part, temporary)
 
     write_atomically(path, write)
+    return difference
 
 
 def check_can_export(path: str | Path) -> None:
@@ -158,40 +169,29 @@ def contract(model: SegmentationModel, part: Part) -> dict[str, Any]:
     }
 
 
-def largest_difference(
-    model: SegmentationModel, path: str | Path, part: Part | None = None
+def _checked_difference(
+    model: SegmentationModel, part: Part, path: Path
 ) -> float | None:
-    """Compare an ONNX file with the model that it was made of, on a random image.
-
-    Returns
-    -------
-    float or None
-        Largest difference of a class probability; None where onnxruntime is missing.
-
-    Raises
-    ------
-    OutputError
-        If they differ by more than ``TOLERANCE``.
-    """
+    """Compare an ONNX file with the model that it was made of, see `export_onnx`."""
     if find_spec("onnxruntime") is None:
         return None
     import onnxruntime
 
-    module = _module(model, exported_part(model, part))
+    module = _module(model, part)
     stride = module.network.stride
     image = _random_image(1, model.info.in_channels, 6 * stride + 1, 3 * stride + 2)
     with torch.inference_mode():
         expected = module(image).numpy()
     session = onnxruntime.InferenceSession(
-        Path(path).read_bytes(), providers=["CPUExecutionProvider"]
+        path.read_bytes(), providers=["CPUExecutionProvider"]
     )
     (found,) = session.run([OUTPUT], {INPUT: image.numpy()})
     difference = float(np.abs(found - expected).max())
     if not difference <= TOLERANCE:
         raise OutputError(
-            f"{path} gives class probabilities that differ by up to {difference:g} "
-            "from those of the model; do not use it, and report this with the version "
-            f"of torch, {torch.__version__}.",
+            f"the {part} as ONNX gives class probabilities that differ by up to "
+            f"{difference:g} from those of the model, so no file is written; report "
+            f"this with the version of torch, {torch.__version__}.",
             difference=difference,
         )
     return difference

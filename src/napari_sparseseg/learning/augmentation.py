@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from napari_sparseseg.errors import OptionError
 from napari_sparseseg.networks.fixed_features import TRUNCATE, mix, unmix
 
 #: Control points of the elastic deformation along each side of a patch.
@@ -75,6 +76,15 @@ class AugmentationOptions:
     stain: float = 0.2
     noise: float = 0.03
     tiling: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise OptionError if the way of mirroring is not known."""
+        if self.flip not in get_args(Flip):
+            raise OptionError(
+                f"mirroring is named {self.flip!r}; expected one of "
+                f"{', '.join(get_args(Flip))}.",
+                flip=self.flip,
+            )
 
     def for_channels(self, n_channels: int) -> AugmentationOptions:
         """Return the options without what makes no sense for so many channels.

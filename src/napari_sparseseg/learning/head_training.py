@@ -18,7 +18,7 @@ from napari_sparseseg.learning.feature_cache import CachedEncoder, bytes_of
 from napari_sparseseg.learning.head_fitting import fit_in_parts, update_head
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.learning.validation import score_of
-from napari_sparseseg.networks.encoders import as_three_channels
+from napari_sparseseg.networks.encoders import EncoderWeights, as_three_channels
 from napari_sparseseg.networks.pixel_head import HeadNetwork, PixelHead
 from napari_sparseseg.networks.pretrained_features import PretrainedFeatures
 
@@ -78,6 +78,15 @@ class HeadTraining:
     on how they came about. Only the head that fills the time until it is fitted is
     made from the last one.
 
+    Parameters
+    ----------
+    data
+        Whose channels are taken.
+    options
+        Of the training.
+    weights
+        Of the encoder that the head looks through. Default: those of *options*.
+
     Attributes
     ----------
     scale
@@ -86,9 +95,14 @@ class HeadTraining:
         Share of an image's mean features that is taken away.
     """
 
-    def __init__(self, data: TrainingSet, options: TrainingOptions) -> None:
+    def __init__(
+        self,
+        data: TrainingSet,
+        options: TrainingOptions,
+        weights: EncoderWeights | None = None,
+    ) -> None:
         self._options = options
-        self._pretrained = first_pretrained(options, data.n_channels)
+        self._pretrained = first_pretrained(options, data.n_channels, weights)
         self._features = AnnotatedFeatures(
             data.n_channels, options.device, self._pretrained
         )
@@ -229,16 +243,24 @@ class HeadTraining:
             for field in block_fields(shape, pretrained)
         )
 
-    def state(self) -> dict[str, Any]:
-        """Return what was found out, as JSON values."""
-        return {
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the weights of the encoder, and what was found out, as JSON values."""
+        tensors = {}
+        if self._pretrained is not None:
+            tensors = self._pretrained.encoder.state_dict()
+        return tensors, {
             "scale": self.scale,
             "centring": self.centring,
             "images": self._n_images,
         }
 
-    def load_state(self, values: Mapping[str, Any]) -> None:
-        """Take up what was found out before."""
+    def load_state(
+        self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
+    ) -> None:
+        """Go on from a state of :meth:`state`."""
+        if self._pretrained is not None:
+            self._pretrained.encoder.load_state_dict(tensors)
+            remember_features(self._pretrained, self._options)
         self.scale = values["scale"]
         self.centring = values["centring"]
         self._n_images = values["images"]
@@ -283,9 +305,11 @@ class HeadTraining:
 
 
 def first_pretrained(
-    options: TrainingOptions, n_channels: int
+    options: TrainingOptions, n_channels: int, weights: EncoderWeights | None = None
 ) -> PretrainedFeatures | None:
     """Return the pretrained features of the head of a training, if it has any.
+
+    The weights of their encoder are *weights*, or what *options* say.
 
     Raises
     ------
@@ -294,18 +318,26 @@ def first_pretrained(
     ModelFileError, OutputError
         If their weights cannot be had, or are those of another network.
     """
-    if options.head_features == "fixed":
+    if not options.head_start or options.head_features == "fixed":
         return None
     as_three_channels(torch.empty(n_channels, 0, 0))  # refuses other numbers
     # Weights are drawn by torch's global generator, which is the user's.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        features = PretrainedFeatures(options.head_features, options.encoder_weights)
+        features = PretrainedFeatures(options.head_features)
+    weights = weights or EncoderWeights(options.encoder_weights)
+    if not weights.are_drawn:
+        features.encoder.load(weights)
     features.to(options.device)
+    remember_features(features, options)
+    return features
+
+
+def remember_features(features: PretrainedFeatures, options: TrainingOptions) -> None:
+    """Keep what an encoder, with its weights of now, finds, if that is asked for."""
     if options.feature_cache.wants(options.device):
         cache = options.feature_cache.open()
         features.remembered = CachedEncoder(features.encoder, cache)
-    return features
 
 
 def stack(parts: Sequence[LabelledFeatures]) -> tuple[Tensor, Tensor, Tensor]:

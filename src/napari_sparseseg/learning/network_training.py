@@ -33,6 +33,7 @@ from napari_sparseseg.learning.schedules import (
 )
 from napari_sparseseg.learning.training_set import WorkingImage
 from napari_sparseseg.learning.validation import NOISE
+from napari_sparseseg.networks.encoders import EncoderWeights
 from napari_sparseseg.networks.registry import Standardised, build_network
 from napari_sparseseg.networks.scoring import EncoderDecoder
 
@@ -74,6 +75,8 @@ class NetworkTraining:
         training.
     others, head_bytes
         See :meth:`see`.
+    weights
+        First ones of the encoder. Default: those of *options*.
     """
 
     def __init__(
@@ -85,6 +88,8 @@ class NetworkTraining:
         generator: Generator,
         others: Iterable[WorkingImage] = (),
         head_bytes: int = 0,
+        *,
+        weights: EncoderWeights | None = None,
     ) -> None:
         self.scale = scale
         self.options = options
@@ -95,13 +100,15 @@ class NetworkTraining:
         self._wished_batch = options.micro_batch or options.recipe.batch
         self.micro_batch = self._wished_batch
         self._generator = generator
-        self.network = first_network(options, data.n_channels, len(data.classes))
+        self.network = first_network(
+            options, data.n_channels, len(data.classes), weights
+        )
         self._start_optimiser(options.recipe.learning_rate)
         self._encoder = self._cached_encoder()
         self._features: list[OrientedFeatures] = []
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.best = copy.deepcopy(self.average)
-        self._good = copy.deepcopy(self.network.state_dict())
+        self.average = copy_beside(self.network)
+        self.best = copy_beside(self.network)
+        self._good = self._learning_state()
         self.see(images, others, head_bytes)
 
     @property
@@ -305,13 +312,10 @@ class NetworkTraining:
     def _score(self, patches: Tensor | FeaturePatches, part: int) -> Tensor:
         """Return the scores of a part of a mini-batch, given its number.
 
-        What dropout draws follows from seed, step and part alone. It does so by torch's
-        global generator, which is the user's.
+        What dropout draws follows from seed, step and part alone.
         """
-        device = torch.device(self.options.device)
         seed = (self.options.seed + self.steps * MOST_PARTS + part) % MOST_SEEDS
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with drawing_from(seed, self.options.device):
             if isinstance(patches, FeaturePatches):
                 return self._decode(patches)
             scores: Tensor = self.network(
@@ -341,9 +345,9 @@ class NetworkTraining:
     def recover(self) -> None:
         """Go back to the last good weights, with half the learning rate."""
         self.recoveries += 1
-        self.network.load_state_dict(self._good)
+        self.network.load_state_dict(self._good, strict=False)
         # The average may have followed the weights to where they went wrong.
-        self.average.load_state_dict(self._good)
+        self.average.load_state_dict(self._good, strict=False)
         self._restart_optimiser(self._full_rate * RECOVERY)
 
     def _start_optimiser(self, learning_rate: float, warm_up: bool = True) -> None:
@@ -370,7 +374,7 @@ class NetworkTraining:
         """Move the average towards the weights, faster in the first steps."""
         decay = min(self.options.recipe.averaging, self.steps / (self.steps + 9))
         averaged = self.average.state_dict()
-        for name, value in self.network.state_dict().items():
+        for name, value in without_frozen(self.network).items():
             if value.is_floating_point():
                 averaged[name].lerp_(value, 1 - decay)
             else:
@@ -390,9 +394,9 @@ class NetworkTraining:
             score = scores.get("network")
             if score is not None:
                 self.highest = max(self.highest, score.overall)
-        state = self.network.state_dict()
+        state = self._learning_state()
         if all(bool(value.isfinite().all()) for value in state.values()):
-            self._good = copy.deepcopy(state)
+            self._good = state
         score = scores.get("network")
         with warnings.catch_warnings():
             # torch warns where the optimiser is newer than the epoch that has ended.
@@ -421,7 +425,7 @@ class NetworkTraining:
         """
         for network in (self.network, self.average, self.best):
             change_classes(network, n_classes, places)
-        self._good = copy.deepcopy(self.network.state_dict())
+        self._good = self._learning_state()
         self._restart_optimiser(self._full_rate)
         self.judge_anew()
 
@@ -431,8 +435,8 @@ class NetworkTraining:
             f"{kind}.{name}": value
             for kind, states in (
                 ("network", self.network.state_dict()),
-                ("average", self.average.state_dict()),
-                ("best", self.best.state_dict()),
+                ("average", without_frozen(self.average)),
+                ("best", without_frozen(self.best)),
                 ("good", self._good),
             )
             for name, value in states.items()
@@ -462,18 +466,23 @@ class NetworkTraining:
         self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
     ) -> None:
         """Go on from a state of :meth:`state`."""
+        # A frozen encoder is the same in all of them, and was kept once.
+        kept = under(tensors, "network")
+        frozen = {
+            key: kept[key] for key in kept.keys() - without_frozen(self.network).keys()
+        }
         for kind, network in (
             ("network", self.network),
             ("average", self.average),
             ("best", self.best),
         ):
-            network.load_state_dict(_under(tensors, kind))
+            network.load_state_dict(frozen | under(tensors, kind))
         self._encoder = self._cached_encoder()  # its weights may have been others
         self._features = []
         self._start_sampler()
-        self._good = {k: v.clone() for k, v in _under(tensors, "good").items()}
+        self._good = {k: v.clone() for k, v in under(tensors, "good").items()}
         moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _under(tensors, "moments").items():
+        for key, value in under(tensors, "moments").items():
             index, name = key.split(".")
             moments.setdefault(int(index), {})[name] = value
         self.optimiser.load_state_dict(
@@ -491,6 +500,10 @@ class NetworkTraining:
         if reduced is not None and reduced["device"] == self.options.device:
             self.micro_batch = min(reduced["micro_batch"], self._wished_batch)
 
+    def _learning_state(self) -> dict[str, Tensor]:
+        """Return a copy of all weights but those of a frozen encoder."""
+        return copy.deepcopy(without_frozen(self.network))
+
     def _reduced(self) -> dict[str, Any] | None:
         """Return what is known of the memory of a device; None: all fitted so far."""
         if self.micro_batch == self._wished_batch:
@@ -499,9 +512,14 @@ class NetworkTraining:
 
 
 def first_network(
-    options: TrainingOptions, in_channels: int, n_classes: int
+    options: TrainingOptions,
+    in_channels: int,
+    n_classes: int,
+    weights: EncoderWeights | None = None,
 ) -> Standardised:
     """Return the network of a training with its first weights, which the seed decides.
+
+    Those of its encoder are *weights*, or what *options* say.
 
     Raises
     ------
@@ -516,11 +534,34 @@ def first_network(
     is_for_head = options.head_features != "fixed" and not isinstance(
         network.network, EncoderDecoder
     )
-    if options.encoder_weights != "none" and not is_for_head:
-        network.load_encoder(options.encoder_weights)
+    weights = weights or EncoderWeights(options.encoder_weights)
+    if not weights.are_drawn and not is_for_head:
+        network.load_encoder(weights)
     if options.freeze_encoder:
         network.freeze_encoder()
     return network.to(options.device)
+
+
+def copy_beside(network: Standardised) -> Standardised:
+    """Return a copy that predicts, and shares an encoder that is frozen."""
+    shared = [
+        part.encoder
+        for part in network.modules()
+        if isinstance(part, EncoderDecoder) and part.is_frozen
+    ]
+    copied = copy.deepcopy(network, {id(each): each for each in shared})
+    return copied.eval().requires_grad_(False)
+
+
+def without_frozen(network: Standardised) -> dict[str, Tensor]:
+    """Return the weights of a network without those of a frozen encoder."""
+    frozen = tuple(
+        f"{name}.encoder."
+        for name, part in network.named_modules()
+        if isinstance(part, EncoderDecoder) and part.is_frozen
+    )
+    state = network.state_dict()
+    return {key: value for key, value in state.items() if not key.startswith(frozen)}
 
 
 def build_optimiser(
@@ -534,6 +575,33 @@ def build_optimiser(
             parameters, learning_rate, recipe.momentum, weight_decay=decay
         )
     return torch.optim.Adam(parameters, learning_rate, weight_decay=decay)
+
+
+@contextmanager
+def drawing_from(seed: int, device: str) -> Iterator[None]:
+    """Let torch's generator of a device, which is the user's, start at a seed.
+
+    Afterwards it is as before. Those of other devices are not touched.
+    """
+    place = torch.device(device)
+    if place.type == "mps":
+        before = torch.mps.get_rng_state()
+        torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.mps.set_rng_state(before)
+        return
+    generator = torch.default_generator
+    if place.type == "cuda":
+        index = torch.cuda.current_device() if place.index is None else place.index
+        generator = torch.cuda.default_generators[index]
+    before = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(before)
 
 
 @contextmanager
@@ -581,7 +649,8 @@ def change_classes(
     inner.classifier = new
 
 
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix and a dot, without both."""
     start = f"{prefix}."
     return {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}
 

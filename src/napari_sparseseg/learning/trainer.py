@@ -31,9 +31,10 @@ from napari_sparseseg.learning.events import (
 from napari_sparseseg.learning.head_training import FittedHead, HeadTraining
 from napari_sparseseg.learning.held_out import HELD_OUT
 from napari_sparseseg.learning.judge import NAMES, Judge, choose
-from napari_sparseseg.learning.network_training import NetworkTraining
+from napari_sparseseg.learning.network_training import NetworkTraining, under
 from napari_sparseseg.learning.options import TrainingOptions
 from napari_sparseseg.learning.parts import advance
+from napari_sparseseg.networks.encoders import EncoderWeights
 from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.networks.model import ModelInfo, SegmentationModel
 from napari_sparseseg.networks.pixel_head import HeadNetwork
@@ -69,6 +70,9 @@ FINER_MARGIN = 0.02
 #: of others.
 TRIAL_EPOCHS = 2
 
+#: Of an encoder that gets those of a checkpoint.
+DRAWN = EncoderWeights("none")
+
 #: After so many losses in a row that were no numbers a training gives up.
 MOST_RECOVERIES = 10
 
@@ -82,17 +86,28 @@ class Trainer:
         Images, labels, classes. Change it through the methods of the trainer.
     options
         Balancing, network, recipe, resolution, seed, device.
+    weights
+        First ones of the encoders of head and network. Default: those of *options*.
+    resumes
+        Whether :meth:`load_state` comes next, which has the weights of all encoders,
+        so that they need not be there any more.
 
     Raises
     ------
     LabelError
         If fewer than two classes are annotated.
+    ImageError, ModelFileError, OutputError
+        If the head cannot look through its encoder at such images, or its weights
+        cannot be had.
     """
 
     def __init__(
         self,
         data: TrainingSet,
         options: TrainingOptions | None = None,
+        weights: EncoderWeights | None = None,
+        *,
+        resumes: bool = False,
     ) -> None:
         data.check_trainable()
         self.data = data
@@ -102,7 +117,10 @@ class Trainer:
         self.head: FittedHead | None = None
         self.networks: list[NetworkTraining] = []
         self._generator = Generator().manual_seed(self.options.seed)
-        self._head_training = HeadTraining(data, self.options)
+        self._weights = weights or EncoderWeights(self.options.encoder_weights)
+        self._head_training = HeadTraining(
+            data, self.options, DRAWN if resumes else self._weights
+        )
         self._judge = Judge(data, self.options.device)
         self._changed = True
         self._changes = 0
@@ -232,14 +250,20 @@ class Trainer:
             network.judge_anew()
         if not self.networks:
             self.networks = [
-                self._new_network(scale, seen, index)
+                self._new_network(scale, seen, index, self._weights)
                 for index, scale in enumerate(scales)
             ]
+            # What was read is needed no more, and may be large.
+            self._weights = EncoderWeights(self.options.encoder_weights)
             self._schedule_end()
         self._changed = self._head_told = False
 
     def _new_network(
-        self, scale: float, seen: list[list[WorkingImage]], index: int
+        self,
+        scale: float,
+        seen: list[list[WorkingImage]],
+        index: int,
+        weights: EncoderWeights,
     ) -> NetworkTraining:
         """Return one of several networks, given the images of each and its number."""
         return NetworkTraining(
@@ -250,6 +274,7 @@ class Trainer:
             self._generator,
             _all_but(seen, index),
             self._head_training.cache_bytes(self.data),
+            weights=weights,
         )
 
     def _see(self, scales: list[float]) -> Events[None, None, list[list[WorkingImage]]]:
@@ -531,6 +556,8 @@ class Trainer:
             weights, values = network.state()
             tensors |= {f"{index}.{name}": value for name, value in weights.items()}
             networks.append(values)
+        encoder, head = self._head_training.state()
+        tensors |= {f"head.{name}": value for name, value in encoder.items()}
         held_out: list[str] = []
         keys = self._image_keys()
         for name, _image in self.data.images.items():
@@ -548,7 +575,7 @@ class Trainer:
             "shown": self.shown,
             "has_head": self.head is not None,
             "young_until": self._young_until,
-            "head": self._head_training.state(),
+            "head": head,
             "classes": self.data.classes.to_json(),
             "channels": self.data.n_channels,
             "network": {
@@ -609,16 +636,12 @@ class Trainer:
         self.data.held_out.set_random_state(values["held_out_random"])
         self._generator.set_state(tensors["generator"])
         self._step_start = None
-        self._head_training.load_state(values["head"])
+        self._head_training.load_state(under(tensors, "head"), values["head"])
         self.networks = []
         seen = [self.data.at(each["scale"]) for each in values["networks"]]
         for index, each in enumerate(values["networks"]):
-            network = self._new_network(each["scale"], seen, index)
-            prefix = f"{index}."
-            mine = {
-                k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)
-            }
-            network.load_state(mine, each)
+            network = self._new_network(each["scale"], seen, index, DRAWN)
+            network.load_state(under(tensors, str(index)), each)
             self.networks.append(network)
         self.steps = values["steps"]
         self._changed = values["changed"]

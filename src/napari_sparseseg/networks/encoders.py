@@ -6,6 +6,7 @@ Their weights are drawn, published ones, or those of a file.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,7 +200,7 @@ class Encoder(nn.ModuleDict):
                 levels.append(Level(channels, stride, before, after))
         return tuple(levels)
 
-    def load(self, weights: str | Path) -> None:
+    def load(self, weights: str | Path | EncoderWeights) -> None:
         """Take published weights or those of a file: see `load_encoder_weights`."""
         load_encoder_weights(self, self.name, weights)
 
@@ -298,16 +299,62 @@ def _modules(name: EncoderName) -> dict[str, nn.Module]:
 
 
 def initialise_he(module: nn.Module) -> None:
-    """Give every convolution He-normal weights (fan-in) and zero bias."""
+    """Give every convolution He-normal weights (fan-in) and zero bias.
+
+    Of a transposed one the fan-in, too, is the number of weights behind an output
+    pixel (He et al. 2015, section 2.2): where it doubles the size by a 2x2 kernel, the
+    number of its input channels.
+    """
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            fan_in = layer.in_channels * math.prod(layer.kernel_size)
+            if isinstance(layer, nn.ConvTranspose2d):
+                fan_in //= math.prod(layer.stride)
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_in))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
 
+class EncoderWeights:
+    """First weights of encoders, read when they are first needed, and once.
+
+    Parameters
+    ----------
+    origin
+        ``"none"``: drawn ones. Else see :func:`load_encoder_weights`.
+
+    Attributes
+    ----------
+    are_drawn
+        Whether there is nothing to read.
+    """
+
+    def __init__(self, origin: str | Path) -> None:
+        self._origin = origin
+        self.are_drawn = origin == "none"
+        self._known: dict[Path, Mapping[str, Tensor]] = {}
+
+    def of(self, name: EncoderName) -> tuple[Path, Mapping[str, Tensor]]:
+        """Return the file of an encoder's weights, and what is in it.
+
+        Layers that classify are left out: nothing here has them.
+
+        Raises
+        ------
+        ModelFileError, OutputError
+            If the weights cannot be had.
+        """
+        is_published = self._origin == "imagenet"
+        path = published_path(name) if is_published else Path(self._origin)
+        if path not in self._known:
+            for _ in fetch_in_parts(name, self._origin):
+                pass
+            self._known[path] = _without_classifier(_read(name, path))
+        return path, self._known[path]
+
+
 def load_encoder_weights(
-    encoder: nn.Module, name: EncoderName, weights: str | Path
+    encoder: nn.Module, name: EncoderName, weights: str | Path | EncoderWeights
 ) -> None:
     """Load published weights, or those of a file, into an encoder in place.
 
@@ -322,18 +369,17 @@ def load_encoder_weights(
         ``"imagenet"``: torchvision's published ones, downloaded on first use. Else a
         file: torchvision's published one, known by its hash, or ``.safetensors`` with
         torchvision's names. It may hold the layers that classify too, and those behind
-        the last one of *encoder*.
+        the last one of *encoder*. Or either as it was read for another encoder.
 
     Raises
     ------
     ModelFileError, OutputError
         If the weights cannot be had, or are those of another network.
     """
-    for _ in fetch_in_parts(name, weights):
-        pass
-    path = published_path(name) if weights == "imagenet" else Path(weights)
+    if not isinstance(weights, EncoderWeights):
+        weights = EncoderWeights(weights)
+    path, given = weights.of(name)
     prefix = "features." if name == "vgg16" else ""
-    given = _without_classifier(_read(name, path))
     known = _without_classifier(_unweighted(name).state_dict())
     expected = _without_classifier(encoder.state_dict(prefix=prefix))
     # Old files lack the count of mini-batches, which nothing here reads.

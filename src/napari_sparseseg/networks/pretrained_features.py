@@ -18,7 +18,6 @@ from napari_sparseseg.networks.scoring import pad_to_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from napari_sparseseg.networks.published_weights import EncoderName
 
@@ -46,11 +45,11 @@ class PretrainedFeatures(nn.Module):
     ----------
     name
         Of the encoder.
-    weights
-        Of the encoder, see :func:`~.encoders.build_encoder`.
 
     Attributes
     ----------
+    encoder
+        Its weights are drawn by torch's global generator.
     n_features
         Of each pixel.
     remembered
@@ -59,16 +58,16 @@ class PretrainedFeatures(nn.Module):
 
     Raises
     ------
-    OptionError, ModelFileError, OutputError
-        As :func:`~.encoders.build_encoder`.
+    OptionError
+        If the name is not known.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, name: EncoderName, weights: str | Path = "none") -> None:
+    def __init__(self, name: EncoderName) -> None:
         super().__init__()
-        self.encoder = build_encoder(name, weights, EARLY_LAYERS[name])
+        self.encoder = build_encoder(name, levels=EARLY_LAYERS[name])
         self.encoder.requires_grad_(False).eval()
         self.remembered: Callable[[Tensor], tuple[Tensor, ...]] | None = None
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])

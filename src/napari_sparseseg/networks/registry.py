@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from napari_sparseseg.networks.encoders import EncoderWeights
     from napari_sparseseg.networks.network_names import NetworkName, Preset
 
 
@@ -142,7 +143,7 @@ class Standardised(ScoringNetwork):
         """Radius in pixels beyond which an input pixel cannot change an output."""
         return self.network.halo
 
-    def load_encoder(self, weights: str | Path) -> None:
+    def load_encoder(self, weights: str | Path | EncoderWeights) -> None:
         """Take published weights, see the base class."""
         self.network.load_encoder(weights)
 

@@ -12,10 +12,9 @@ from torch.nn import functional as F
 from napari_sparseseg.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from napari_sparseseg.networks.encoders import Encoder
+    from napari_sparseseg.networks.encoders import Encoder, EncoderWeights
 
 _NO_ENCODER = (
     "has no encoder that others have trained; take a network that has one, such as "
@@ -46,7 +45,7 @@ class ScoringNetwork(nn.Module):
     def halo(self) -> int:
         """Radius, in pixels, beyond which an input pixel cannot change an output."""
 
-    def load_encoder(self, weights: str | Path) -> None:
+    def load_encoder(self, weights: str | Path | EncoderWeights) -> None:
         """Take published weights for a part of the network, in place.
 
         Parameters
@@ -62,9 +61,8 @@ class ScoringNetwork(nn.Module):
             If the weights cannot be had, or are those of another network.
         """
         raise OptionError(
-            f"the encoder is to have the weights {str(weights)!r}, but this network "
-            f"{_NO_ENCODER}, or no weights.",
-            weights=str(weights),
+            f"the encoder is to have weights that others have trained, but this "
+            f"network {_NO_ENCODER}, or no weights.",
         )
 
     def freeze_encoder(self) -> None:
@@ -128,11 +126,7 @@ class EncoderDecoder(ScoringNetwork):
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x), (x.shape[-2], x.shape[-1]))
 
-    def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Return the weights of the encoder."""
-        return self.encoder.parameters()
-
-    def load_encoder(self, weights: str | Path) -> None:
+    def load_encoder(self, weights: str | Path | EncoderWeights) -> None:
         """Take published weights, see the base class."""
         self.encoder.load(weights)
 
