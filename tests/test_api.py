@@ -807,7 +807,6 @@ class TestResume:
             ({"net": "deeplabv3"}, "had the network .*unet.* now .*deeplabv3"),
             ({"recipe": "paper"}, "had the recipe live, but now paper"),
             ({"loss": "dice"}, "had the loss ce, but now dice"),
-            ({"l1": 0.5}, "had the l1 weight 1.0, but now 0.5"),
             ({"smoothness": 2}, "had the smoothness 0.0, but now 2.0"),
             ({"window": (100, 90)}, "had the normalisation .*range.* now .*window"),
             ({"scale": 0.5}, r"had the scales \[0.25\], but now \[0.5\]"),

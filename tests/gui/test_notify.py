@@ -9,7 +9,8 @@ from psygnal import Signal
 
 from napari_sparseseg.errors import LayerError, SparseSegError
 from napari_sparseseg.gui import notify
-from napari_sparseseg.gui.notify import MOST_LETTERS, telling
+from napari_sparseseg.gui.log import MOST_LETTERS
+from napari_sparseseg.gui.notify import telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,11 +13,15 @@ from platformdirs import user_log_path
 from psygnal import EmitLoopError
 
 from napari_sparseseg.engine.log import Harmless, WordlessFormatter, only_trace
+from napari_sparseseg.errors import SparseSegError
 
 ROOT = logging.getLogger("napari_sparseseg")
 
 #: The log starts anew beyond this many bytes; one older file is kept.
 LONGEST = 2**20
+
+#: Longer words of an unexpected error are cut.
+MOST_LETTERS = 200
 
 
 def log_folder() -> Path:
@@ -58,6 +62,17 @@ def cause_of(error: BaseException) -> BaseException:
     while isinstance(error, EmitLoopError) and error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def sentence_on(error: BaseException) -> str:
+    """Return one sentence on an error, without a traceback."""
+    if isinstance(error, SparseSegError):
+        return str(error)
+    words = " ".join(str(error).split())[:MOST_LETTERS] or "no more is known"
+    return (
+        f"Something unexpected happened ({type(error).__name__}: {words}); your "
+        f"strokes are still in their layers. Details: {log_file()}"
+    )
 
 
 def without_words(trace: str) -> Harmless:

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING
 from napari.utils.notifications import show_error
 
 from napari_sparseseg.errors import SparseSegError
-from napari_sparseseg.gui.log import cause_of, log_file
+from napari_sparseseg.gui.log import cause_of, sentence_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 logger = logging.getLogger(__name__)
-
-#: Longer words of an unexpected error are cut.
-MOST_LETTERS = 200
 
 
 @contextmanager
@@ -37,14 +34,3 @@ def telling() -> Iterator[None]:
         if not isinstance(cause, SparseSegError):
             logger.exception("unexpected")
         show_error(sentence_on(cause))
-
-
-def sentence_on(error: BaseException) -> str:
-    """Return one sentence on an error, without a traceback."""
-    if isinstance(error, SparseSegError):
-        return str(error)
-    words = " ".join(str(error).split())[:MOST_LETTERS] or "no more is known"
-    return (
-        f"Something unexpected happened ({type(error).__name__}: {words}); your "
-        f"strokes are still in their layers. Details: {log_file()}"
-    )

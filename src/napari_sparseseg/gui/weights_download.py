@@ -8,7 +8,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from napari_sparseseg.errors import ModelFileError, SparseSegError
-from napari_sparseseg.gui.notify import sentence_on
+from napari_sparseseg.gui.log import sentence_on
 from napari_sparseseg.networks.published_weights import fetch_in_parts
 
 if TYPE_CHECKING:
