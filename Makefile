@@ -47,6 +47,7 @@ bench: system-libs $(INSTALLED) $(CONVPAINT) ## run the benchmarks, in five hour
 	$(BENCHMARK).predict --large --results $(RESULTS)
 	$(BENCHMARK).live --results $(RESULTS)
 	$(BENCHMARK).features --results $(RESULTS)
+	$(BENCHMARK).networks --results $(RESULTS)
 	$(BENCHMARK).learn --set glas --convpaint-python $(CONVPAINT) --results $(RESULTS)
 	$(BENCHMARK).learn --set adp --convpaint-python $(CONVPAINT) --results $(RESULTS)
 	$(BENCHMARK).boxes --train-steps 200 --networks unet --results $(RESULTS)
