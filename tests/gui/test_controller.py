@@ -124,6 +124,8 @@ def test_a_training_goes_on_without_the_weights_that_it_began_with(
     table.link.tell(messages.PhaseChanged(phase="running", step=30))
     table.link.tell(messages.PhaseChanged(phase="idle", step=30))
     path.unlink()
+    table.controller.look_for_weights()
+    assert not table.state.cannot_train
     table.link.sent.clear()
     table.controller.train()
     (start,) = table.link.taken(messages.Start)
