@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.boxes import Box
-    from napari_sparseseg.networks.backbone import BackboneName
+    from napari_sparseseg.networks.network_names import BackboneName
     from napari_sparseseg.pseudo_masks.api import Preparation
     from napari_sparseseg.pseudo_masks.method_names import Method
     from napari_sparseseg.pseudo_masks.methods import MinedNetwork

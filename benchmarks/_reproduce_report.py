@@ -59,7 +59,7 @@ def write_report(
     Parameters
     ----------
     docs
-        Folder of ``reproduction.md``.
+        Folder of ``reproduction.md``, made where it is not there.
     content
         All runs.
     plans
@@ -102,6 +102,7 @@ def write_report(
         *how_it_was_run(content, runs, results),
     ]
     path = docs / "reproduction.md"
+    docs.mkdir(parents=True, exist_ok=True)
     write_text_atomically(path, "\n\n".join(parts))
     return path
 

@@ -26,8 +26,7 @@ from benchmarks._learn_data import data_folder
 from benchmarks._machine import in_fresh_process, machine, sentence, source_hash
 from benchmarks._report import RESULTS, command_line, publish, write_json
 from napari_sparseseg.learning.options import RecipeName
-from napari_sparseseg.networks.backbone import BackboneName
-from napari_sparseseg.networks.network_names import Preset
+from napari_sparseseg.networks.network_names import BackboneName, Preset
 
 Record = dict[str, Any]
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_sparseseg.learning.augmentation import AugmentationOptions
     from napari_sparseseg.learning.trainer import Trainer
     from napari_sparseseg.networks.model import SegmentationModel
 
@@ -480,6 +481,18 @@ class TestNetworks:
         }
         assert options.balancing == "mini-batch"
 
+    def test_change_the_augmentation_of_their_recipe(self, sample: Sample) -> None:
+        def augmentation(**wishes: Any) -> AugmentationOptions:
+            trainer = api.make_trainer(sample.image, sample.labels, **wishes)
+            return trainer.options.recipe.augmentation
+
+        live, paper = RECIPES["live"].augmentation, RECIPES["vgg-fcn"].augmentation
+        assert augmentation() == live
+        noisy = dataclasses.replace(live, noise=0.1, tiling=True)
+        assert augmentation(noise=0.1, tiling=True) == noisy
+        found = augmentation(recipe="vgg-fcn", tiling=False)
+        assert found == dataclasses.replace(paper, tiling=False)
+
     def test_begin_with_the_weights_of_a_file(
         self, sample: Sample, tmp_path: Path
     ) -> None:
@@ -655,6 +668,7 @@ class TestNetworks:
             ({"feature_cache": "maybe"}, "to be 'maybe'; expected one of auto, on"),
             ({"feature_cache_gib": -1}, "cache in GiB is -1; expected a number of 0"),
             ({"weight_decay": -1}, "the weight decay is -1; expected a number of 0"),
+            ({"noise": -1}, "the noise is -1; expected a number of 0 or more"),
             ({"loss": "l1"}, "the loss is 'l1'; expected one of ce, dice, l1l2"),
             ({"l1": -1}, "weight of the L1 norm is -1; expected a number of 0 or more"),
             ({"l2": np.nan}, "weight of the L2 norm is nan; expected a number of 0 or"),

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from shutil import which
 from typing import TYPE_CHECKING
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import onnxruntime
@@ -24,7 +24,7 @@ from skimage.io import imread
 from napari_sparseseg import cli
 from napari_sparseseg.annotations.classes import read_class_table, write_class_table
 from napari_sparseseg.display import has_display
-from napari_sparseseg.errors import ModelFileError
+from napari_sparseseg.errors import ModelFileError, OptionError
 from napari_sparseseg.io.model_file import load_model
 from napari_sparseseg.samples import tissue_phantom
 
@@ -267,6 +267,24 @@ class TestNetworks:
         assert known["network"] == expected
         assert (known["freeze_encoder"], known["weight_decay"]) == (True, 1e-4)
         assert known["recipe"] == "vgg-fcn"
+
+    def test_take_the_augmentation_that_is_given(
+        self, run: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make = Mock(side_effect=OptionError("seen."))
+        monkeypatch.setattr("napari_sparseseg.folders.trainer_of_folders", make)
+        paths = (place / "images", place / "strokes", "--model", tmp_path / "m")
+
+        def wished(*options: object) -> tuple[object, object]:
+            assert run("train", *paths, *options).code == 2
+            wishes = make.call_args.args[-1]
+            return wishes["noise"], wishes["tiling"]
+
+        assert wished() == (None, None)
+        assert wished("--noise", 0.1, "--tiling", "on") == (0.1, True)
+        assert wished("--tiling", "off") == (None, False)
+        refused = run("train", *paths, "--tiling", "maybe").err
+        assert "the tiling is 'maybe'; expected on or off" in refused
 
     def test_tell_how_much_of_published_weights_has_come(
         self, run: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -545,7 +545,7 @@ NAN = np.where(np.arange(5120).reshape(64, 80) == 7, np.nan, 1.5)
         ({"method": "grab-cut"}, OptionError, "'grab-cut'"),
         ({"method": "box", "crf": True}, OptionError, "nothing to refine"),
         ({"method": "crf-box", "crf": False}, OptionError, "consists of it"),
-        ({"backbone": "vgg16"}, OptionError, "'vgg16'; expected one of resnet50"),
+        ({"backbone": "vgg16"}, OptionError, "'vgg16'; expected one of resnet18"),
         ({"window": (40, 0)}, OptionError, "width 0"),
         ({"seconds": 0}, OptionError, "0 seconds"),
         ({"seconds": float("nan")}, OptionError, "nan seconds"),

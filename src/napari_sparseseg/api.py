@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_sparseseg.learning.augmentation import AugmentationOptions
     from napari_sparseseg.learning.events import TrainingEvent
     from napari_sparseseg.learning.loss_names import Loss
     from napari_sparseseg.networks.model import SegmentationModel
@@ -172,6 +173,14 @@ class TrainingWishes(TypedDict, total=False):
     patch_px
         Side of a training patch in working pixels, at least 16. Default: the
         recipe's.
+    noise
+        Largest standard deviation, 0 or more, of the Gaussian noise added to training
+        patches, whose intensities are in [0, 1] (Abdulhamid, section 4.2). Default: the
+        recipe's, 0.03, or 0 of ``"vgg-fcn"``. Features that are kept have none.
+    tiling
+        Whether training patches are tiles of a regular grid over the image, in place of
+        patches anywhere about labelled pixels (Abdulhamid, section 4.2). Default: the
+        recipe's, True of ``"vgg-fcn"`` alone.
     micro_batch
         Patches that go through the network at once, so that less memory is needed and
         training can be stopped within a mini-batch. Default: the whole mini-batch.
@@ -225,6 +234,8 @@ class TrainingWishes(TypedDict, total=False):
     pixel_size_um: float | Mapping[str, float | None] | None
     window: tuple[float, float] | None
     patch_px: int | None
+    noise: float | None
+    tiling: bool | None
     micro_batch: int | None
     head_start: bool
     head_features: HeadFeatures
@@ -920,6 +931,9 @@ def _recipe(wishes: TrainingWishes, name: RecipeName) -> Recipe:
     if weight_decay is not None:
         check_not_negative("the weight decay", weight_decay)
         recipe = dataclasses.replace(recipe, weight_decay=float(weight_decay))
+    recipe = dataclasses.replace(
+        recipe, augmentation=_augmentation(wishes, recipe.augmentation)
+    )
     if patch_px is None:
         return recipe
     if patch_px < SMALLEST_PATCH:
@@ -929,6 +943,18 @@ def _recipe(wishes: TrainingWishes, name: RecipeName) -> Recipe:
             patch_px=patch_px,
         )
     return dataclasses.replace(recipe, patch_px=patch_px)
+
+
+def _augmentation(
+    wishes: TrainingWishes, augmentation: AugmentationOptions
+) -> AugmentationOptions:
+    noise, tiling = wishes.get("noise"), wishes.get("tiling")
+    if noise is not None:
+        check_not_negative("the noise", noise)
+        augmentation = dataclasses.replace(augmentation, noise=float(noise))
+    if tiling is not None:
+        augmentation = dataclasses.replace(augmentation, tiling=tiling)
+    return augmentation
 
 
 def _scale(wishes: TrainingWishes, images: Sequence[TrainingImage]) -> float | None:

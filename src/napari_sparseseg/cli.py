@@ -302,6 +302,21 @@ def train(
         tuple[float, float] | None,
         typer.Option(metavar="CENTRE WIDTH", help="Intensity window, as for CT in HU."),
     ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            help="Most Gaussian noise on training patches, a standard deviation where "
+            "intensities are 0 to 1; default: the recipe's."
+        ),
+    ] = None,
+    tiling: Annotated[
+        str | None,
+        typer.Option(
+            metavar="on|off",
+            help="Learn from tiles of a regular grid, not from patches anywhere; "
+            "default: the recipe's.",
+        ),
+    ] = None,
     head_start: Annotated[
         str,
         typer.Option(
@@ -389,7 +404,9 @@ def train(
         "scale": number_or_auto(scale),
         "um_per_px": um_per_px,
         "window": window,
-        "head_start": on_or_off(head_start),
+        "noise": noise,
+        "tiling": None if tiling is None else on_or_off("the tiling", tiling),
+        "head_start": on_or_off("the head start", head_start),
         "head_features": head_features,
         "feature_cache": feature_cache,
         "feature_cache_folder": feature_cache_folder,
@@ -941,10 +958,10 @@ def number_or_auto(text: str) -> Any:
         ) from None
 
 
-def on_or_off(text: str) -> bool:
+def on_or_off(what: str, text: str) -> bool:
     """Return whether *text* is ``"on"``; it must be that or ``"off"``."""
     if text not in ("on", "off"):
-        raise OptionError(f"the head start is {text!r}; expected on or off.")
+        raise OptionError(f"{what} is {text!r}; expected on or off.")
     return text == "on"
 
 

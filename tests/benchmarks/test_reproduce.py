@@ -164,7 +164,8 @@ def test_report_of_boxes_leaves_out_what_learned_too_little(tmp_path: Path) -> N
     boxes.write_text(json.dumps(results), encoding="utf-8")
     content = {"device": "cpu", "machine": MACHINE, "balancing": [], "decoders": []}
 
-    text = write_report(tmp_path, content, plans_as_json(), boxes).read_text("utf-8")
+    docs = tmp_path / "new" / "docs"
+    text = write_report(docs, content, plans_as_json(), boxes).read_text("utf-8")
 
     masks, unet, deeplab = columns(results)
     assert masks.runs["cam+crf"] == {0: pytest.approx(0.7)}

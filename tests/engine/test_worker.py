@@ -55,7 +55,8 @@ from napari_sparseseg.learning.head_fitting import fit_in_parts
 from napari_sparseseg.learning.losses import weighted_cross_entropy
 from napari_sparseseg.learning.network_training import NetworkTraining
 from napari_sparseseg.learning.options import RECIPES
-from napari_sparseseg.networks import published_weights
+from napari_sparseseg.networks import encoders, published_weights
+from napari_sparseseg.networks.encoders import build_encoder
 from napari_sparseseg.networks.network_names import ENCODER_OF
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
@@ -404,6 +405,33 @@ def test_published_weights_are_not_fetched_unasked(
     assert "weights of resnet18 are not at" in failed.message
     assert window.all_of(PhaseChanged)[-1].phase == "idle"
     assert not file_server.asked
+
+
+def test_who_goes_on_needs_no_published_weights_any_more(
+    window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = NetworkSpec("unet-vgg16", {"filters": 4, "levels": 2})
+    monkeypatch.setitem(PRESETS["unet-vgg16"], "light", small)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    weights = build_encoder("vgg16").state_dict(prefix="features.")
+    monkeypatch.setattr(encoders, "_read", lambda _name, _path: weights)
+    path = published_weights.published_path("vgg16")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    settings = replace(
+        SMALL, net="unet-vgg16", encoder_weights="imagenet", head_start=False
+    )
+    start = replace(window.start(), settings=settings)
+    ending: Turns = [(is_a(StepDone), (Stop(),)), (is_a(CheckpointWritten), END)]
+    window.play(window.classes(), window.put(), start, turns=list(ending))
+    path.unlink()
+    again = replace(start, resume=True)
+    window.play(window.classes(), window.put(), again, turns=list(ending))
+    assert not window.all_of(Failed)
+    window.checkpoint.unlink()
+    window.play(window.classes(), window.put(), again, turns=[(is_a(Failed), END)])
+    (failed,) = window.all_of(Failed)
+    assert "weights of vgg16 are not at" in failed.message
 
 
 @pytest.mark.parametrize("paused", [False, True])

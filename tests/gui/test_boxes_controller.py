@@ -182,6 +182,14 @@ def masked(desk: Desk) -> Desk:
     return desk
 
 
+def test_a_file_is_given_up_with_the_device_whose_backbone_it_is_of(desk: Desk) -> None:
+    desk.state.devices = (("cuda", "NVIDIA H200"), ("cpu", "CPU"))
+    desk.use(method="acol", weights="/data/resnet50.pth")
+    assert desk.state.settings.weights == "/data/resnet50.pth"
+    desk.use(device="cpu")
+    assert desk.state.settings.weights == "none"
+
+
 def test_boxes_are_listed_as_they_are_drawn(desk: Desk, qtbot: QtBot) -> None:
     assert [row.class_name for row in desk.state.rows] == ["liver", "tumour"]
     assert desk.state.rows[0].place == "plane 1, 10 x 12 px"

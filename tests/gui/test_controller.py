@@ -109,6 +109,33 @@ def test_train_waits_for_weights_that_are_not_there(
     assert table.state.model == "Network: VGG16-FCN, features from ImageNet"
 
 
+def test_a_training_goes_on_without_the_weights_that_it_began_with(
+    table: Table, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = published_path("vgg16")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    table.add_painted(1, 2)
+    table.wait_for_counts(qtbot, 1, 2)
+    wished = messages.TrainingSettings(net="vgg-fcn", encoder_weights="imagenet")
+    table.controller.use_settings(wished)
+    table.controller.train()
+    table.link.tell(messages.PhaseChanged(phase="running", step=30))
+    table.link.tell(messages.PhaseChanged(phase="idle", step=30))
+    path.unlink()
+    table.controller.look_for_weights()
+    assert not table.state.cannot_train
+    table.link.sent.clear()
+    table.controller.train()
+    (start,) = table.link.taken(messages.Start)
+    assert start.resume
+    table.link.tell(messages.PhaseChanged(phase="idle", step=30))
+    # Another training begins anew.
+    table.controller.use_settings(replace(wished, smoothness=0.5))
+    assert "ImageNet features of VGG16" in table.state.cannot_train
+
+
 def test_settings_that_a_network_cannot_have_are_not_taken(table: Table) -> None:
     wished = messages.TrainingSettings(encoder_weights="imagenet", freeze_encoder=True)
     table.controller.use_settings(wished)

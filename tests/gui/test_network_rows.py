@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QFormLayout, QWidget
 from napari_sparseseg.engine.messages import MaskSettings, TrainingSettings
 from napari_sparseseg.gui.encoders import (
     consistent,
+    consistent_masks,
     encoder_of_masks,
     encoders_of,
 )
@@ -263,6 +264,28 @@ def test_a_file_is_not_kept_for_the_encoder_of_another_device() -> None:
     assert consistent(other, before, devices).encoder_weights == "none"
     # A file that is chosen with the device is of its encoder.
     assert consistent(other, TrainingSettings(), devices) == other
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_kept"),
+    [
+        ({"device": "cpu"}, False),
+        ({"backbone": "resnet18"}, False),
+        # Unseen, as this method has no network, but not forgotten.
+        ({"device": "cpu", "method": "box"}, False),
+        ({"method": "box"}, True),
+        ({"device": "cuda", "epochs": 3}, True),
+        ({"device": "cpu", "backbone": "resnet50"}, True),
+        ({"device": "cpu", "weights": "/data/resnet18.pth"}, True),
+    ],
+)
+def test_nor_is_it_for_another_backbone_of_masks(
+    changed: dict[str, Any], is_kept: bool
+) -> None:
+    before = MaskSettings(method="acol", weights="/data/resnet50.pth")
+    wished = replace(before, **changed)
+    taken = consistent_masks(wished, before, [GPU, CPU])
+    assert taken == (wished if is_kept else replace(wished, weights="none"))
 
 
 def test_networks_are_said_in_words() -> None:

@@ -31,6 +31,7 @@ from napari_sparseseg.learning.feature_patches import (
     oriented_part,
     oriented_place,
 )
+from napari_sparseseg.learning.options import Recipe, TrainingOptions
 from napari_sparseseg.learning.patches import FeaturePatches
 from napari_sparseseg.learning.training_set import WorkingImage
 from napari_sparseseg.networks.registry import PRESETS, Standardised, build_network
@@ -242,15 +243,15 @@ def sampler(
     augmentation: AugmentationOptions | None = None,
 ) -> FeatureSampler:
     network = SimpleNamespace(stride=8, standardise=lambda x: x)
+    recipe = Recipe(
+        patch_px=patch_px, augmentation=augmentation or AugmentationOptions()
+    )
     return FeatureSampler(
         images,
+        TrainingOptions(recipe=recipe),
         cast("Standardised", network),
         cast("CachedEncoder", encoder or Pixels()),
-        patch_px=patch_px,
-        by="class",
-        dense_share=0.2,
-        augmentation=augmentation or AugmentationOptions(),
-        known=known,
+        known,
     )
 
 

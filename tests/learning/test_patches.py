@@ -13,6 +13,7 @@ from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.inputs.normalisation import Normalisation
 from napari_sparseseg.learning.augmentation import AugmentationOptions
 from napari_sparseseg.learning.held_out import HELD_OUT
+from napari_sparseseg.learning.options import Recipe, TrainingOptions
 from napari_sparseseg.learning.patches import LabelledPixels, PatchSampler
 from napari_sparseseg.learning.training_set import (
     TrainingImage,
@@ -49,13 +50,13 @@ def sampler(
     dense_share: float = 0.2,
     augmentation: AugmentationOptions | None = None,
 ) -> PatchSampler:
-    return PatchSampler(
-        images,
+    recipe = Recipe(
         patch_px=patch_px,
-        stride=4,
-        by=by,
-        dense_share=dense_share,
+        draw=by,
         augmentation=augmentation or AugmentationOptions(),
+    )
+    return PatchSampler(
+        images, TrainingOptions(recipe=recipe, dense_share=dense_share), stride=4
     )
 
 

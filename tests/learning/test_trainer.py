@@ -8,18 +8,19 @@ from collections.abc import Callable, Mapping
 from collections.abc import Generator as Parts
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load, save
+from safetensors.torch import load, save, save_file
 from scipy import ndimage
 from torch import Tensor
 
 from napari_sparseseg.errors import LabelError, TrainingError
 from napari_sparseseg.inputs.normalisation import Normalisation
+from napari_sparseseg.io.model_file import load_model, save_model
 from napari_sparseseg.learning import trainer as trainer_module
 from napari_sparseseg.learning.events import (
     HeadFitted,
@@ -48,10 +49,14 @@ from napari_sparseseg.learning.trainer import (
     overall,
 )
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
+from napari_sparseseg.networks.encoders import build_encoder
 from napari_sparseseg.networks.model import Part, Shown
 from napari_sparseseg.networks.registry import NetworkSpec
 from napari_sparseseg.prediction.predictor import predict_image
 from napari_sparseseg.samples import Sample, tissue_phantom
+
+if TYPE_CHECKING:
+    from napari_sparseseg.networks.scoring import ScoringNetwork
 
 Labels = NDArray[np.uint8]
 Event = TypeVar("Event")
@@ -254,6 +259,47 @@ def test_a_model_does_not_change_when_the_training_goes_on(sample: Sample) -> No
     before = {name: copy.deepcopy(p.state_dict()) for name, p in model.parts.items()}
     list(trainer.run(EPOCH))
     for name, part in model.parts.items():
+        for key, value in part.state_dict().items():
+            assert torch.equal(value, before[name][key])
+
+
+@pytest.mark.filterwarnings("ignore:the encoder is frozen with random weights")
+def test_what_predicts_shares_frozen_encoders_and_nothing_else(
+    sample: Sample, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(build_encoder("resnet18").state_dict(), path)
+    trainer = new_trainer(
+        sample,
+        scale=0.25,
+        network=NetworkSpec(
+            "unet-resnet50", {"encoder": "resnet18", "levels": 2, "filters": 4}
+        ),
+        encoder_weights=str(path),
+        freeze_encoder=True,
+        head_features="resnet18",
+        feature_cache=FeatureCacheOptions("off"),
+    )
+    list(trainer.run(EPOCH))
+    model = trainer.best_model()
+    assert trainer.head is not None
+    training: Mapping[Part, ScoringNetwork] = {
+        "head": trainer.head.network,
+        "network": trainer.networks[0].best,
+    }
+    for name, part in model.parts.items():
+        learned = training[name].state_dict()
+        shared = {
+            key
+            for key, value in part.state_dict().items()
+            if value.data_ptr() == learned[key].data_ptr()
+        }
+        assert shared == {key for key in learned if ".encoder." in key}
+    before = {name: copy.deepcopy(p.state_dict()) for name, p in model.parts.items()}
+    list(trainer.run(EPOCH))
+    save_model(model, tmp_path / "model.safetensors")
+    loaded = load_model(tmp_path / "model.safetensors")
+    for name, part in loaded.parts.items():
         for key, value in part.state_dict().items():
             assert torch.equal(value, before[name][key])
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
 from napari_sparseseg.errors import ImageError, OptionError
-from napari_sparseseg.networks.backbone import BackboneName, ResNetPyramid
+from napari_sparseseg.networks.backbone import ResNetPyramid
+
+if TYPE_CHECKING:
+    from napari_sparseseg.networks.network_names import BackboneName
 
 NAMES: tuple[BackboneName, ...] = ("resnet18", "resnet50")
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_sparseseg.networks.backbone import BackboneName
+    from napari_sparseseg.networks.network_names import BackboneName
 
 #: Names of torchvision's layers, and of the same layers here.
 NAMES = {

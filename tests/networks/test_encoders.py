@@ -188,11 +188,16 @@ def test_weights_come_from_a_safetensors_file(
     assert_loaded(build_encoder("resnet18", str(path)), weights)
 
 
+@pytest.mark.parametrize("is_archive", [True, False])
 def test_a_published_file_is_known_by_its_hash_whatever_its_name(
-    tmp_path: Path, weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    weights: dict[str, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    is_archive: bool,
 ) -> None:
     path = tmp_path / "renamed.pt"
-    torch.save(OrderedDict(weights), path)
+    archive = {"_use_new_zipfile_serialization": is_archive}  # as torch 1.6, or before
+    torch.save(OrderedDict(weights), path, **archive)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(ModelFileError, match="no file of weights that torchvision"):
         build_encoder("resnet18", path)

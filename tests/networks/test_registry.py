@@ -13,6 +13,7 @@ from torchvision.transforms.functional import normalize
 from napari_sparseseg.errors import ImageError, OptionError
 from napari_sparseseg.networks.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN
 from napari_sparseseg.networks.network_names import (
+    BACKBONE_OF,
     ENCODER_OF,
     WHEN_TO_CHOOSE,
     NetworkName,
@@ -25,6 +26,7 @@ from napari_sparseseg.networks.registry import (
     with_dropout,
 )
 from napari_sparseseg.networks.scoring import EncoderDecoder, ScoringNetwork
+from napari_sparseseg.pseudo_masks.mining import MINING_PRESETS
 
 if TYPE_CHECKING:
     from napari_sparseseg.networks.network_names import Preset
@@ -67,6 +69,11 @@ def test_the_encoder_is_the_one_whose_weights_the_window_offers(
         network = build_network(PRESETS[net][preset], 3, 2).network
     encoder = network.encoder.name if isinstance(network, EncoderDecoder) else None
     assert ENCODER_OF.get(net, {}).get(preset) == encoder
+
+
+@pytest.mark.parametrize("preset", ["paper", "light"])
+def test_so_is_the_backbone_of_region_mining(preset: Preset) -> None:
+    assert MINING_PRESETS[preset].backbone == BACKBONE_OF[preset]
 
 
 @pytest.mark.parametrize("preset", ["paper", "light"])

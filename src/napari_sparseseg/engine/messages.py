@@ -19,6 +19,7 @@ from napari_sparseseg.errors import EngineError
 from napari_sparseseg.learning.loss_names import Loss
 from napari_sparseseg.networks.network_names import (
     ENCODER_OF,
+    BackboneName,
     HeadFeatures,
     NetworkName,
     preset_on,
@@ -38,7 +39,6 @@ Region = tuple[int, int, int, int]
 Phase = Literal["idle", "preparing", "running", "paused"]
 Shown = Literal["head", "network", "both"]
 MaskMethod = Method
-Backbone = Literal["resnet18", "resnet50"]
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -170,7 +170,7 @@ class MaskSettings:
     crf_options: CrfSettings = field(default_factory=CrfSettings)
     background: int = 0
     window: tuple[float, float] | None = None
-    backbone: Backbone | None = None
+    backbone: BackboneName | None = None
     weights: str = "none"
     epochs: int | None = None
     seconds: float | None = None

@@ -318,7 +318,6 @@ class Worker:
 
     def _new_trainer(self, request: messages.Start) -> Trainer:
         settings = request.settings
-        check_weights(settings)
         wishes: api.TrainingWishes = {
             "classes": self._classes,
             "balance": settings.balance,
@@ -344,6 +343,7 @@ class Worker:
             "checkpoint": request.checkpoint,
             "resume": request.resume and Path(request.checkpoint).exists(),
         }
+        check_weights(wishes)
         return api.make_trainer(
             {name: image.pixels for name, image in self._images.items()},
             {name: image.labels for name, image in self._images.items()},
@@ -573,21 +573,18 @@ def micro_batch(settings: messages.TrainingSettings) -> int | None:
     return CPU_MICRO_BATCH if quick else 1
 
 
-def check_weights(settings: messages.TrainingSettings) -> None:
+def check_weights(wishes: api.TrainingWishes) -> None:
     """Raise EngineError where published weights would have to be downloaded first.
 
     That takes minutes, and is not done unasked; nor may the engine be silent for long.
     """
-    if settings.encoder_weights != "imagenet":
-        return
-    for encoder in settings.encoders(api.choose_device(settings.device)):
+    for encoder in api.encoders_to_fetch(wishes):
         path = published_path(encoder)
-        if not path.exists():
-            raise EngineError(
-                f"the ImageNet weights of {encoder} are not at {path}; download them "
-                "first, or choose a file or random features.",
-                path=str(path),
-            )
+        raise EngineError(
+            f"the ImageNet weights of {encoder} are not at {path}; download them "
+            "first, or choose a file or random features.",
+            path=str(path),
+        )
 
 
 def translated(event: Rare) -> messages.Event:

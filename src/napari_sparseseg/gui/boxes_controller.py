@@ -35,7 +35,11 @@ from napari_sparseseg.gui.boxes_sheet import BoxSheet
 from napari_sparseseg.gui.boxes_state import FIXED_CRF
 from napari_sparseseg.gui.class_colors import give_classes
 from napari_sparseseg.gui.controller import DEVICE_LOST
-from napari_sparseseg.gui.encoders import encoder_of_masks, why_missing
+from napari_sparseseg.gui.encoders import (
+    consistent_masks,
+    encoder_of_masks,
+    why_missing,
+)
 from napari_sparseseg.gui.homes import settle
 from napari_sparseseg.gui.kept_boxes import KeptBoxes
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
@@ -310,7 +314,8 @@ class BoxesController(QObject):
     @telling()
     def use_settings(self, wished: MaskSettings) -> None:
         """Make masks in this way from now on."""
-        before, self._state.settings = self._state.settings, wished
+        before = self._state.settings
+        self._state.settings = consistent_masks(wished, before, self._state.devices)
         boxes_settings.keep(self._state)
         crf = wished.crf, wished.crf_options
         if crf != (before.crf, before.crf_options):

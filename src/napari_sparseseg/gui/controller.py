@@ -413,16 +413,21 @@ class Controller(QObject):
             return problems[0] if problems else "Tick an image to learn from."
         painted = [value for value in counts if value in self.state.classes.values]
         if len(painted) >= 2:
-            wished = self.state.settings
-            reasons = [
-                why_missing(encoder, wished.encoder_weights, "Advanced, Features")
-                for encoder in encoders_of(wished, self.state.devices)
-            ]
-            return next(filter(None, reasons), "")
+            return self._why_no_weights()
         if not painted:
             return "Paint strokes of at least two classes."
         name = self.state.classes.by_value(painted[0]).name
         return f"Only {name!r} is painted; paint strokes of another class, too."
+
+    def _why_no_weights(self) -> str:
+        if self._run.can_go_on(self.pairs.learned_layers):
+            return ""  # the checkpoint has them
+        wished = self.state.settings
+        reasons = [
+            why_missing(encoder, wished.encoder_weights, "Advanced, Features")
+            for encoder in encoders_of(wished, self.state.devices)
+        ]
+        return next(filter(None, reasons), "")
 
     def _on_moved_files(self) -> None:
         # A request under way may name a file that is gone.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from napari_sparseseg.networks.network_names import ENCODER_OF, preset_on
+from napari_sparseseg.networks.network_names import BACKBONE_OF, ENCODER_OF, preset_on
 from napari_sparseseg.networks.published_weights import published_path
 from napari_sparseseg.pseudo_masks.method_names import MINING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_sparseseg.engine.messages import MaskSettings, TrainingSettings
-    from napari_sparseseg.networks.network_names import Preset
+    from napari_sparseseg.networks.network_names import BackboneName
     from napari_sparseseg.networks.published_weights import EncoderName
 
 #: As people write them.
@@ -22,9 +22,6 @@ ENCODERS: dict[EncoderName, str] = {
     "resnet50": "ResNet-50",
     "vgg16": "VGG16",
 }
-
-#: Of region mining.
-BACKBONES: dict[Preset, EncoderName] = {"light": "resnet18", "paper": "resnet50"}
 
 RANDOM, PUBLISHED = "none", "imagenet"
 
@@ -51,8 +48,14 @@ def encoder_of_masks(
     """Return the encoder that looks at boxes, None where the method has none."""
     if settings.method not in MINING:
         return None
+    return _backbone(settings, devices)
+
+
+def _backbone(
+    settings: MaskSettings, devices: Sequence[tuple[str, str]]
+) -> BackboneName:
     preset = preset_on(_chosen(settings.device, devices))
-    return settings.backbone or BACKBONES[preset]
+    return settings.backbone or BACKBONE_OF[preset]
 
 
 def _chosen(device: str, devices: Sequence[tuple[str, str]]) -> str:
@@ -94,6 +97,22 @@ def consistent(
         weights = PUBLISHED
     freezes = wished.freeze_encoder and wished.net in ENCODER_OF and weights != RANDOM
     return replace(wished, encoder_weights=weights, freeze_encoder=freezes)
+
+
+def consistent_masks(
+    wished: MaskSettings, before: MaskSettings, devices: Sequence[tuple[str, str]]
+) -> MaskSettings:
+    """Return settings without a file of weights of the backbone of before.
+
+    Parameters
+    ----------
+    wished, before, devices
+        As of :func:`consistent`.
+    """
+    is_kept = wished.weights == before.weights not in (RANDOM, PUBLISHED)
+    if is_kept and _backbone(wished, devices) != _backbone(before, devices):
+        return replace(wished, weights=RANDOM)
+    return wished
 
 
 def is_missing(encoder: EncoderName | None, weights: str) -> bool:

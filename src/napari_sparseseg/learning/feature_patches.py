@@ -11,7 +11,7 @@ are drawn with it smaller.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.inputs.resolution import Region
     from napari_sparseseg.learning.augmentation import AugmentationOptions, Flip
     from napari_sparseseg.learning.feature_cache import CachedEncoder, Window
+    from napari_sparseseg.learning.options import TrainingOptions
     from napari_sparseseg.learning.training_set import WorkingImage
     from napari_sparseseg.networks.registry import Standardised
 
@@ -74,16 +75,14 @@ class FeatureSampler(PlaceSampler):
     ----------
     images
         At the working resolution, on the device of the network.
+    options
+        As of :class:`~.patches.PlaceSampler`; sides of patches are rounded up to whole
+        strides. Of all augmentation mirrorings, quarter turns and the grid of tiles are
+        left.
     network
         An :class:`EncoderDecoder` whose encoder is frozen.
     encoder
         That encoder, and what is kept of it.
-    patch_px
-        Largest side of a patch, which is rounded up to whole strides.
-    by, dense_share
-        As of :class:`~.patches.PlaceSampler`.
-    augmentation
-        Of which mirrorings, quarter turns and the grid of tiles are left.
     known
         Features of the same encoder, which are taken over for images that are still
         the same.
@@ -97,26 +96,16 @@ class FeatureSampler(PlaceSampler):
     def __init__(
         self,
         images: Sequence[WorkingImage],
+        options: TrainingOptions,
         network: Standardised,
         encoder: CachedEncoder,
-        *,
-        patch_px: int,
-        by: Literal["class", "image"],
-        dense_share: float,
-        augmentation: AugmentationOptions,
         known: Iterable[OrientedFeatures] = (),
     ) -> None:
         stride = network.stride
-        super().__init__(
-            images,
-            patch_px=-(-patch_px // stride) * stride,
-            stride=stride,
-            by=by,
-            dense_share=dense_share,
-        )
+        super().__init__(images, options, stride)
+        self.patch_px = -(-self.patch_px // stride) * stride
         self._stride = stride
-        self._tiling = augmentation.tiling
-        self._orientations = orientations_of(augmentation)
+        self._orientations = orientations_of(self._augmentation)
         before = {(id(each.pixels), each.orientation): each for each in known}
         self.features = {
             (index, orientation): before.get((id(image.pixels), orientation))
@@ -193,7 +182,7 @@ class FeatureSampler(PlaceSampler):
     def _start(self, place: int, length: int, size: int, shift: float) -> int:
         """Return where a patch is to start in an image: at a whole stride."""
         wished = place + shift * size - size / 2
-        if self._tiling:
+        if self._augmentation.tiling:
             wished = place // size * size
         first = max(0, -(-(place - size + 1) // self._stride))
         last = min(place, length - size) // self._stride

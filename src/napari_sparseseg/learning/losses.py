@@ -175,12 +175,8 @@ def norm_loss(
 
     Parameters
     ----------
-    scores
-        (B, C, H, W) float, before softmax.
-    labels
-        (B, H, W) int64: 0 = not annotated, k + 1 = channel k.
-    weights
-        (B, H, W) float, of :func:`~napari_sparseseg.learning.balancing.weight_map`.
+    scores, labels, weights
+        As of :func:`weighted_cross_entropy`.
     l1_weight, l2_weight
         The two lambdas.
     n_images

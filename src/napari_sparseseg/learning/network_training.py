@@ -7,7 +7,7 @@ import dataclasses
 import math
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -34,8 +34,9 @@ from napari_sparseseg.learning.schedules import (
 from napari_sparseseg.learning.training_set import WorkingImage
 from napari_sparseseg.learning.validation import NOISE
 from napari_sparseseg.networks.encoders import EncoderWeights
+from napari_sparseseg.networks.pretrained_features import PretrainedFeatures
 from napari_sparseseg.networks.registry import Standardised, build_network
-from napari_sparseseg.networks.scoring import EncoderDecoder
+from napari_sparseseg.networks.scoring import EncoderDecoder, ScoringNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Parts
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from napari_sparseseg.learning.options import Recipe, TrainingOptions
     from napari_sparseseg.learning.patches import MiniBatch
     from napari_sparseseg.learning.training_set import TrainingSet
+
+Network = TypeVar("Network", bound=ScoringNetwork)
 
 #: After a loss that is no number the learning rate is multiplied by this.
 RECOVERY = 0.5
@@ -161,29 +164,14 @@ class NetworkTraining:
         self._start_sampler()
 
     def _start_sampler(self) -> None:
-        recipe = self.options.recipe
         if self._keeps_features:
             assert self._encoder is not None
             self._sampler: PatchSampler | FeatureSampler = FeatureSampler(
-                self.images,
-                self.network,
-                self._encoder,
-                patch_px=recipe.patch_px,
-                by=recipe.draw,
-                dense_share=self.options.dense_share,
-                augmentation=recipe.augmentation,
-                known=self._features,
+                self.images, self.options, self.network, self._encoder, self._features
             )
             self._features = [*self._sampler.features.values()]
             return
-        self._sampler = PatchSampler(
-            self.images,
-            patch_px=recipe.patch_px,
-            stride=self.network.stride,
-            by=recipe.draw,
-            dense_share=self.options.dense_share,
-            augmentation=recipe.augmentation,
-        )
+        self._sampler = PatchSampler(self.images, self.options, self.network.stride)
 
     @property
     def uses_feature_cache(self) -> bool:
@@ -542,12 +530,20 @@ def first_network(
     return network.to(options.device)
 
 
-def copy_beside(network: Standardised) -> Standardised:
-    """Return a copy that predicts, and shares an encoder that is frozen."""
+def copy_beside(network: Network) -> Network:
+    """Return a copy that predicts, and shares the weights of encoders that are frozen.
+
+    Parameters
+    ----------
+    network
+        A :class:`Standardised`, or the head.
+    """
     shared = [
-        part.encoder
+        tensor
         for part in network.modules()
-        if isinstance(part, EncoderDecoder) and part.is_frozen
+        if isinstance(part, PretrainedFeatures)
+        or (isinstance(part, EncoderDecoder) and part.is_frozen)
+        for tensor in (*part.encoder.parameters(), *part.encoder.buffers())
     ]
     copied = copy.deepcopy(network, {id(each): each for each in shared})
     return copied.eval().requires_grad_(False)

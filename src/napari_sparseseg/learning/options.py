@@ -104,8 +104,9 @@ RECIPES: dict[RecipeName, Recipe] = {
     ),
     # Abdulhamid, sections 4.2 and 6.1: whole images, in three views. The paper has 158,
     # of 1128 x 720 pixels, and does not say how many of them are learned from: here
-    # four fifths, each once a view and epoch. It stops when nothing improves: here what
-    # is kept is the best moment on held-out strokes.
+    # four fifths, each once a view and epoch. It learns for 5 to 10 epochs, or until
+    # nothing improves: here, as in every recipe, for all epochs, and what is kept is
+    # the best moment on held-out strokes.
     "vgg-fcn": Recipe(
         batch=4,
         patch_px=1128,

@@ -10,7 +10,6 @@ import torch
 from torch import Generator, Tensor
 
 from napari_sparseseg.learning.augmentation import (
-    AugmentationOptions,
     change_colours,
     cut_patch,
     draw_offsets,
@@ -19,6 +18,7 @@ from napari_sparseseg.learning.augmentation import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_sparseseg.learning.options import TrainingOptions
     from napari_sparseseg.learning.training_set import WorkingImage
 
 #: The annotated pixel that was drawn lies within this share of the patch's side from
@@ -124,30 +124,28 @@ class PlaceSampler:
     ----------
     images
         At the working resolution, on the device that is to sample them.
-    patch_px
-        Largest side of a patch; images that are all smaller get smaller patches.
+    options
+        How patches are drawn, and how large they are at most.
     stride
-        Patch sides are multiples of it.
-    by
-        ``"class"`` or ``"image"``, see :class:`~.options.Recipe`.
-    dense_share
-        Probability of a dense image where both kinds are annotated.
+        Images that are all smaller get patches whose sides are multiples of it.
+
+    Attributes
+    ----------
+    patch_px
+        Largest side of a patch.
     """
 
     def __init__(
-        self,
-        images: Sequence[WorkingImage],
-        *,
-        patch_px: int,
-        stride: int,
-        by: Literal["class", "image"],
-        dense_share: float,
+        self, images: Sequence[WorkingImage], options: TrainingOptions, stride: int
     ) -> None:
         self.images = images
         longest = max(max(image.learned.shape) for image in images)
-        self.patch_px = min(patch_px, math.ceil(longest / stride) * stride)
-        self._by = by
-        self._dense_share = dense_share
+        self.patch_px = min(
+            options.recipe.patch_px, math.ceil(longest / stride) * stride
+        )
+        self._by = options.recipe.draw
+        self._augmentation = options.recipe.augmentation
+        self._dense_share = options.dense_share
         kinds = [image.dense for image in images]
         self._sparse = LabelledPixels(
             images, [i for i, dense in enumerate(kinds) if not dense]
@@ -166,30 +164,7 @@ class PlaceSampler:
 
 
 class PatchSampler(PlaceSampler):
-    """Draws augmented mini-batches; see :meth:`draw`.
-
-    Parameters
-    ----------
-    images, patch_px, stride, by, dense_share
-        As of :class:`PlaceSampler`.
-    augmentation
-        Ranges of the random changes.
-    """
-
-    def __init__(
-        self,
-        images: Sequence[WorkingImage],
-        *,
-        patch_px: int,
-        stride: int,
-        by: Literal["class", "image"],
-        dense_share: float,
-        augmentation: AugmentationOptions,
-    ) -> None:
-        super().__init__(
-            images, patch_px=patch_px, stride=stride, by=by, dense_share=dense_share
-        )
-        self._augmentation = augmentation
+    """Draws augmented mini-batches; see :meth:`draw`."""
 
     def draw(self, count: int, generator: Generator) -> MiniBatch[Tensor]:
         """Draw *count* patches."""

@@ -6,7 +6,6 @@ Strokes, images and classes may change between two events.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from collections import Counter
@@ -31,7 +30,11 @@ from napari_sparseseg.learning.events import (
 from napari_sparseseg.learning.head_training import FittedHead, HeadTraining
 from napari_sparseseg.learning.held_out import HELD_OUT
 from napari_sparseseg.learning.judge import NAMES, Judge, choose
-from napari_sparseseg.learning.network_training import NetworkTraining, under
+from napari_sparseseg.learning.network_training import (
+    NetworkTraining,
+    copy_beside,
+    under,
+)
 from napari_sparseseg.learning.options import TrainingOptions
 from napari_sparseseg.learning.parts import advance
 from napari_sparseseg.networks.encoders import EncoderWeights
@@ -442,7 +445,9 @@ class Trainer:
     # Results.
 
     def model(self) -> SegmentationModel:
-        """Return the best model so far, a copy that does not change any more.
+        """Return the best model so far, which does not change any more.
+
+        It is a copy but for the weights of encoders that are frozen, and never learn.
 
         The weights of now are scored too, so that nothing is lost of a training that
         ends between two validations; the training itself is not changed.
@@ -464,8 +469,9 @@ class Trainer:
         return self._assemble(network, shown, scores)
 
     def best_model(self) -> SegmentationModel:
-        """Return a copy of what predicts now, at once: nothing is scored for it.
+        """Return what predicts now, at once: nothing is scored for it.
 
+        A copy as of :meth:`model`.
         The best moment of the network, or its present one where none is known yet.
 
         Raises
@@ -507,7 +513,7 @@ class Trainer:
             um_per_px=self.data.um_per_px,
             training=self._report(scores),
         )
-        parts = copy.deepcopy(parts)
+        parts = {name: copy_beside(part) for name, part in parts.items()}
         head = parts.get("head")
         if isinstance(head, HeadNetwork):  # it is to leave nothing of other images
             head.forget_images()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,11 @@ from napari_sparseseg.networks.encoders import (
     as_three_channels,
     build_encoder,
 )
+from napari_sparseseg.networks.network_names import BackboneName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-BackboneName = Literal["resnet18", "resnet50"]
 
 #: P2..P5; level k has a stride of 2 ** k input pixels.
 LEVELS = (2, 3, 4, 5)

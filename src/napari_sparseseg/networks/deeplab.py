@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_sparseseg.networks.backbone import BackboneName, build_backbone
+from napari_sparseseg.networks.backbone import build_backbone
 from napari_sparseseg.networks.batch_norm import learn_from_single_values
 from napari_sparseseg.networks.blocks import convolution
-from napari_sparseseg.networks.encoders import (
-    IMAGENET_DEVIATION,
-    IMAGENET_MEAN,
-    as_three_channels,
-)
 from napari_sparseseg.networks.image_statistics import UsesImageStatistics
 from napari_sparseseg.networks.scoring import EncoderDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from napari_sparseseg.networks.network_names import BackboneName
 
 #: Input pixels to one pixel of the features.
 OUTPUT_STRIDE = 8
@@ -36,7 +32,7 @@ class DeepLabV3(EncoderDecoder):
     Parameters
     ----------
     in_channels
-        Channels of the images, 1 or 3; one is repeated to three.
+        See the base class.
     n_classes
         Channels of the output, one score map a class.
     backbone
@@ -45,23 +41,16 @@ class DeepLabV3(EncoderDecoder):
     Raises
     ------
     ImageError
-        For another number of channels.
+        See the base class.
     OptionError
         If the backbone is not known.
 
     Notes
     -----
-    (B, C, H, W) float, standardised as ImageNet -> (B, n_classes, H, W) scores before
-    softmax, for any H and W: sides that are no multiple of ``stride`` are grown as for
-    the U-Net and cropped again.
-
     Batch normalisation uses the statistics of a mini-batch while learning, and running
     ones for a prediction; the mean over the image in the pyramid is measured once an
     image (:mod:`.image_statistics`). So a prediction does not depend on its tiles.
     """
-
-    input_mean = IMAGENET_MEAN
-    input_deviation = IMAGENET_DEVIATION
 
     def __init__(
         self,
@@ -70,10 +59,9 @@ class DeepLabV3(EncoderDecoder):
         *,
         backbone: BackboneName = "resnet50",
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels)
         from torchvision.models.segmentation.deeplabv3 import ASPP
 
-        as_three_channels(torch.empty(in_channels, 0, 0))  # refuses other numbers
         self.encoder = build_backbone(backbone, "none", ("layer4",))
         dilate((self.encoder["layer3"], self.encoder["layer4"]))
         (width,) = self.encoder.channels
@@ -83,11 +71,6 @@ class DeepLabV3(EncoderDecoder):
         self.head = convolution(CHANNELS, CHANNELS, "batch")
         self.classifier = nn.Conv2d(CHANNELS, n_classes, kernel_size=1)
         learn_from_single_values(self)
-
-    @property
-    def stride(self) -> int:
-        """Input pixels to one pixel of the deepest level."""
-        return OUTPUT_STRIDE
 
     @property
     def halo(self) -> int:

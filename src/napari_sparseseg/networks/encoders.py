@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -421,8 +422,10 @@ def _read(name: EncoderName, path: Path) -> Mapping[str, Tensor]:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if any(digest.startswith(prefix) for prefix in _prefixes()):
+            # Mapped, what classifies takes no memory; files of before torch 1.6, which
+            # are no ZIP archives, cannot be mapped.
             published: Mapping[str, Tensor] = torch.load(
-                path, map_location="cpu", weights_only=True
+                path, map_location="cpu", weights_only=True, mmap=is_zipfile(path)
             )
             return published
     except (OSError, SafetensorError) as error:

@@ -27,21 +27,26 @@ NetworkName = Literal[
 #: ``paper``: as in its paper; ``light``: one for a CPU.
 Preset = Literal["light", "paper"]
 
+BackboneName = Literal["resnet18", "resnet50"]
+
 
 def preset_on(device: str) -> Preset:
     """Return the preset that ``auto`` stands for where a device computes."""
     return "light" if device == "cpu" else "paper"
 
 
+#: The ResNet of whatever is built on one.
+BACKBONE_OF: dict[Preset, BackboneName] = {"light": "resnet18", "paper": "resnet50"}
+
 #: The encoder of each network that has one, by preset.
 ENCODER_OF: dict[NetworkName, dict[Preset, EncoderName]] = {
     "unet-vgg16": {"light": "vgg16", "paper": "vgg16"},
-    "unet-resnet50": {"light": "resnet18", "paper": "resnet50"},
+    "unet-resnet50": {**BACKBONE_OF},
     "vgg-fcn": {"light": "vgg16", "paper": "vgg16"},
     "vgg-fcn-1": {"light": "vgg16", "paper": "vgg16"},
     "vgg-fcn-2": {"light": "vgg16", "paper": "vgg16"},
     "vgg-fcn-3": {"light": "vgg16", "paper": "vgg16"},
-    "deeplabv3": {"light": "resnet18", "paper": "resnet50"},
+    "deeplabv3": {**BACKBONE_OF},
 }
 
 #: What the per-pixel head looks at: fixed features, and with the name of an encoder its

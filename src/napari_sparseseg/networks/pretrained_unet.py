@@ -9,10 +9,7 @@ from napari_sparseseg.errors import OptionError
 from napari_sparseseg.networks.batch_norm import learn_from_single_values
 from napari_sparseseg.networks.blocks import Norm, UpBlock, convolution, dropout_layer
 from napari_sparseseg.networks.encoders import (
-    IMAGENET_DEVIATION,
-    IMAGENET_MEAN,
     LEVELS,
-    as_three_channels,
     build_encoder,
     halo_of,
     initialise_he,
@@ -30,7 +27,7 @@ class PretrainedUNet(EncoderDecoder):
     Parameters
     ----------
     in_channels
-        Channels of the images, 1 or 3; one is repeated to three.
+        See the base class.
     n_classes
         Channels of the output, one score map a class.
     encoder
@@ -49,24 +46,18 @@ class PretrainedUNet(EncoderDecoder):
     Raises
     ------
     ImageError
-        For another number of channels.
+        See the base class.
     OptionError
         If an option is not known or out of its range.
 
     Notes
     -----
-    (B, C, H, W) float, standardised as ImageNet -> (B, n_classes, H, W) scores before
-    softmax, for any H and W: sides that are no multiple of ``stride`` are grown as for
-    the U-Net and cropped again. First weights: He et al. 2015, those of a ResNet as
-    torchvision draws them.
+    First weights: He et al. 2015, those of a ResNet as torchvision draws them.
 
     From level to level: up-sampling by 2 and a 3x3 convolution, the encoder's features
     of that size beside it, two 3x3 convolutions. Where the encoder has no features of
     the size of the image, none are put beside.
     """
-
-    input_mean = IMAGENET_MEAN
-    input_deviation = IMAGENET_DEVIATION
 
     def __init__(
         self,
@@ -79,7 +70,7 @@ class PretrainedUNet(EncoderDecoder):
         norm: Norm = "group",
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels)
         if filters < 1 or levels not in range(2, 6):
             raise OptionError(
                 f"the U-Net has {filters} filters and {levels} levels; expected at "
@@ -88,7 +79,6 @@ class PretrainedUNet(EncoderDecoder):
                 levels=levels,
             )
         check_encoder_name(encoder)
-        as_three_channels(torch.empty(in_channels, 0, 0))  # refuses other numbers
         self.encoder = build_encoder(encoder, levels=LEVELS[encoder][:levels])
         strides, widths = self.encoder.strides, self.encoder.channels
         skips = dict(zip(strides, widths, strict=True))
@@ -112,11 +102,6 @@ class PretrainedUNet(EncoderDecoder):
         for part in (self.ups, self.blocks, self.classifier):
             initialise_he(part)
         learn_from_single_values(self)
-
-    @property
-    def stride(self) -> int:
-        """Input pixels to one pixel of the deepest level."""
-        return self.encoder.strides[-1]
 
     @property
     def halo(self) -> int:

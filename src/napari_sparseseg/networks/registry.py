@@ -12,6 +12,7 @@ from torch import Tensor
 
 from napari_sparseseg.errors import OptionError, enumerated
 from napari_sparseseg.networks.deeplab import DeepLabV3
+from napari_sparseseg.networks.network_names import ENCODER_OF
 from napari_sparseseg.networks.pretrained_unet import PretrainedUNet
 from napari_sparseseg.networks.scoring import ScoringNetwork
 from napari_sparseseg.networks.unet import UNet
@@ -78,16 +79,16 @@ PRESETS: dict[NetworkName, dict[Preset, NetworkSpec]] = {
         "light": NetworkSpec("unet-vgg16", {"filters": 16, "levels": 4}),
     },
     "unet-resnet50": {
-        "paper": NetworkSpec("unet-resnet50", {"encoder": "resnet50"}),
-        "light": NetworkSpec("unet-resnet50", {"encoder": "resnet18"}),
+        preset: NetworkSpec("unet-resnet50", {"encoder": encoder})
+        for preset, encoder in ENCODER_OF["unet-resnet50"].items()
     },
     "vgg-fcn": _vgg_fcn("vgg-fcn"),
     "vgg-fcn-1": _vgg_fcn("vgg-fcn-1"),
     "vgg-fcn-2": _vgg_fcn("vgg-fcn-2"),
     "vgg-fcn-3": _vgg_fcn("vgg-fcn-3"),
     "deeplabv3": {
-        "paper": NetworkSpec("deeplabv3", {"backbone": "resnet50"}),
-        "light": NetworkSpec("deeplabv3", {"backbone": "resnet18"}),
+        preset: NetworkSpec("deeplabv3", {"backbone": encoder})
+        for preset, encoder in ENCODER_OF["deeplabv3"].items()
     },
 }
 

@@ -10,6 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_sparseseg.errors import OptionError
+from napari_sparseseg.networks.encoders import (
+    IMAGENET_DEVIATION,
+    IMAGENET_MEAN,
+    as_three_channels,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +87,11 @@ class ScoringNetwork(nn.Module):
 class EncoderDecoder(ScoringNetwork):
     """A network of two parts: an encoder that others may have trained, and a decoder.
 
+    Parameters
+    ----------
+    in_channels
+        Channels of the images, 1 or 3; one is repeated to three.
+
     Attributes
     ----------
     encoder
@@ -89,10 +99,32 @@ class EncoderDecoder(ScoringNetwork):
     is_frozen
         Whether the encoder learns no more: it has no gradients, and its batch
         normalisation is that of a prediction, even in training.
+
+    Raises
+    ------
+    ImageError
+        For another number of channels.
+
+    Notes
+    -----
+    (B, C, H, W) float, standardised as ImageNet -> (B, n_classes, H, W) scores before
+    softmax, for any H and W: sides that are no multiple of ``stride`` are grown as for
+    the U-Net and cropped again.
     """
 
+    input_mean = IMAGENET_MEAN
+    input_deviation = IMAGENET_DEVIATION
     encoder: Encoder
     is_frozen = False
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        as_three_channels(torch.empty(in_channels, 0, 0))  # refuses other numbers
+
+    @property
+    def stride(self) -> int:
+        """Input pixels to one pixel of the deepest level."""
+        return self.encoder.strides[-1]
 
     def encode(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the features of images, finest first.

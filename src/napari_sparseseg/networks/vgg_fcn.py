@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from napari_sparseseg.errors import OptionError
 from napari_sparseseg.networks.blocks import dropout_layer
 from napari_sparseseg.networks.encoders import (
-    IMAGENET_DEVIATION,
-    IMAGENET_MEAN,
-    as_three_channels,
     build_encoder,
     halo_of,
     initialise_he,
@@ -106,7 +102,7 @@ class VggFcn(EncoderDecoder):
     layout
         One of the four experiments.
     in_channels
-        Channels of the images, 1 or 3; one is repeated to three.
+        See the base class.
     n_classes
         Channels of the output, one score map a class.
     narrowing
@@ -118,21 +114,16 @@ class VggFcn(EncoderDecoder):
     Raises
     ------
     ImageError
-        For another number of channels.
+        See the base class.
     OptionError
         If *narrowing* leaves no filters, or *dropout* is no probability below 1.
 
     Notes
     -----
-    (B, C, H, W) float, standardised as ImageNet -> (B, n_classes, H, W) scores before
-    softmax, for any H and W: sides that are no multiple of ``stride`` are grown as for
-    the U-Net and cropped again. ReLU follows each layer but the last (the paper says
-    each, which would allow no negative score). Convolutions pad with zeros. First
-    weights: He et al. 2015, fan-in, zero bias.
+    ReLU follows each layer but the last (the paper says each, which would allow no
+    negative score). Convolutions pad with zeros. First weights: He et al. 2015, fan-in,
+    zero bias.
     """
-
-    input_mean = IMAGENET_MEAN
-    input_deviation = IMAGENET_DEVIATION
 
     def __init__(
         self,
@@ -143,7 +134,7 @@ class VggFcn(EncoderDecoder):
         narrowing: int = 1,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels)
         fewest = min(layer.filters for layer in layout.decoder)
         if not 1 <= narrowing <= fewest:
             raise OptionError(
@@ -151,7 +142,6 @@ class VggFcn(EncoderDecoder):
                 "the narrowest layer.",
                 narrowing=narrowing,
             )
-        as_three_channels(torch.empty(in_channels, 0, 0))  # refuses other numbers
         self.encoder = build_encoder("vgg16", levels=(layout.cut,))
         self.decoder = nn.Sequential()
         (channels,) = self.encoder.channels
@@ -163,11 +153,6 @@ class VggFcn(EncoderDecoder):
         self.classifier = nn.Conv2d(channels, n_classes, kernel_size=3, padding=1)
         initialise_he(self.decoder)
         initialise_he(self.classifier)
-
-    @property
-    def stride(self) -> int:
-        """Input pixels to one pixel of the deepest level."""
-        return self.encoder.strides[-1]
 
     @property
     def halo(self) -> int:

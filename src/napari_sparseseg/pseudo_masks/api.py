@@ -24,6 +24,7 @@ from napari_sparseseg.io.images import check_pixels
 from napari_sparseseg.io.model_file import versions
 from napari_sparseseg.learning.events import MemorySaved
 from napari_sparseseg.learning.parts import finish
+from napari_sparseseg.networks.network_names import BACKBONE_OF, preset_on
 from napari_sparseseg.pseudo_masks.box_image import BoxImage
 from napari_sparseseg.pseudo_masks.crf import CrfOptions, chosen_backend
 from napari_sparseseg.pseudo_masks.label_map import PseudoMask
@@ -51,8 +52,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.api import Images
     from napari_sparseseg.inputs.normalisation import Normalisation
-    from napari_sparseseg.networks.backbone import BackboneName
-    from napari_sparseseg.networks.network_names import Preset
+    from napari_sparseseg.networks.network_names import BackboneName
     from napari_sparseseg.pseudo_masks.crf import CrfBackend
     from napari_sparseseg.pseudo_masks.method_names import Method
     from napari_sparseseg.pseudo_masks.methods import PseudoMaskEvent
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 MOST_EPOCHS = 2**31
 
 #: The backbone brings the other numbers of region mining with it.
-PRESET_OF: dict[BackboneName, Preset] = {"resnet50": "paper", "resnet18": "light"}
+PRESET_OF = {backbone: preset for preset, backbone in BACKBONE_OF.items()}
 
 
 class PseudoMaskWishes(TypedDict, total=False):
@@ -519,7 +519,7 @@ def _mining(
 ) -> MiningOptions:
     """Give the numbers of region mining that go with a backbone and its weights."""
     if backbone is None:
-        backbone = "resnet18" if device == "cpu" else "resnet50"
+        backbone = BACKBONE_OF[preset_on(device)]
     if backbone not in PRESET_OF:
         raise OptionError(
             f"the backbone is named {backbone!r}; expected one of "

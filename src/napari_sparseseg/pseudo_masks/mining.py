@@ -21,6 +21,7 @@ from napari_sparseseg.learning.events import MemorySaved
 from napari_sparseseg.networks.backbone import ResNetPyramid
 from napari_sparseseg.networks.encoders import as_three_channels
 from napari_sparseseg.networks.memory import is_out_of_memory
+from napari_sparseseg.networks.network_names import BACKBONE_OF
 from napari_sparseseg.networks.published_weights import fetch_in_parts
 from napari_sparseseg.networks.region_classifier import RegionNetwork, pool_scores
 from napari_sparseseg.pseudo_masks.anchors import nearest_negatives
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_sparseseg.annotations.boxes import Box
-    from napari_sparseseg.networks.backbone import BackboneName
-    from napari_sparseseg.networks.network_names import Preset
+    from napari_sparseseg.networks.network_names import BackboneName, Preset
     from napari_sparseseg.pseudo_masks.box_image import BoxImage
 
 #: ``"cam"``: classifier A alone; ``"acol"``: A and B.
@@ -153,7 +153,7 @@ class MiningOptions:
 MINING_PRESETS: dict[Preset, MiningOptions] = {
     "paper": MiningOptions(),
     "light": MiningOptions(
-        backbone="resnet18",
+        backbone=BACKBONE_OF["light"],
         pyramid_channels=64,
         side=256,
         negatives=32,
