@@ -19,6 +19,7 @@ NAMES = {
     "window 2 first prediction.png": "window-first.png",
     "window 3 learned.png": "window-learned.png",
     "window masks of boxes.png": "boxes.png",
+    "dock networks.png": "networks.png",
 }
 
 #: The plugin's sample with boxes.
@@ -36,6 +37,7 @@ def main() -> None:
     with TemporaryDirectory() as place:
         taken = photograph_window(Path(place), validations=VALIDATIONS)
         taken += photograph_window(Path(place), sample=BOX_SAMPLE)
+        taken += photograph_window(Path(place), networks=True)
         for picture in taken:
             target = IMAGES / NAMES[picture.name]
             with Image.open(picture) as image:

@@ -153,7 +153,11 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def photograph_window(
-    out: Path, sample: str = "tissue_phantom", validations: int = 3
+    out: Path,
+    sample: str = "tissue_phantom",
+    validations: int = 3,
+    *,
+    networks: bool = False,
 ) -> list[Path]:
     """Use the window on a display of its own, and leave pictures of it.
 
@@ -167,6 +171,8 @@ def photograph_window(
         Key of one of the plugin's samples that has strokes or boxes.
     validations
         How often the prediction is scored on held-out strokes before the last picture.
+    networks
+        Whether only the choice of a network is opened and pictured.
 
     Returns
     -------
@@ -187,6 +193,7 @@ def photograph_window(
             display,
             folder,
             *("--sample", sample, "--validations", str(validations)),
+            *(("--networks",) if networks else ()),
         )
         pictures = sorted(folder.glob("*.png"))
         return [Path(shutil.move(path, out / path.name)) for path in pictures]
@@ -197,6 +204,7 @@ def _run_journey(display: str, folder: Path, *arguments: str) -> None:
         f"XDG_{name}_HOME": str(folder / name)
         for name in ("CACHE", "CONFIG", "DATA", "STATE")
     }
+    own["TORCH_HOME"] = str(folder / "torch")
     environment = {**os.environ, **own, "DISPLAY": display, "QT_QPA_PLATFORM": "xcb"}
     command = [sys.executable, "-P", "-m", JOURNEY, str(folder), *arguments]
     try:

@@ -1,8 +1,8 @@
 """``python -m napari_sparseseg.gui.journey FOLDER``: use the window, leave pictures.
 
-It opens a sample, trains on its strokes, or makes masks of its boxes, and waits for
-what a user waits for. Settings and strokes of the user's own are not touched where the
-caller sees to it: they are found as always.
+It opens a sample, trains on its strokes, makes masks of its boxes, or shows the choice
+of a network, and waits for what a user waits for. Settings and strokes of the user's
+own are not touched where the caller sees to it: they are found as always.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +23,11 @@ from napari_sparseseg.gui.launch import PLUGIN, open_dock, open_window
 from napari_sparseseg.gui.prediction_layer import is_prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from napari_sparseseg.gui.boxes import Boxes
     from napari_sparseseg.gui.boxes_state import BoxesState
+    from napari_sparseseg.gui.label_and_train import LabelAndTrain
     from napari_sparseseg.gui.state import State
 
 #: The pictures, in the order in which they are taken.
@@ -33,6 +35,7 @@ STROKES = "window 1 strokes.png"
 FIRST = "window 2 first prediction.png"
 LEARNED = "window 3 learned.png"
 MASKS = "window masks of boxes.png"
+NETWORKS = "dock networks.png"
 
 #: The sample that has boxes instead of strokes.
 BOX_SAMPLE = "abdomen_phantom"
@@ -67,12 +70,8 @@ def travel(folder: Path, sample: str, validations: int) -> None:
     EngineError
         If it takes too long, or the engine does not work.
     """
-    viewer = open_window([], sample)
-    dock = open_dock(viewer)
-    state = dock.state
-    try:
-        viewer.window.resize(*WINDOW_PX)
-        _wait_for(lambda: state.engine == "ready", state, "the engine")
+    with _opened(sample) as (viewer, dock):
+        state = dock.state
         viewer.reset_view()
         _take_picture(viewer, folder / STROKES)
         dock.dock.training.train_button.click()
@@ -83,9 +82,6 @@ def travel(folder: Path, sample: str, validations: int) -> None:
         )
         _wait_for(lambda: state.progress is None, state, "the prediction")
         _take_picture(viewer, folder / LEARNED)
-    finally:
-        dock.controller.close()
-        viewer.close()
 
 
 def travel_with_boxes(folder: Path) -> None:
@@ -117,6 +113,46 @@ def travel_with_boxes(folder: Path) -> None:
         _take_picture(viewer, folder / MASKS)
     finally:
         boxes.controller.close()
+        viewer.close()
+
+
+def show_networks(folder: Path, sample: str) -> None:
+    """Choose a network whose weights are not there; picture that part of the dock.
+
+    Parameters
+    ----------
+    folder
+        Of the picture.
+    sample
+        Key of one of the plugin's samples that has strokes.
+
+    Raises
+    ------
+    EngineError
+        If it takes too long, or the engine does not work.
+    """
+    with _opened(sample) as (_, dock):
+        training = dock.dock.training
+        wished = replace(
+            dock.state.settings, net="unet-resnet50", encoder_weights="imagenet"
+        )
+        dock.controller.use_settings(wished)
+        training.advanced.toggleButton().click()
+        _work(DRAWN_S)
+        training.grab().save(str(folder / NETWORKS))
+
+
+@contextmanager
+def _opened(sample: str) -> Iterator[tuple[napari.Viewer, LabelAndTrain]]:
+    """Open a window with a sample, whose dock is ready; close it in the end."""
+    viewer = open_window([], sample)
+    dock = open_dock(viewer)
+    try:
+        viewer.window.resize(*WINDOW_PX)
+        _wait_for(lambda: dock.state.engine == "ready", dock.state, "the engine")
+        yield viewer, dock
+    finally:
+        dock.controller.close()
         viewer.close()
 
 
@@ -157,9 +193,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sample", default="tissue_phantom")
     parser.add_argument("--validations", type=int, default=1)
+    parser.add_argument("--networks", action="store_true", help="Advanced alone")
     wishes = parser.parse_args()
     try:
-        if wishes.sample == BOX_SAMPLE:
+        if wishes.networks:
+            show_networks(wishes.folder, wishes.sample)
+        elif wishes.sample == BOX_SAMPLE:
             travel_with_boxes(wishes.folder)
         else:
             travel(wishes.folder, wishes.sample, wishes.validations)
