@@ -18,6 +18,11 @@ from typing import Any
 import pytest
 
 from napari_sparseseg.cli import main
+from napari_sparseseg.networks.published_weights import (
+    PUBLISHED,
+    EncoderName,
+    published_path,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -118,6 +123,15 @@ class _Answer(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+
+def pretend_fetched(name: EncoderName) -> Path:
+    """Leave a file as large as the published weights of an encoder; return its path."""
+    path = published_path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.truncate(path, round(PUBLISHED[name].size_mib * 2**20))
+    return path
 
 
 @pytest.fixture

@@ -576,6 +576,28 @@ class TestNetworks:
             found = again.parts[part].state_dict()[f"{prefix}.{name}"]  # type: ignore[index]
             assert torch.equal(found, weights["conv1.weight"])
 
+    def test_say_which_preset_has_the_encoder_of_a_file(
+        self, sample: Sample, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "weights.safetensors"
+        save_file(build_encoder("resnet18").state_dict(), path)
+        wishes: dict[str, Any] = {**QUICK, "net": "unet-resnet50", "preset": "paper"}
+        words = (
+            "of resnet18, but with the preset paper .* has resnet50; give --preset l"
+        )
+        with pytest.raises(ModelFileError, match=words):
+            api.make_trainer(
+                sample.image, sample.labels, encoder_weights=path, **wishes
+            )
+
+    def test_ask_for_published_weights_in_any_case(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        wishes: api.TrainingWishes = {"net": "unet-vgg16", "device": "cpu"}
+        wishes["encoder_weights"] = "ImageNet"
+        assert api.encoders_to_fetch(wishes) == ["vgg16"]
+
     def test_that_keep_random_weights_are_warned_of(self, sample: Sample) -> None:
         wishes: dict[str, Any] = {**QUICK, "net": "vgg-fcn", "freeze_encoder": True}
         with pytest.warns(UserWarning, match="is frozen with random weights.*; give"):
@@ -650,6 +672,8 @@ class TestNetworks:
             ({"freeze_encoder": True}, "to be frozen, but this network has no encoder"),
             ({"dropout": 0.5}, "dropout is to be 0.5, but the network 'unet' has none"),
             ({"net": "vgg-fcn", "dropout": 1}, "the dropout is 1; expected a prob"),
+            ({"net": "vgg-fcn", "dropout": "a"}, "dropout is 'a'; expected a number"),
+            ({"encoder_weights": ""}, "weights are named ''; expected none, imagenet"),
             ({"head_features": "vgg19"}, "features is 'vgg19'; expected one of fixed"),
             ({"head_features": "vgg16"}, "weights that nobody has trained they say"),
             (

@@ -55,14 +55,18 @@ from napari_sparseseg.learning.options import (
 )
 from napari_sparseseg.learning.trainer import DRAWN, Trainer
 from napari_sparseseg.learning.training_set import TrainingImage, TrainingSet
-from napari_sparseseg.networks.encoders import EncoderWeights
+from napari_sparseseg.networks.encoders import EncoderWeights, encoder_of
 from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.networks.network_names import (
     ENCODER_OF,
     HeadFeatures,
     preset_on,
 )
-from napari_sparseseg.networks.published_weights import PUBLISHED, published_path
+from napari_sparseseg.networks.published_weights import (
+    PUBLISHED,
+    is_fetched,
+    origin_of,
+)
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec, with_dropout
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.prediction.uncertainty import entropy
@@ -396,6 +400,8 @@ def make_trainer(
     )
     resumes = wishes.get("resume", False)
     weights = EncoderWeights(options.encoder_weights)
+    if not resumes:
+        _check_file(wishes, options, weights)
     _check_network(options, both[0].n_channels, DRAWN if resumes else weights)
     if options.freeze_encoder and weights.are_drawn:
         warnings.warn(
@@ -792,7 +798,7 @@ def _options(
         l1_weight=l1_weight,
         l2_weight=l2_weight,
         smoothness=float(smoothness),
-        encoder_weights=str(wishes.get("encoder_weights", "none")),
+        encoder_weights=_origin(wishes),
         freeze_encoder=wishes.get("freeze_encoder", False),
         scale=_scale(wishes, images),
         head_start=wishes.get("head_start", True),
@@ -806,6 +812,27 @@ def _options(
     encoder = ENCODER_OF[net][preset] if net in ENCODER_OF else None
     _check_encoders(options, encoder)
     return options
+
+
+def _check_file(
+    wishes: TrainingWishes, options: TrainingOptions, weights: EncoderWeights
+) -> None:
+    """Raise ModelFileError where a file is of the encoder of the other preset."""
+    net, preset = wishes.get("net", "unet"), _preset(wishes, options.device)
+    encoders = ENCODER_OF.get(net, {})
+    if options.encoder_origin != "file" or not encoders:
+        return
+    path, given = weights.of(encoders[preset])
+    found = encoder_of(given)
+    fitting = [each for each, encoder in encoders.items() if encoder == found]
+    if fitting and preset not in fitting:
+        raise ModelFileError(
+            f"{path} holds the weights of {found}, but with the preset {preset} the "
+            f"network {net!r} has {encoders[preset]}; give --preset {fitting[0]} (in "
+            f"the dock: Network size), or weights of {encoders[preset]}.",
+            path=str(path),
+            preset=preset,
+        )
 
 
 def _check_network(
@@ -838,16 +865,16 @@ def encoders_to_fetch(wishes: TrainingWishes) -> list[EncoderName]:
     OptionError
         If the device is not there.
     """
-    if wishes.get("resume") or wishes.get("encoder_weights") != "imagenet":
+    if wishes.get("resume") or _origin(wishes) != "imagenet":
         return []
     preset = _preset(wishes, choose_device(wishes.get("device", "auto")))
     presets = ENCODER_OF.get(wishes.get("net", "unet"), {})
     wanted = {presets.get(preset), wishes.get("head_features")}
-    return [
-        name
-        for name in PUBLISHED
-        if name in wanted and not published_path(name).exists()
-    ]
+    return [name for name in PUBLISHED if name in wanted and not is_fetched(name)]
+
+
+def _origin(wishes: TrainingWishes) -> str:
+    return origin_of(wishes.get("encoder_weights", "none"))
 
 
 def _preset(wishes: TrainingWishes, device: str) -> Preset:
@@ -921,6 +948,7 @@ def _norm_weights(wishes: TrainingWishes, loss: Loss) -> tuple[float, float]:
 
 def _network(wishes: TrainingWishes, net: NetworkName, preset: Preset) -> NetworkSpec:
     dropout = wishes.get("dropout", 0.0)
+    check_not_negative("the dropout", dropout)
     spec = PRESETS[net][preset]
     return spec if dropout == 0 else with_dropout(spec, dropout)
 

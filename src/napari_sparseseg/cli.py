@@ -277,13 +277,21 @@ def train(
         float | None, typer.Option(help="L2 regularisation; default: the recipe's.")
     ] = None,
     loss: Annotated[
-        str, typer.Option(metavar="ce|dice|l1l2", help="What is made small.")
+        str,
+        typer.Option(
+            metavar="ce|dice|l1l2",
+            help="What is made small; dice leaves out the class with the smallest "
+            "value, the background.",
+        ),
     ] = "ce",
     l1: Annotated[float, typer.Option(help="Weight of the L1 norm in l1l2.")] = 1.0,
     l2: Annotated[float, typer.Option(help="Weight of the L2 norm in l1l2.")] = 1.0,
     smoothness: Annotated[
         float,
-        typer.Option(help="Weight of a penalty on neighbouring pixels that differ."),
+        typer.Option(
+            help="Weight of a penalty on neighbouring pixels that differ: some 0.1 to "
+            "1, with l1l2 about a hundred times as much."
+        ),
     ] = 0.0,
     recipe: Annotated[
         str,

@@ -60,6 +60,10 @@ class LayerError(SparseSegError):
     """A napari layer cannot be used."""
 
 
+class TrainingWarning(UserWarning):
+    """Something is learned otherwise than asked; the dock shows it too."""
+
+
 def enumerated(items: Sequence[object], most: int = 20) -> str:
     """Word items for a message: "1, 2, 3 and 5 more"."""
     words = [str(item) for item in items[:most]]

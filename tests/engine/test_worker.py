@@ -6,6 +6,7 @@ import io
 import logging
 import queue
 import threading
+import warnings
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from unittest.mock import Mock
@@ -46,10 +47,11 @@ from napari_sparseseg.engine.messages import (
     TrainingSettings,
     UseClasses,
     Validated,
+    Warned,
     WentToCpu,
 )
 from napari_sparseseg.engine.worker import CPU_MICRO_BATCH, Worker, micro_batch
-from napari_sparseseg.errors import OptionError
+from napari_sparseseg.errors import OptionError, TrainingWarning
 from napari_sparseseg.io.model_file import load_model
 from napari_sparseseg.learning.head_fitting import fit_in_parts
 from napari_sparseseg.learning.losses import weighted_cross_entropy
@@ -61,6 +63,7 @@ from napari_sparseseg.networks.network_names import ENCODER_OF
 from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.samples import Sample, tissue_phantom
+from tests.conftest import pretend_fetched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -414,10 +417,8 @@ def test_who_goes_on_needs_no_published_weights_any_more(
     monkeypatch.setitem(PRESETS["unet-vgg16"], "light", small)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     weights = build_encoder("vgg16").state_dict(prefix="features.")
-    monkeypatch.setattr(encoders, "_read", lambda _name, _path: weights)
-    path = published_weights.published_path("vgg16")
-    path.parent.mkdir(parents=True)
-    path.touch()
+    monkeypatch.setattr(encoders, "_read", lambda *_: weights)
+    path = pretend_fetched("vgg16")
     settings = replace(
         SMALL, net="unet-vgg16", encoder_weights="imagenet", head_start=False
     )
@@ -432,6 +433,28 @@ def test_who_goes_on_needs_no_published_weights_any_more(
     window.play(window.classes(), window.put(), again, turns=[(is_a(Failed), END)])
     (failed,) = window.all_of(Failed)
     assert "weights of vgg16 are not at" in failed.message
+
+
+@pytest.mark.filterwarnings("always:no room", "always:torch")
+def test_what_is_learned_otherwise_is_told_and_no_other_warning(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_trainer(*_: object, **__: object) -> None:
+        warnings.warn("torch has other names", UserWarning, stacklevel=1)
+        warnings.warn("no room for features", TrainingWarning, stacklevel=1)
+        raise OptionError("that is all.")
+
+    monkeypatch.setattr(api, "make_trainer", make_trainer)
+    shown: list[str] = []
+    monkeypatch.setattr(
+        warnings, "showwarning", lambda text, *_: shown.append(f"{text}")
+    )
+    logged = warnings.showwarning
+    turns: Turns = [(is_a(Failed), END)]
+    window.play(window.classes(), window.put(), window.start(), turns=turns)
+    assert window.all_of(Warned) == [Warned(message="no room for features")]
+    assert shown == ["torch has other names", "no room for features"]
+    assert warnings.showwarning is logged
 
 
 @pytest.mark.parametrize("paused", [False, True])

@@ -26,7 +26,7 @@ from napari_sparseseg.gui.homes import has_home, other_home, settle
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.prediction_layer import is_prediction
-from napari_sparseseg.networks.published_weights import published_path
+from tests.conftest import pretend_fetched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -580,9 +580,7 @@ def test_masks_wait_for_weights_that_are_not_there(
     desk.use(method="ellipse")
     assert desk.state.cannot_generate == ""
     desk.use(method="cam")
-    path = published_path("resnet18")
-    path.parent.mkdir(parents=True)
-    path.touch()
+    pretend_fetched("resnet18")
     desk.controller.look_for_weights()
     assert desk.state.cannot_generate == ""
 

@@ -20,7 +20,7 @@ from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.planes import PlaneKey
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.session_folder import restore
-from napari_sparseseg.networks.published_weights import published_path
+from tests.conftest import pretend_fetched
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,9 +99,7 @@ def test_train_waits_for_weights_that_are_not_there(
     assert "ImageNet features of VGG16" in table.state.cannot_train
     table.controller.train()
     assert not table.link.taken(messages.Start)
-    path = published_path("vgg16")
-    path.parent.mkdir(parents=True)
-    path.touch()
+    pretend_fetched("vgg16")
     table.controller.look_for_weights()
     table.controller.train()
     (start,) = table.link.taken(messages.Start)
@@ -113,9 +111,7 @@ def test_a_training_goes_on_without_the_weights_that_it_began_with(
     table: Table, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    path = published_path("vgg16")
-    path.parent.mkdir(parents=True)
-    path.touch()
+    path = pretend_fetched("vgg16")
     table.add_painted(1, 2)
     table.wait_for_counts(qtbot, 1, 2)
     wished = messages.TrainingSettings(net="vgg-fcn", encoder_weights="imagenet")
@@ -152,9 +148,7 @@ def test_train_waits_for_what_the_quick_start_sees(
     table.controller.use_settings(wished)
     for encoder in encoders_of(table.state.settings, ()):
         assert f"features of {ENCODERS[encoder]}" in table.state.cannot_train
-        path = published_path(encoder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        pretend_fetched(encoder)
         table.controller.look_for_weights()
     assert encoder == "resnet18"
     assert not table.state.cannot_train

@@ -1093,6 +1093,14 @@ def test_what_the_engine_tells_is_one_sentence(
     assert "Traceback" not in told[0]
 
 
+def test_a_warning_is_told_once_a_training(table: Table, told: list[str]) -> None:
+    for _ in range(2):
+        for _ in range(2):
+            table.link.tell(messages.Warned(message="there is no room for features."))
+        table.link.tell(messages.PhaseChanged(phase="preparing", step=0))
+    assert told == ["there is no room for features."] * 2
+
+
 def test_an_error_in_a_view_is_one_sentence(table: Table, told: list[str]) -> None:
     def fail(_: object) -> None:
         raise LayerError("The view has no room; close others.")

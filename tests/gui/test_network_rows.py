@@ -29,7 +29,7 @@ from napari_sparseseg.gui.network_words import NETWORKS, words_on
 from napari_sparseseg.gui.weights_widget import FILE, megabytes
 from napari_sparseseg.learning.feature_cache import FeatureCacheOptions
 from napari_sparseseg.networks.network_names import WHEN_TO_CHOOSE, NetworkName
-from napari_sparseseg.networks.published_weights import published_path
+from tests.conftest import pretend_fetched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,8 +78,8 @@ def is_offered(rows: NetworkRows, weights: str) -> bool:
     return entry.isEnabled()
 
 
-def megabytes_said(rows: NetworkRows) -> int:
-    return int(rows.weights.words.text().split()[0])
+def said(rows: NetworkRows) -> str:
+    return rows.weights.words.text()
 
 
 def test_each_network_is_offered_with_when_to_choose_it(
@@ -142,11 +142,14 @@ def test_network_and_quick_start_have_one_kind_of_weights(
     assert not rows.weights.file_button.isEnabled()
     arrived: list[bool] = []
     rows.weights_arrived.connect(lambda: arrived.append(True))
-    for encoder in ("vgg16", "resnet18"):
-        assert megabytes_said(rows) == megabytes(encoder)
-        published_path(encoder).parent.mkdir(parents=True, exist_ok=True)
-        published_path(encoder).touch()
-        rows.weights.show_weights(encoder, "imagenet")
+    sizes = megabytes("resnet18"), megabytes("vgg16")
+    assert said(rows).startswith(f"VGG16 and ResNet-18: {sum(sizes)} MB, to be")
+    pretend_fetched("vgg16")
+    rows.weights.show_weights(("vgg16", "resnet18"), "imagenet")
+    assert said(rows).startswith(f"ResNet-18: {sizes[0]} MB, to be")
+    assert arrived == [True]
+    pretend_fetched("resnet18")
+    rows.weights.show_weights(("vgg16", "resnet18"), "imagenet")
     assert rows.weights.isHidden()
     assert arrived == [True, True]
 

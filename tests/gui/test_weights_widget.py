@@ -54,7 +54,7 @@ def widget(no_leaks: None, qtbot: QtBot, server: FileServer) -> WeightsWidget:
 def make(qtbot: QtBot) -> WeightsWidget:
     widget = WeightsWidget()
     qtbot.addWidget(widget)
-    widget.show_weights("resnet18", "imagenet")
+    widget.show_weights(("resnet18",), "imagenet")
     return widget
 
 
@@ -75,7 +75,7 @@ def test_size_and_licence_are_said_before_anything_is_fetched(
     widget: WeightsWidget, server: FileServer
 ) -> None:
     assert not widget.isHidden()
-    assert widget.words.text().startswith("2 MB")
+    assert widget.words.text().startswith("ResNet-18: 2 MB")
     assert LICENCE in widget.words.text()
     assert widget.cancel_button.isHidden()
     assert not server.asked
@@ -83,12 +83,12 @@ def test_size_and_licence_are_said_before_anything_is_fetched(
     assert megabytes("vgg16") == 553
 
 
-@pytest.mark.parametrize("encoder", [None, "resnet18"])
+@pytest.mark.parametrize("encoders", [(), ("resnet18",)])
 def test_where_nothing_is_missing_nothing_is_offered(
-    widget: WeightsWidget, encoder: published_weights.EncoderName | None
+    widget: WeightsWidget, encoders: tuple[published_weights.EncoderName, ...]
 ) -> None:
     told = collect(widget)
-    widget.show_weights(encoder, "none")
+    widget.show_weights(encoders, "none")
     assert widget.isHidden()
     assert told == []
 
@@ -125,6 +125,43 @@ def test_two_docks_have_one_download(
     assert told == ["arrived"]
 
 
+def test_all_that_is_missing_is_one_offer_and_one_download(
+    widget: WeightsWidget,
+    server: FileServer,
+    qtbot: QtBot,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(PUBLISHED, "resnet50", PUBLISHED["resnet18"])
+    told = collect(widget)
+    widget.show_weights(("resnet18", "resnet50"), "imagenet")
+    assert widget.words.text().startswith("ResNet-18 and ResNet-50: 4 MB, to be")
+    server.pause_s = 60
+    widget.download_button.click()
+    qtbot.waitUntil(lambda: len(server.asked) == 2)
+    assert "ResNet-18 and ResNet-50: 0 of 4 MB" in widget.words.text()
+    widget.cancel_button.click()
+    assert not widget.download_button.isHidden()
+    server.pause_s = 0
+    widget.download_button.click()
+    qtbot.waitUntil(widget.isHidden)
+    for encoder in ("resnet18", "resnet50"):
+        assert published_path(encoder).read_bytes() == CONTENT
+    assert {*told} == {"arrived"}
+
+
+def test_what_is_left_of_a_download_is_offered_again(
+    widget: WeightsWidget, server: FileServer, qtbot: QtBot
+) -> None:
+    path = published_path("resnet18")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT[:-2000])
+    widget.show_weights(("resnet18",), "imagenet")
+    assert not widget.download_button.isHidden()
+    widget.download_button.click()
+    qtbot.waitUntil(widget.isHidden)
+    assert path.read_bytes() == CONTENT
+
+
 def test_a_download_can_be_cancelled_and_begun_again(
     widget: WeightsWidget, server: FileServer, qtbot: QtBot
 ) -> None:
@@ -133,7 +170,7 @@ def test_a_download_can_be_cancelled_and_begun_again(
     qtbot.waitUntil(lambda: bool(server.asked))
     widget.cancel_button.click()
     assert not widget.download_button.isHidden()
-    assert widget.words.text().startswith("2 MB")
+    assert widget.words.text().startswith("ResNet-18: 2 MB")
     server.pause_s = 0
     widget.download_button.click()
     qtbot.waitUntil(widget.isHidden)
@@ -205,7 +242,7 @@ def test_a_choice_is_wished_for_and_a_file_asked_for(
     assert told == ["none", "/data/mine.safetensors"]
     # What is not granted is not shown.
     assert widget.combo.currentData() == "imagenet"
-    widget.show_weights("resnet18", "/data/mine.safetensors")
+    widget.show_weights(("resnet18",), "/data/mine.safetensors")
     assert widget.combo.currentText() == "mine.safetensors"
 
 

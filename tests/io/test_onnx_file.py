@@ -18,6 +18,7 @@ from napari_sparseseg.errors import OptionError, OutputError
 from napari_sparseseg.inputs.normalisation import Normalisation
 from napari_sparseseg.io import onnx_file
 from napari_sparseseg.io.onnx_file import export_onnx
+from napari_sparseseg.networks.image_statistics import uses_statistics
 from napari_sparseseg.networks.model import (
     ModelInfo,
     Part,
@@ -25,8 +26,8 @@ from napari_sparseseg.networks.model import (
     Shown,
     build_part,
 )
-from napari_sparseseg.networks.network_names import NetworkName
-from napari_sparseseg.networks.registry import PRESETS, NetworkSpec
+from napari_sparseseg.networks.network_names import HeadFeatures, NetworkName
+from napari_sparseseg.networks.registry import PRESETS, NetworkSpec, build_network
 
 SMALL = NetworkSpec("unet", {"filters": 4, "levels": 2, "norm": "none"})
 WINDOW = Normalisation("window", -160.0, 240.0)
@@ -34,7 +35,10 @@ CLASSES = ClassTable.from_values([2, 5, 300])
 
 
 def model(
-    spec: NetworkSpec = SMALL, in_channels: int = 3, shown: Shown = "network"
+    spec: NetworkSpec = SMALL,
+    in_channels: int = 3,
+    shown: Shown = "network",
+    head_features: HeadFeatures = "fixed",
 ) -> SegmentationModel:
     """Give a model with random weights that works at the resolution of the image."""
     info = ModelInfo(
@@ -44,6 +48,7 @@ def model(
         scales={"head": 1.0, "network": 1.0},
         shown=shown,
         network=spec,
+        head_features=head_features,
         um_per_px=0.5,
     )
     torch.manual_seed(0)
@@ -110,6 +115,17 @@ def test_the_head_gives_the_same_probabilities(
     assert known["statistics"] == "input"  # of its centring
 
 
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_a_head_that_looks_through_an_encoder_gives_the_same_probabilities(
+    in_channels: int, tmp_path: Path
+) -> None:
+    exported = model(in_channels=in_channels, shown="head", head_features="resnet18")
+    names = dict(exported.parts["head"].named_modules())
+    assert any("encoder.layer1" in name for name in names)
+    export_onnx(exported, tmp_path / "m.onnx")
+    agrees(exported, "head", tmp_path / "m.onnx")
+
+
 def test_a_network_of_one_channel_gives_the_same_probabilities(tmp_path: Path) -> None:
     exported = model(in_channels=1)
     export_onnx(exported, tmp_path / "m.onnx")
@@ -173,6 +189,23 @@ def content_of_documentation() -> list[str]:
     page = Path(__file__).parents[2] / "docs" / "onnx_file.md"
     rows = [row for row in page.read_text().splitlines() if row.startswith("| `")]
     return [row.split("`")[1] for row in rows]
+
+
+def test_the_page_names_the_networks_with_statistics_of_the_input() -> None:
+    using = []
+    with torch.device("meta"):
+        for net, presets in PRESETS.items():
+            uses = {
+                preset: uses_statistics(build_network(spec, 3, 2))
+                for preset, spec in presets.items()
+            }
+            if any(uses.values()):
+                light = "" if all(uses.values()) else "the light "
+                assert uses["light"]
+                using.append(f"{light}`{net}`")
+    page = Path(__file__).parents[2] / "docs" / "onnx_file.md"
+    words = " ".join(page.read_text().split())
+    assert f'`"input"` ({", ".join(using)}, some heads)' in words
 
 
 def test_where_both_predict_a_part_must_be_chosen(tmp_path: Path) -> None:

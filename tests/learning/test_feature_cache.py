@@ -173,6 +173,41 @@ def test_an_entry_that_another_process_removed_is_read_to_its_end(
     assert FeatureCache(tmp_path, 10 * MIB).read("key") is None
 
 
+def test_memory_has_what_is_used_and_forgets_what_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum(each.nbytes for each in maps())
+    monkeypatch.setattr(feature_cache, "MEMORY", 2 * size)
+    monkeypatch.setattr(feature_cache, "IDLE_READS", 3)
+    cache = FeatureCache(tmp_path, 10 * MIB)
+    part = ((slice(0, 2), slice(0, 2)),) * 2
+    read_from_disk: list[str] = []
+    arrays = cache._arrays
+
+    def arrays_on_disk(key: str) -> list[Any]:
+        read_from_disk.append(key)
+        return arrays(key)
+
+    monkeypatch.setattr(cache, "_arrays", arrays_on_disk)
+
+    def read(key: str) -> bool:
+        """Read an entry, and tell whether that was done from memory."""
+        read_from_disk.clear()
+        found = cache.read(key, part)
+        expected = [each[:, :2, :2] for each in maps("abc".index(key))]
+        assert_same(found, expected)
+        assert sum(e.nbytes for of in cache._in_memory.values() for e in of) <= 2 * size
+        return not read_from_disk
+
+    for number, key in enumerate("abc"):
+        cache.write(key, maps(number), SIDE)
+    assert [read(key) for key in "ababab"] == [False, False, True, True, True, True]
+    # A third one does not drive out what is in use,
+    assert [read(key) for key in "cabcab"] == [False, True, True, False, True, True]
+    # but what was not read for a while.
+    assert [read(key) for key in "bbccba"] == [True, True, False, True, True, False]
+
+
 # Misfortunes.
 
 

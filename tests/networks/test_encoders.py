@@ -14,12 +14,14 @@ from safetensors.torch import save_file
 
 from napari_sparseseg.errors import ModelFileError, OptionError
 from napari_sparseseg.networks import download, published_weights
-from napari_sparseseg.networks.encoders import build_encoder
+from napari_sparseseg.networks.encoders import build_encoder, encoder_of
 from napari_sparseseg.networks.published_weights import (
     PUBLISHED,
     EncoderName,
     PublishedWeights,
     fetch_in_parts,
+    is_fetched,
+    origin_of,
     published_path,
 )
 from tests.networks.reach import lose_no_path, reach
@@ -232,6 +234,32 @@ def test_weights_of_another_network_are_refused_in_one_sentence(
         build_encoder("resnet18", path)
 
 
+def test_the_encoder_of_weights_is_known_by_their_shapes(
+    weights: dict[str, Tensor],
+) -> None:
+    assert encoder_of(weights) == "resnet18"
+    with torch.device("meta"):
+        for name in ("resnet50", "vgg16"):
+            prefix = "features." if name == "vgg16" else ""
+            given = build_encoder(name).state_dict(prefix=prefix)
+            assert encoder_of(given) == name
+    assert encoder_of({"conv1.weight": torch.zeros(64, 1, 7, 7)}) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "origin"),
+    [("ImageNet", "imagenet"), ("NONE", "none"), (Path("A.pth"), "A.pth")],
+)
+def test_names_of_weights_are_taken_in_any_case(given: str | Path, origin: str) -> None:
+    assert origin_of(given) == origin
+
+
+@pytest.mark.parametrize("given", ["", " "])
+def test_weights_without_a_name_are_refused(given: str) -> None:
+    with pytest.raises(OptionError, match="named ''; expected none, imagenet or a f"):
+        origin_of(given)
+
+
 def test_a_damaged_or_missing_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "broken.safetensors"
     with pytest.raises(ModelFileError, match="cannot be read"):
@@ -246,7 +274,8 @@ def publish(
 ) -> Path:
     """Let a file be published at a URL; return where torch's cache will have it."""
     prefix = hashlib.sha256(content).hexdigest()[:8]
-    monkeypatch.setitem(PUBLISHED, "resnet18", PublishedWeights((prefix,), 1))
+    published = PublishedWeights((prefix,), len(content) / 2**20)
+    monkeypatch.setitem(PUBLISHED, "resnet18", published)
     monkeypatch.setattr(published_weights, "PUBLISHED_AT", url)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     return tmp_path / "hub" / "checkpoints" / f"resnet18-{prefix}.pth"
@@ -266,9 +295,19 @@ def test_imagenet_weights_are_downloaded_once_and_checked(
     assert_loaded(build_encoder("resnet18", "imagenet"), weights)
     assert_loaded(build_encoder("resnet18", "imagenet"), weights)
     assert file_server.asked == [f"/{cached.name}"]
-    cached.write_bytes(content + b"!")
-    with pytest.raises(ModelFileError, match="no file of weights that torchvision"):
+    # What is left of a download is as good as nothing.
+    for left in (b"", content[:-2000], content + b"!" * 2000):
+        cached.write_bytes(left)
+        assert not is_fetched("resnet18")
+        assert_loaded(build_encoder("resnet18", "imagenet"), weights)
+        assert cached.read_bytes() == content
+    assert len(file_server.asked) == 4
+    # Of the size that is expected, and yet another file.
+    cached.write_bytes(content[:-1] + b"!")
+    words = "no file of weights that torchvision .*; delete the file, and it"
+    with pytest.raises(ModelFileError, match=words):
         build_encoder("resnet18", "imagenet")
+    assert len(file_server.asked) == 4
 
 
 def test_where_weights_are_there_or_not_asked_for_nothing_is_fetched(

@@ -307,7 +307,8 @@ def test_weights_are_downloaded_with_turns_for_others(
     torch.save(OrderedDict(weights), path)
     content = path.read_bytes()
     prefix = hashlib.sha256(content).hexdigest()[:8]
-    monkeypatch.setitem(PUBLISHED, "resnet18", PublishedWeights((prefix,), 1))
+    published = PublishedWeights((prefix,), len(content) / 2**20)
+    monkeypatch.setitem(PUBLISHED, "resnet18", published)
     monkeypatch.setattr(published_weights, "PUBLISHED_AT", file_server.url)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     middle = len(content) // 2

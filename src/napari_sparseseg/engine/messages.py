@@ -569,6 +569,14 @@ class WentToCpu:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Warned:
+    """Something is learned otherwise than asked; *message* is one sentence."""
+
+    kind: Literal["warned"] = "warned"
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class CheckpointWritten:
     """The state of the training is on disk."""
 
@@ -758,6 +766,7 @@ Event = Annotated[
     | Recovered
     | MemorySaved
     | WentToCpu
+    | Warned
     | CheckpointWritten
     | TileDone
     | Predicted

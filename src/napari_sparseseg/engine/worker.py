@@ -10,7 +10,9 @@ import logging
 import math
 import queue
 import time
+import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
@@ -22,7 +24,13 @@ from napari_sparseseg.engine.live_prediction import Prediction, budget_for
 from napari_sparseseg.engine.log import Harmless, trace_of
 from napari_sparseseg.engine.mapped_files import read_copy, read_mapped
 from napari_sparseseg.engine.mask_making import MaskMaker
-from napari_sparseseg.errors import EngineError, LabelError, OutputError, SparseSegError
+from napari_sparseseg.errors import (
+    EngineError,
+    LabelError,
+    OutputError,
+    SparseSegError,
+    TrainingWarning,
+)
 from napari_sparseseg.io.images import check_pixels
 from napari_sparseseg.learning import events
 from napari_sparseseg.learning.training_set import TrainingImage
@@ -125,6 +133,19 @@ class Worker:
 
     def run(self) -> None:
         """Work until ``Shutdown``."""
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(self._on_warning, warnings.showwarning)
+            self._work()
+
+    def _on_warning(
+        self, log: Callable[..., None], message: Warning | str, *where: Any
+    ) -> None:
+        """Tell the window of what is learned otherwise than asked; log all."""
+        log(message, *where)
+        if isinstance(message, TrainingWarning):
+            self._tell(messages.Warned(message=str(message)))
+
+    def _work(self) -> None:
         while not self._ended:
             activity = self._next_activity()
             request = self._next_request(activity)
@@ -581,8 +602,8 @@ def check_weights(wishes: api.TrainingWishes) -> None:
     for encoder in api.encoders_to_fetch(wishes):
         path = published_path(encoder)
         raise EngineError(
-            f"the ImageNet weights of {encoder} are not at {path}; download them "
-            "first, or choose a file or random features.",
+            f"the ImageNet weights of {encoder} are not at {path}, or only in part; "
+            "download them first, or choose a file or random features.",
             path=str(path),
         )
 

@@ -176,7 +176,7 @@ class MethodWidget(QWidget):
         say(self.method_note, METHODS[method][1])
         self.network.setVisible(method in MINING)
         encoder = encoder_of_masks(settings, self._state.devices)
-        self.weights.show_weights(encoder, settings.weights)
+        self.weights.show_weights((encoder,) if encoder else (), settings.weights)
         self._show_background(settings.background)
         with QSignalBlocker(self.crf):
             self.crf.setChecked(self._state.uses_crf)

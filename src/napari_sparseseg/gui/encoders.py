@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari_sparseseg.networks.network_names import BACKBONE_OF, ENCODER_OF, preset_on
-from napari_sparseseg.networks.published_weights import published_path
+from napari_sparseseg.networks.published_weights import is_fetched
 from napari_sparseseg.pseudo_masks.method_names import MINING
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def is_missing(encoder: EncoderName | None, weights: str) -> bool:
     """Tell whether published weights are wished for that are not on this computer."""
     if encoder is None or weights != PUBLISHED:
         return False
-    return not published_path(encoder).exists()
+    return not is_fetched(encoder)
 
 
 def why_missing(encoder: EncoderName | None, weights: str, where: str) -> str:

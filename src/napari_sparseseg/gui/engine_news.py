@@ -113,6 +113,13 @@ class EngineNews:
             f"CPU, from step {event.step}, more slowly."
         )
 
+    def _on_warned(self, event: messages.Warned) -> None:
+        # It may be so again with each new stroke.
+        told = (event.kind, event.message)
+        if told not in self._told:
+            self._told.add(told)
+            show_warning(event.message)
+
     def _on_tile(self, event: messages.TileDone) -> None:
         with telling():
             self._prediction.on_tile(event)

@@ -9,7 +9,7 @@ import platformdirs
 from qtpy.QtCore import QObject, QSignalBlocker, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox
 
-from napari_sparseseg.gui.encoders import ENCODERS, RANDOM, encoders_of, is_missing
+from napari_sparseseg.gui.encoders import ENCODERS, RANDOM, encoders_of
 from napari_sparseseg.gui.network_words import NETWORKS
 from napari_sparseseg.gui.parts import (
     WheelGuard,
@@ -107,7 +107,6 @@ class NetworkRows(QObject):
         self.preset.currentIndexChanged.connect(self._on_preset)
         self.weights.chosen.connect(lambda chosen: self._wish(encoder_weights=chosen))
         self.head.currentIndexChanged.connect(self._on_head)
-        self.weights.arrived.connect(self._show)  # others may be missing
         self.weights.arrived.connect(self.weights_arrived)
         self.freeze.toggled.connect(lambda kept: self._wish(freeze_encoder=kept))
         listen(self, state.events.settings, self._show)
@@ -156,17 +155,15 @@ class NetworkRows(QObject):
         self.lock(self._locked)
 
     def _show_weights(self) -> None:
-        """Show which weights all encoders have, and one for which they are missing."""
+        """Show which weights all encoders have."""
         settings = self._state.settings
         encoders = encoders_of(settings, self._state.devices)
-        missing = [e for e in encoders if is_missing(e, settings.encoder_weights)]
         why_not = {}
         if settings.head_features != "fixed":
             why_not[RANDOM] = NOT_FOR_HEAD
         if len(encoders) > 1:
             why_not[FILE] = TWO_ENCODERS
-        encoder = next(iter([*missing, *encoders]), None)
-        self.weights.show_weights(encoder, settings.encoder_weights, why_not)
+        self.weights.show_weights(encoders, settings.encoder_weights, why_not)
         show_row(self._form, self.weights.combo, bool(encoders))
 
     def _wish(self, **changed: Any) -> None:

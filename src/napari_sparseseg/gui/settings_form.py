@@ -44,7 +44,8 @@ LOSSES: dict[Loss, tuple[str, str]] = {
     ),
     "dice": (
         "Dice",
-        "Counts how well areas overlap. For masks and completely labelled images",
+        "Counts how well areas overlap, of all classes but the one with the smallest "
+        "value, the background. For masks and completely labelled images",
     ),
     "l1l2": (
         "L1 and L2",
@@ -69,8 +70,9 @@ TOOLTIPS = {
     "loss": "What the training makes small",
     "l1": "How much the sum of the differences counts",
     "l2": "How much their Euclidean norm counts, in which large ones weigh more",
-    "smoothness": "How much neighbouring pixels shall be of one class; 0.1 to 1 takes "
-    "specks away, more rounds off corners",
+    "smoothness": "How much neighbouring pixels shall be of one class. With "
+    "cross-entropy and Dice 0.1 to 1 takes specks away, more rounds off corners; L1 "
+    "and L2 are sums over pixels and need about a hundred times as much",
     "seed": "Start of all random draws; the same number gives the same training",
     "head_start": "A quick model of colour and texture predicts within seconds, until "
     "the network does better",

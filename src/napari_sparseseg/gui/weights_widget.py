@@ -32,7 +32,7 @@ from napari_sparseseg.networks import published_weights
 from napari_sparseseg.networks.published_weights import LICENCE, published_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from napari_sparseseg.gui.weights_download import WeightsDownload
     from napari_sparseseg.networks.published_weights import EncoderName
@@ -74,7 +74,7 @@ class WeightsWidget(QWidget):
     chosen
         ``"none"``, ``"imagenet"`` or a file.
     arrived
-        Weights that were missing are there.
+        Some weights that were missing are there.
     """
 
     chosen = Signal(str)
@@ -82,11 +82,11 @@ class WeightsWidget(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._encoder: EncoderName | None = None
+        self._encoders: tuple[EncoderName, ...] = ()
         self._weights = RANDOM
         self._why_not: Mapping[str, str] = {}
         self._locked = ""
-        self._was_missing = False
+        self._were_missing: list[EncoderName] = []
         self.combo = QComboBox(self)
         narrow(self.combo)
         self.words = note()
@@ -109,7 +109,7 @@ class WeightsWidget(QWidget):
 
     def show_weights(
         self,
-        encoder: EncoderName | None,
+        encoders: Sequence[EncoderName],
         weights: str,
         why_not: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
@@ -117,16 +117,17 @@ class WeightsWidget(QWidget):
 
         Parameters
         ----------
-        encoder
-            Whose weights they are; None: the network takes none.
+        encoders
+            Whose weights they are; empty: nothing takes any.
         weights
             ``"none"``, ``"imagenet"`` or a file.
         why_not
             Reasons against ``RANDOM`` and ``FILE`` where they cannot be chosen.
         """
-        if (encoder, weights) != (self._encoder, self._weights):
-            self._was_missing = False
-        self._encoder, self._weights, self._why_not = encoder, weights, why_not
+        if (tuple(encoders), weights) != (self._encoders, self._weights):
+            self._were_missing = []
+        self._encoders, self._weights = tuple(encoders), weights
+        self._why_not = why_not
         self._show_choice()
         self.lock(self._locked)
         self._look()
@@ -152,14 +153,20 @@ class WeightsWidget(QWidget):
 
         Somebody else may have fetched them.
         """
-        encoder = self._encoder
-        if encoder is None or not is_missing(encoder, self._weights):
-            self._show_nothing()
-            return
-        self._was_missing = True
-        self.setVisible(True)
-        self._poll.start()
-        self._show_offer(encoder, last_download(encoder))
+        before, missing = self._were_missing, self._missing
+        self._were_missing = missing
+        self.setVisible(bool(missing))
+        if missing:
+            self._poll.start()
+            self._show_offer({each: last_download(each) for each in missing})
+        else:
+            self._poll.stop()
+        if not {*before} <= {*missing}:
+            self.arrived.emit()
+
+    @property
+    def _missing(self) -> list[EncoderName]:
+        return [each for each in self._encoders if is_missing(each, self._weights)]
 
     def _show_choice(self) -> None:
         with QSignalBlocker(self.combo):
@@ -175,44 +182,42 @@ class WeightsWidget(QWidget):
                 refuse(self.combo, known, reason)
             self.combo.setCurrentIndex(self.combo.findData(self._weights))
 
-    def _show_nothing(self) -> None:
-        self._poll.stop()
-        self.setVisible(False)
-        if self._was_missing:
-            self._was_missing = False
-            self.arrived.emit()
-
     def _show_offer(
-        self, encoder: EncoderName, download: WeightsDownload | None
+        self, downloads: Mapping[EncoderName, WeightsDownload | None]
     ) -> None:
-        runs = download is not None and download.is_running
-        self.bar.setVisible(runs)
-        self.cancel_button.setVisible(runs)
+        """Show the last download of all that is missing, or offer one."""
+        running = [each for each in downloads.values() if each and each.is_running]
+        failed = {encoder: each.problem for encoder, each in downloads.items() if each}
+        problem = next(((e, words) for e, words in failed.items() if words), None)
+        self.bar.setVisible(bool(running))
+        self.cancel_button.setVisible(bool(running))
         for button in (self.download_button, self.file_button):
-            button.setVisible(not runs)
-        size = megabytes(encoder)
-        if download is None or not (runs or download.problem):
-            say(
-                self.words,
-                f"{size} MB, to be downloaded once. Licence: {LICENCE}.",
-            )
-        elif runs:
-            done = round(download.received / 1e6)
+            button.setVisible(not running)
+        names = " and ".join(ENCODERS[encoder] for encoder in downloads)
+        size = sum(map(megabytes, downloads))
+        if running:
+            done = round(sum(each.received for each in running) / 1e6)
             self.bar.setRange(0, size)
             self.bar.setValue(min(done, size))
-            say(self.words, f"{ENCODERS[encoder]}: {done} of {size} MB have come.")
+            say(self.words, f"{names}: {done} of {size} MB have come.")
+        elif problem:
+            say(self.words, _no_way(*problem), WARNING)
         else:
-            say(self.words, _no_way(encoder, download.problem), WARNING)
+            say(
+                self.words,
+                f"{names}: {size} MB, to be downloaded once. Licence: {LICENCE}.",
+            )
 
     def _download(self) -> None:
-        if self._encoder is not None:
-            start_download(self._encoder)
+        for encoder in self._missing:
+            start_download(encoder)
         self._look()
 
     def _cancel(self) -> None:
-        download = None if self._encoder is None else last_download(self._encoder)
-        if download is not None:
-            download.cancel()
+        for encoder in self._missing:
+            download = last_download(encoder)
+            if download is not None:
+                download.cancel()
         self._look()
 
     def _on_combo(self) -> None:

@@ -25,7 +25,7 @@ import platformdirs
 import torch
 from torch import Tensor
 
-from napari_sparseseg.errors import OptionError, OutputError
+from napari_sparseseg.errors import OptionError, OutputError, TrainingWarning
 from napari_sparseseg.io.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ MOST_OPEN = 64
 
 #: Entries of which parts are read are kept in memory too, up to so many bytes.
 MEMORY = 512 << 20
+
+#: Of these, one that was not used in so many reads makes room for others. Were it any
+#: that was used longest ago, then where there are many more than fit, each read would
+#: load an entry of which a part is wanted, and throw it away before its next use.
+IDLE_READS = 1000
 
 #: A file that was not finished after so many seconds never will be.
 ABANDONED_S = 3600.0
@@ -134,6 +139,9 @@ class FeatureCache:
     an entry cannot be written a warning says so, once; from then on entries are kept in
     memory, as far as there is room.
 
+    Each cache has a memory of its own, ``MEMORY`` bytes at most: so those of the head
+    and of each network of a training add up.
+
     Parameters
     ----------
     folder
@@ -155,8 +163,10 @@ class FeatureCache:
         self._folder = folder
         self._budget_bytes = budget_bytes
         self._open: OrderedDict[str, tuple[Any, list[Any]]] = OrderedDict()
-        self._in_memory: dict[str, list[NDArray[np.float16]]] = {}
+        self._in_memory: OrderedDict[str, list[NDArray[np.float16]]] = OrderedDict()
+        self._used: dict[str, int] = {}  # number of the last read of each of these
         self._memory_left = MEMORY
+        self._reads = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FeatureCache:
         """Return the same cache: a copy of a network shares it."""
@@ -179,8 +189,9 @@ class FeatureCache:
         list of ndarray or None
             (F, h, w) float16, one a level.
         """
+        self._reads += 1
         try:
-            arrays = self._in_memory.get(key) or self._arrays(key)
+            arrays = self._remembered(key) or self._arrays(key)
             # Another process may have removed it; what is open can still be read.
             with contextlib.suppress(OSError):
                 os.utime(self._path(key))
@@ -231,6 +242,7 @@ class FeatureCache:
             warnings.warn(
                 "features cannot be kept, and are computed anew where memory has no "
                 f"room for them: {str(error).rstrip('.')}.",
+                TrainingWarning,
                 stacklevel=3,
             )
 
@@ -261,14 +273,32 @@ class FeatureCache:
             self._close(key)
         return self._in_memory.get(key, arrays)
 
+    def _remembered(self, key: str) -> list[NDArray[np.float16]] | None:
+        """Return what memory has of an entry, which is used now."""
+        if key in self._in_memory:
+            self._in_memory.move_to_end(key)
+            self._used[key] = self._reads
+        return self._in_memory.get(key)
+
     def _remember(self, key: str, arrays: Sequence[Any]) -> bool:
         """Put an entry into memory, and tell whether there was room for it."""
         size = sum(array.nbytes for array in arrays)
-        if size > self._memory_left:
+        if size > MEMORY:
             return False
+        while size > self._memory_left:
+            oldest = next(iter(self._in_memory))
+            if self._reads - self._used[oldest] < IDLE_READS:
+                return False
+            self._forget(oldest)
         self._in_memory[key] = [np.asarray(array[:]) for array in arrays]
+        self._used[key] = self._reads
         self._memory_left -= size
         return True
+
+    def _forget(self, key: str) -> None:
+        del self._used[key]
+        arrays = self._in_memory.pop(key)
+        self._memory_left += sum(array.nbytes for array in arrays)
 
     def _close(self, key: str) -> None:
         store, _ = self._open.pop(key, (None, []))

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim.lr_scheduler import LinearLR, PolynomialLR
 
+from napari_sparseseg.errors import TrainingWarning
 from napari_sparseseg.learning.events import score_from_json
 from napari_sparseseg.learning.feature_cache import MIB, CachedEncoder
 from napari_sparseseg.learning.feature_patches import (
@@ -201,7 +202,9 @@ class NetworkTraining:
         warnings.warn(
             f"the features of {what} need {needed / MIB:.1f} MiB, more than the "
             f"{cache.budget_bytes / MIB:.1f} MiB that may be kept, so they are "
-            "computed anew at each step.",
+            "computed anew at each step, which takes longer, and patches have all "
+            "augmentation of the recipe again.",
+            TrainingWarning,
             stacklevel=2,
         )
         return False

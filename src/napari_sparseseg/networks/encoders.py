@@ -73,6 +73,7 @@ LEVELS: dict[EncoderName, tuple[str, ...]] = {
 _CLASSIFIERS = ("fc.", "classifier.")
 
 _HINT = "give torchvision's published file, a safetensors file, 'imagenet' or 'none'"
+_DELETE = "delete the file, and it will be downloaded anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,7 +351,8 @@ class EncoderWeights:
         if path not in self._known:
             for _ in fetch_in_parts(name, self._origin):
                 pass
-            self._known[path] = _without_classifier(_read(name, path))
+            hint = _DELETE if is_published else _HINT
+            self._known[path] = _without_classifier(_read(name, path, hint))
         return path, self._known[path]
 
 
@@ -381,7 +383,7 @@ def load_encoder_weights(
         weights = EncoderWeights(weights)
     path, given = weights.of(name)
     prefix = "features." if name == "vgg16" else ""
-    known = _without_classifier(_unweighted(name).state_dict())
+    known = _known_of(name)
     expected = _without_classifier(encoder.state_dict(prefix=prefix))
     # Old files lack the count of mini-batches, which nothing here reads.
     needed = {key for key in expected if not key.endswith("num_batches_tracked")}
@@ -392,13 +394,26 @@ def load_encoder_weights(
         others = f" and {len(wrong) - 1} others" if len(wrong) > 1 else ""
         raise ModelFileError(
             f"{path} holds the weights of another network than {name}, as {wrong[0]}"
-            f"{others} are missing, not known or of another shape; choose the encoder "
-            f"that they are of, or {_HINT}.",
+            f"{others} are missing, not known or of another shape; choose a network or "
+            f"backbone that has their encoder, or {_HINT}.",
             path=str(path),
             keys=wrong,
         )
     taken = {key.removeprefix(prefix): given[key] for key in given if key in expected}
     encoder.load_state_dict(taken, strict=False)
+
+
+def encoder_of(weights: Mapping[str, Tensor]) -> EncoderName | None:
+    """Return the encoder that weights, without layers that classify, are of."""
+    shapes = {(key, value.shape) for key, value in weights.items()}
+    for name in PUBLISHED:
+        if shapes <= {(key, value.shape) for key, value in _known_of(name).items()}:
+            return name
+    return None
+
+
+def _known_of(name: EncoderName) -> dict[str, Tensor]:
+    return _without_classifier(_unweighted(name).state_dict())
 
 
 def _without_classifier(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -414,8 +429,8 @@ def _unweighted(name: EncoderName) -> nn.Module:
     return network
 
 
-def _read(name: EncoderName, path: Path) -> Mapping[str, Tensor]:
-    """Read weights without running any code of the file."""
+def _read(name: EncoderName, path: Path, hint: str) -> Mapping[str, Tensor]:
+    """Read weights without running any code of the file; *hint*: else what to do."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -431,12 +446,12 @@ def _read(name: EncoderName, path: Path) -> Mapping[str, Tensor]:
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ModelFileError(
-            f"the weights {path} cannot be read ({reason}); {_HINT}.", path=str(path)
+            f"the weights {path} cannot be read ({reason}); {hint}.", path=str(path)
         ) from error
     raise ModelFileError(
         f"{path} is no file of weights that torchvision has published for {name}, as "
         f"its SHA-256 begins with {digest[:8]} and not with "
-        f"{' or '.join(PUBLISHED[name].sha256)}; {_HINT}.",
+        f"{' or '.join(PUBLISHED[name].sha256)}; {hint}.",
         path=str(path),
         sha256=digest,
     )

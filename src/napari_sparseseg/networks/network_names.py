@@ -57,7 +57,8 @@ HeadFeatures = Literal["fixed", "resnet18", "resnet50", "vgg16"]
 WHEN_TO_CHOOSE: dict[NetworkName, str] = {
     "unet": "Small and quick, learns from scratch. The choice for a CPU.",
     "unet-vgg16": "U-Net on features of VGG16: few labels, fine edges. Wants a GPU.",
-    "unet-resnet50": "U-Net on features of ResNet-50: few labels, large structures.",
+    "unet-resnet50": "U-Net on features of ResNet-50 (ResNet-18 on a CPU): few labels, "
+    "large structures.",
     "vgg-fcn": "VGG16 with two transposed convolutions: smooth, large regions.",
     "vgg-fcn-1": "Like vgg-fcn at half resolution, one wide decoder (11 x 11). Slow.",
     "vgg-fcn-2": "Like vgg-fcn at half resolution, one wide decoder (9 x 9). Slow.",

@@ -46,6 +46,9 @@ PUBLISHED: dict[EncoderName, PublishedWeights] = {
 #: Where they are to be downloaded, by their names.
 PUBLISHED_AT = "https://download.pytorch.org/models"
 
+#: Sizes are told to a thousandth of a MiB.
+SIZE_TOLERANCE_MIB = 0.001
+
 #: Under what they are given away.
 LICENCE = "BSD-3-Clause (torchvision); learned from ImageNet, for research"
 
@@ -56,6 +59,34 @@ def published_path(name: EncoderName) -> Path:
     home = os.environ.get("TORCH_HOME", f"{cache}/torch")
     file = f"{name}-{PUBLISHED[name].sha256[0]}.pth"
     return Path(os.path.expandvars(home), "hub", "checkpoints", file).expanduser()
+
+
+def is_fetched(name: EncoderName) -> bool:
+    """Tell whether torch's cache has the published weights, by the size of the file.
+
+    What is left of a download that was broken off counts as nothing.
+    """
+    try:
+        size = published_path(name).stat().st_size
+    except OSError:
+        return False
+    return abs(size / 2**20 - PUBLISHED[name].size_mib) < SIZE_TOLERANCE_MIB
+
+
+def origin_of(weights: str | Path) -> str:
+    """Return where weights come from: ``"none"``, ``"imagenet"`` or a file.
+
+    Raises
+    ------
+    OptionError
+        If nothing is named.
+    """
+    origin = str(weights).strip()
+    if not origin:
+        raise OptionError(
+            "the weights are named ''; expected none, imagenet or a file."
+        )
+    return origin.lower() if origin.lower() in ("none", "imagenet") else str(weights)
 
 
 def fetch_in_parts(
@@ -88,7 +119,7 @@ def fetch_in_parts(
     """
     check_encoder_name(name)
     path = published_path(name)
-    if weights != "imagenet" or path.exists():
+    if weights != "imagenet" or is_fetched(name):
         return
     url = f"{PUBLISHED_AT}/{path.name}"
     try:

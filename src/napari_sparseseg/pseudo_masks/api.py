@@ -25,6 +25,7 @@ from napari_sparseseg.io.model_file import versions
 from napari_sparseseg.learning.events import MemorySaved
 from napari_sparseseg.learning.parts import finish
 from napari_sparseseg.networks.network_names import BACKBONE_OF, preset_on
+from napari_sparseseg.networks.published_weights import origin_of
 from napari_sparseseg.pseudo_masks.box_image import BoxImage
 from napari_sparseseg.pseudo_masks.crf import CrfOptions, chosen_backend
 from napari_sparseseg.pseudo_masks.label_map import PseudoMask
@@ -494,7 +495,7 @@ def _options(wishes: PseudoMaskWishes, background: int) -> PseudoMaskOptions:
     if epochs is not None:
         check_whole("the number of epochs", epochs, 1, MOST_EPOCHS)
     device = choose_device(wishes.get("device", "auto"))
-    weights = wishes.get("weights", "none")
+    weights = origin_of(wishes.get("weights", "none"))
     mining = _mining(wishes.get("backbone"), weights, device)
     recursive = RecursiveOptions()
     if epochs is not None:
@@ -514,9 +515,7 @@ def _options(wishes: PseudoMaskWishes, background: int) -> PseudoMaskOptions:
     )
 
 
-def _mining(
-    backbone: BackboneName | None, weights: str | Path, device: str
-) -> MiningOptions:
+def _mining(backbone: BackboneName | None, weights: str, device: str) -> MiningOptions:
     """Give the numbers of region mining that go with a backbone and its weights."""
     if backbone is None:
         backbone = BACKBONE_OF[preset_on(device)]
