@@ -52,6 +52,9 @@ POLL_S = 0.05
 #: The canvas is drawn again within that many seconds.
 DRAWN_S = 0.5
 
+#: What is opened in the dock has found its place within that many seconds.
+OPENED_S = 3.0
+
 
 def travel(folder: Path, sample: str, validations: int) -> None:
     """Go the way of a user and take a picture at each place.
@@ -138,7 +141,7 @@ def show_networks(folder: Path, sample: str) -> None:
         )
         dock.controller.use_settings(wished)
         training.advanced.toggleButton().click()
-        _work(DRAWN_S)
+        _work(OPENED_S)
         training.grab().save(str(folder / NETWORKS))
 
 
