@@ -672,7 +672,7 @@ class TestNetworks:
             ({"freeze_encoder": True}, "to be frozen, but this network has no encoder"),
             ({"dropout": 0.5}, "dropout is to be 0.5, but the network 'unet' has none"),
             ({"net": "vgg-fcn", "dropout": 1}, "the dropout is 1; expected a prob"),
-            ({"net": "vgg-fcn", "dropout": "a"}, "dropout is 'a'; expected a prob"),
+            ({"net": "vgg-fcn", "dropout": "a"}, "dropout is 'a'; expected a number"),
             ({"encoder_weights": ""}, "weights are named ''; expected none, imagenet"),
             ({"head_features": "vgg19"}, "features is 'vgg19'; expected one of fixed"),
             ({"head_features": "vgg16"}, "weights that nobody has trained they say"),

@@ -948,6 +948,7 @@ def _norm_weights(wishes: TrainingWishes, loss: Loss) -> tuple[float, float]:
 
 def _network(wishes: TrainingWishes, net: NetworkName, preset: Preset) -> NetworkSpec:
     dropout = wishes.get("dropout", 0.0)
+    check_not_negative("the dropout", dropout)
     spec = PRESETS[net][preset]
     return spec if dropout == 0 else with_dropout(spec, dropout)
 

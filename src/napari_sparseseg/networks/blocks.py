@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Literal, get_args
 
 import torch
@@ -48,10 +47,9 @@ def dropout_layer(share: float) -> nn.Dropout:
     OptionError
         If the share is not in [0, 1).
     """
-    if not isinstance(share, Real) or not 0 <= share < 1:
+    if not 0 <= share < 1:
         raise OptionError(
-            f"the dropout is {share!r}; expected a probability from 0 (none) to below "
-            "1.",
+            f"the dropout is {share}; expected a probability from 0 (none) to below 1.",
             dropout=share,
         )
     return nn.Dropout(share)
