@@ -694,10 +694,8 @@ def export_model(
         f"{agreement.difference:.1e} in an image where those of a class lie up to "
         f"{agreement.spread:.2g} apart"
     )
-    checked = {
-        "largest_difference": agreement and agreement.difference,
-        "spread": agreement and agreement.spread,
-    }
+    difference, spread = agreement or (None, None)
+    checked = {"largest_difference": difference, "spread": spread}
     talk.result(contract(loaded, chosen) | checked)
 
 
@@ -978,15 +976,14 @@ def special(report: dict[str, Any]) -> list[str]:
     loss = report.get("loss", "ce")
     if loss == "l1l2":
         loss += f" (L1 {report['l1_weight']:g}, L2 {report['l2_weight']:g})"
+    smoothness, features = report.get("smoothness", 0), report["head_features"]
+    weights = report.get("encoder_weights", "none")
     words = {
         f"loss {loss}": loss != "ce",
-        f"smoothness {report.get('smoothness', 0):g}": report.get("smoothness"),
-        f"encoder weights {report.get('encoder_weights')}": report.get(
-            "encoder_weights", "none"
-        )
-        != "none",
-        "encoder frozen": report.get("freeze_encoder"),
-        f"head sees {report['head_features']}": report["head_features"] != "fixed",
+        f"smoothness {smoothness:g}": smoothness != 0,
+        f"encoder weights {weights}": weights != "none",
+        "encoder frozen": report.get("freeze_encoder", False),
+        f"head sees {features}": features != "fixed",
     }
     differing = [each for each, differs in words.items() if differs]
     return [", ".join(differing)] if differing else []
