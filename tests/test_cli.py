@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING
 from unittest.mock import MagicMock, Mock
@@ -26,11 +27,13 @@ from napari_sparseseg.annotations.classes import read_class_table, write_class_t
 from napari_sparseseg.display import has_display
 from napari_sparseseg.errors import ModelFileError, OptionError
 from napari_sparseseg.io.model_file import load_model
+from napari_sparseseg.learning.feature_cache import FeatureCacheOptions
+from napari_sparseseg.learning.options import TrainingOptions
+from napari_sparseseg.networks.registry import PRESETS
 from napari_sparseseg.samples import tissue_phantom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.conftest import Run
 
@@ -260,6 +263,9 @@ class TestNetworks:
         )
         assert done.code == 0, done.err
         assert "warning: the encoder is frozen with random weights, so" in done.err
+        assert f"are kept in {tmp_path / 'cache'}, as far as they fit" in done.err
+        assert "start at random" not in done.err
+        assert "encoder frozen" in done.err
         known = done.json
         assert (known["feature_cache"], known["head_features"]) == (True, "fixed")
         assert any((tmp_path / "cache").iterdir())
@@ -267,6 +273,49 @@ class TestNetworks:
         assert known["network"] == expected
         assert (known["freeze_encoder"], known["weight_decay"]) == (True, 1e-4)
         assert known["recipe"] == "vgg-fcn"
+
+    @pytest.mark.parametrize(
+        ("options", "resumes", "words"),
+        [
+            (TrainingOptions(), False, ()),
+            (TrainingOptions(network=PRESETS["vgg-fcn"]["light"]), True, ()),
+            (
+                TrainingOptions(network=PRESETS["vgg-fcn"]["light"]),
+                False,
+                ("the features of vgg-fcn start at random",),
+            ),
+            (TrainingOptions(loss="dice", balancing="none"), False, ()),
+            (
+                TrainingOptions(loss="dice", balancing="instance"),
+                False,
+                ("--balance instance weighs the pixels in it once more",),
+            ),
+            (
+                TrainingOptions(
+                    head_features="vgg16",
+                    encoder_weights="imagenet",
+                    feature_cache=FeatureCacheOptions(folder=Path("of images")),
+                ),
+                True,
+                ("kept in of images, as far as they fit",),
+            ),
+            (
+                TrainingOptions(
+                    head_features="vgg16",
+                    encoder_weights="imagenet",
+                    feature_cache=FeatureCacheOptions("off"),
+                ),
+                False,
+                (),
+            ),
+        ],
+    )
+    def test_are_told_of_where_they_may_not_be_meant(
+        self, options: TrainingOptions, resumes: bool, words: tuple[str, ...]
+    ) -> None:
+        notes = cli.notes_on(options, resumes=resumes)
+        assert len(notes) == len(words)
+        assert all(each in note for each, note in zip(words, notes, strict=True))
 
     def test_take_the_augmentation_that_is_given(
         self, run: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -343,7 +392,12 @@ class TestDeepLab:
             *("--loss", "l1l2", "--l1", 0.5, "--l2", 2, "--smoothness", 0.1),
         )
         assert done.code == 0, done.err
+        assert "the features of deeplabv3 start at random; ImageNet's" in done.out
         known = run("info", model, "--json", "-").json
+        told = run("info", model).out
+        assert "loss l1l2 (L1 0.5, L2 2), smoothness 0.1" in told
+        assert known["reason"] == "the network predicts, since the head start is off"
+        assert known["reason"] in " ".join(told.split())
         assert known["network"] == {"name": "deeplabv3", "backbone": "resnet18"}
         assert (known["loss"], known["recipe"]) == ("l1l2", "deeplab")
         assert [known["l1_weight"], known["l2_weight"]] == [0.5, 2]
@@ -363,7 +417,10 @@ class TestExportModel:
         assert f"saved: {path}, the network" in done.out
         assert "checked with onnxruntime: class probabilities differ by" in done.out
         told = json.loads((tmp_path / "j").read_text())
-        assert 0 <= told.pop("largest_difference") < 1e-4
+        difference, spread = told.pop("largest_difference"), told.pop("spread")
+        assert 0 <= difference < 1e-4
+        assert difference < spread <= 1
+        assert f"those of a class lie up to {spread:.2g} apart" in done.out
         metadata = onnxruntime.InferenceSession(path).get_modelmeta()
         entry = json.loads(metadata.custom_metadata_map["napari-sparseseg"])
         assert entry["content"] == told

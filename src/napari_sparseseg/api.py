@@ -24,6 +24,7 @@ from napari_sparseseg.errors import (
     ModelFileError,
     OptionError,
     enumerated,
+    one_of,
 )
 from napari_sparseseg.inputs.normalisation import (
     Normalisation,
@@ -109,9 +110,6 @@ CHECKPOINT_S = 60.0
 #: No training patch has shorter sides, in working pixels.
 SMALLEST_PATCH = 16
 
-#: What counts for the loss l1l2 alone.
-NORM_WEIGHTS = ("l1_weight", "l2_weight")
-
 #: Seeds lie below this, as torch wants it.
 MOST_SEEDS = 2**63
 
@@ -152,9 +150,10 @@ class TrainingWishes(TypedDict, total=False):
         class with the smallest value is the background; or ``"l1l2"``, L1 and L2 norm
         of the error of the class probabilities (Abdulhamid, section 4.3).
     l1, l2
-        Weights of the two norms of ``"l1l2"``, each 0 or more and one of them above.
-        Default 1 and 1; the paper tried several and names none. The norms are sums over
-        pixels: with SGD, as in the recipe ``"deeplab"``, take far smaller weights.
+        Weights of the two norms of ``"l1l2"``, for no other loss, each 0 or more and
+        one of them above. Default 1 and 1; the paper tried several and names none. The
+        norms are sums over pixels: with SGD, as in the recipe ``"deeplab"``, take far
+        smaller weights.
     smoothness
         Weight, 0 or more, of a penalty on class probabilities that differ between
         neighbouring pixels, labelled or not (Abdulhamid, section 6.2). It is added to
@@ -526,7 +525,6 @@ def _check_same_training(
         *(
             (name.replace("_", " "), given, values[name])
             for name, given in (options.loss_setting | options.network_setting).items()
-            if name not in NORM_WEIGHTS or options.loss == "l1l2"
         ),
         ("head features", options.head_features, values["head_features"]),
         (
@@ -777,7 +775,7 @@ def _options(
     ):
         if given not in known:
             raise OptionError(
-                f"the {what} is {given!r}; expected one of {', '.join(known)}.",
+                f"the {what} is {given!r}; {one_of(given, known)}",
                 given=given,
             )
     l1_weight, l2_weight = _norm_weights(wishes, loss)
@@ -786,8 +784,7 @@ def _options(
     balance = wishes.get("balance") or _balance(loss, has_dense)
     if balance not in BALANCINGS:
         raise OptionError(
-            f"balance is {balance!r}; expected one of {', '.join(BALANCINGS)}.",
-            given=balance,
+            f"balance is {balance!r}; {one_of(balance, BALANCINGS)}", given=balance
         )
     options = TrainingOptions(
         balancing=balance,
@@ -937,6 +934,12 @@ def _norm_weights(wishes: TrainingWishes, loss: Loss) -> tuple[float, float]:
     weights = wishes.get("l1", 1.0), wishes.get("l2", 1.0)
     for name, weight in zip(("L1", "L2"), weights, strict=True):
         check_not_negative(f"the weight of the {name} norm", weight)
+        if loss != "l1l2" and weight != 1:
+            raise OptionError(
+                f"the weight of the {name} norm is to be {weight}, but the loss "
+                f"{loss!r} has none; take the loss l1l2, or leave it out.",
+                weight=weight,
+            )
     if loss == "l1l2" and not any(weights):
         raise OptionError(
             "the weights of the L1 and the L2 norm are both 0, so nothing would be "

@@ -28,10 +28,11 @@ from napari_sparseseg.errors import (
     OutputError,
     SparseSegError,
 )
-from napari_sparseseg.networks.network_names import WHEN_TO_CHOOSE
+from napari_sparseseg.networks.network_names import ENCODER_OF, WHEN_TO_CHOOSE
 from napari_sparseseg.networks.published_weights import PUBLISHED, fetch_in_parts
 
 if TYPE_CHECKING:
+    from napari_sparseseg.learning.options import TrainingOptions
     from napari_sparseseg.learning.trainer import Trainer
     from napari_sparseseg.networks.published_weights import EncoderName
     from napari_sparseseg.pseudo_masks.api import PseudoMasks
@@ -247,7 +248,9 @@ def train(
     net: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help=f"Kind of the network: {', '.join(WHEN_TO_CHOOSE)}."
+            metavar="NAME",
+            help=f"Kind of the network: {', '.join(WHEN_TO_CHOOSE)}. When to choose "
+            "which stands in the README; unet is the choice for a CPU.",
         ),
     ] = "unet",
     preset: Annotated[
@@ -429,7 +432,8 @@ def train(
     trainer, inputs = trainer_of_folders(
         images, labels, dense_images, dense_labels, classes, wishes
     )
-    for sentence in (*inputs.notes, *inputs.failures):
+    notes = [*inputs.notes, *notes_on(trainer.options, resumes=resume)]
+    for sentence in (*notes, *inputs.failures):
         talk.say(sentence)
     ended_by = learn(talk, trainer, steps, seconds, checkpoint)
     if ended_by is not None and trainer.head is None and trainer.steps == 0:
@@ -440,7 +444,7 @@ def train(
     report = describe(trained)
     talk.console.print(model_table(report))
     talk.say(f"saved: {model}")
-    talk.result(report | {"notes": inputs.notes, "failures": inputs.failures})
+    talk.result(report | {"notes": notes, "failures": inputs.failures})
     if isinstance(ended_by, SparseSegError):
         raise ended_by
     if ended_by is not None:
@@ -681,15 +685,41 @@ def export_model(
     loaded = load_model(model)
     chosen = exported_part(loaded, part)
     make_folder(onnx.resolve().parent)
-    difference = export_onnx(loaded, onnx, chosen)
+    agreement = export_onnx(loaded, onnx, chosen)
     talk.say(f"saved: {onnx}, the {chosen}; give it images as its metadata tell")
     talk.say(
         "not checked: onnxruntime is not installed"
-        if difference is None
+        if agreement is None
         else "checked with onnxruntime: class probabilities differ by at most "
-        f"{difference:.1e}"
+        f"{agreement.difference:.1e} in an image where those of a class lie up to "
+        f"{agreement.spread:.2g} apart"
     )
-    talk.result(contract(loaded, chosen) | {"largest_difference": difference})
+    difference, spread = agreement or (None, None)
+    checked = {"largest_difference": difference, "spread": spread}
+    talk.result(contract(loaded, chosen) | checked)
+
+
+def notes_on(options: TrainingOptions, *, resumes: bool) -> list[str]:
+    """Tell of a training what may not be meant, and what it leaves on the disk."""
+    notes = []
+    is_random = options.encoder_weights == "none" and not options.freeze_encoder
+    if options.network.name in ENCODER_OF and is_random and not resumes:
+        notes.append(
+            f"the features of {options.network.name} start at random; ImageNet's learn "
+            "from fewer labels: --encoder-weights imagenet, or a file"
+        )
+    if options.loss == "dice" and options.balancing != "none":
+        notes.append(
+            "the dice loss counts every class the same by itself; --balance "
+            f"{options.balancing} weighs the pixels in it once more"
+        )
+    keeps = options.freeze_encoder or options.head_features != "fixed"
+    if keeps and options.feature_cache.wants(options.device):
+        notes.append(
+            f"features of your images are kept in {options.feature_cache.place}, as "
+            "far as they fit; they tell much of the images, and may be deleted"
+        )
+    return notes
 
 
 def fetch(talk: Talk, encoders: Sequence[EncoderName]) -> None:
@@ -922,17 +952,41 @@ def model_table(report: dict[str, Any]) -> Table:
     size = report["um_per_px"]
     shape = ", ".join(f"{key} {value}" for key, value in report["network"].items())
     normalisation = report["normalisation"]
+    reason = report.get("reason")
     table.caption = "\n".join(
         (
+            *([reason] if reason else []),
             f"{', '.join(NAMES)}: Dice on held-out strokes",
             f"working pixels per image pixel: {scales}",
             f"recipe {report['recipe']}, network: {shape}",
+            *special(report),
             f"channels {report['channels']}, pixel size "
             f"{'not known' if size is None else f'{size:g} um'}, intensities "
             f"{normalisation['low']:g} to {normalisation['high']:g}",
         )
     )
     return table
+
+
+def special(report: dict[str, Any]) -> list[str]:
+    """Return a line of what differs from the defaults, if anything does.
+
+    Models of before lack some of it.
+    """
+    loss = report.get("loss", "ce")
+    if loss == "l1l2":
+        loss += f" (L1 {report['l1_weight']:g}, L2 {report['l2_weight']:g})"
+    smoothness, features = report.get("smoothness", 0), report["head_features"]
+    weights = report.get("encoder_weights", "none")
+    words = {
+        f"loss {loss}": loss != "ce",
+        f"smoothness {smoothness:g}": smoothness != 0,
+        f"encoder weights {weights}": weights != "none",
+        "encoder frozen": report.get("freeze_encoder", False),
+        f"head sees {features}": features != "fixed",
+    }
+    differing = [each for each, differs in words.items() if differs]
+    return [", ".join(differing)] if differing else []
 
 
 def score_table(title: str, content: dict[str, Any]) -> Table:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 class SparseSegError(Exception):
@@ -69,6 +70,17 @@ def enumerated(items: Sequence[object], most: int = 20) -> str:
     words = [str(item) for item in items[:most]]
     more = len(items) - len(words)
     return (", ".join(words) or "none") + (f" and {more} more" if more else "")
+
+
+def one_of(given: object, known: Iterable[str]) -> str:
+    """Word what was expected, and what may have been meant.
+
+    "expected one of unet, vgg-fcn; did you mean unet?", without a full stop.
+    """
+    names = list(known)
+    alike = get_close_matches(str(given), names, 1)
+    meant = f"; did you mean {alike[0]}?" if alike else "."
+    return f"expected one of {', '.join(names)}{meant}"
 
 
 def shortened(value: object) -> str:

@@ -22,6 +22,7 @@ from napari_sparseseg.gui.encoders import (
 from napari_sparseseg.gui.network_rows import (
     HEAD_FIRST,
     RANDOM_FEATURES,
+    START_AT_RANDOM,
     NetworkRows,
     features_folder,
 )
@@ -93,6 +94,7 @@ def test_each_network_is_offered_with_when_to_choose_it(
         choose(rows.net, name)
         assert state.settings.net == name
         assert rows.net_note.text() == WHEN_TO_CHOOSE[name]
+        assert not any(other in rows.net_note.text() for other in names if "-" in other)
         assert rows.net.currentText() == NETWORKS[name]
 
 
@@ -101,11 +103,14 @@ def test_features_are_chosen_where_the_network_has_some(
 ) -> None:
     assert rows.weights.combo.isHidden()
     assert rows.freeze.isHidden()
+    assert rows.weights_note.text() == ""
     choose(rows.net, "unet-vgg16")
+    assert rows.weights_note.text() == START_AT_RANDOM
     assert not rows.weights.combo.isHidden()
     assert not rows.freeze.isHidden()
     assert rows.freeze.toolTip() == RANDOM_FEATURES
     rows.weights.chosen.emit("imagenet")
+    assert rows.weights_note.text() == ""
     assert rows.freeze.isEnabled()
     rows.freeze.click()
     assert state.settings == TrainingSettings(

@@ -196,6 +196,7 @@ def test_offline_it_says_what_to_do(
     said = widget.words.text()
     assert ("refused" in said) if way == "no server" else ("SHA-256" in said)
     assert f"{published_weights.PUBLISHED_AT}/{published_path('resnet18').name}" in said
+    assert "or press Choose a file" in said
     assert "\n" not in said
     assert not widget.file_button.isHidden()
     assert not widget.download_button.isHidden()
@@ -204,6 +205,33 @@ def test_offline_it_says_what_to_do(
     )
     widget.file_button.click()
     assert told == ["/usb/resnet18.pth"]
+
+
+def test_offline_what_two_encoders_need_can_be_put_where_it_says(
+    widget: WeightsWidget,
+    server: FileServer,
+    qtbot: QtBot,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(PUBLISHED, "resnet50", PUBLISHED["resnet18"])
+    monkeypatch.setattr(published_weights, "PUBLISHED_AT", "http://127.0.0.1:9")
+    encoders: tuple[published_weights.EncoderName, ...] = ("resnet18", "resnet50")
+    widget.show_weights(encoders, "imagenet", {FILE: "A file is of one encoder."})
+    told = collect(widget)
+    widget.download_button.click()
+    qtbot.waitUntil(lambda: "failed" in widget.words.text())
+    said = widget.words.text()
+    assert not widget.file_button.isEnabled()
+    assert "Choose a file" not in said
+    folder = published_path("resnet18").parent
+    assert said.endswith(f"put them into the folder {folder}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for encoder in encoders:
+        path = published_path(encoder)
+        assert f"http://127.0.0.1:9/{path.name}" in said
+        path.write_bytes(CONTENT)
+    qtbot.waitUntil(lambda: told == ["arrived"])
+    assert widget.isHidden()
 
 
 def test_an_unexpected_error_is_told_too(

@@ -590,6 +590,7 @@ def test_a_file_cut_off_while_it_is_written_leaves_the_old_one(
         (errno.ENOSPC, "the disk is full"),
         (errno.EACCES, "there is no permission"),
         (errno.EROFS, "the disk is read-only"),
+        (errno.ENOENT, "its folder takes no files"),
         (errno.EIO, "Input/output error"),
     ],
 )

@@ -1,5 +1,6 @@
 """Models in ONNX files: the same probabilities, and all that is needed to use them."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -107,8 +108,17 @@ def test_the_head_gives_the_same_probabilities(
     in_channels: int, part: Part | None, tmp_path: Path
 ) -> None:
     exported = model(in_channels=in_channels, shown="both" if part else "head")
-    export_onnx(exported, tmp_path / "m.onnx", part)
+    agreement = export_onnx(exported, tmp_path / "m.onnx", part)
     agrees(exported, "head", tmp_path / "m.onnx")
+    # As random as its weights are, it is not sure of all pixels that it is checked on.
+    image = onnx_file._smooth_image(in_channels, *onnx_file.LEAST_PX).numpy()
+    found = run(tmp_path / "m.onnx", image)[0]
+    assert agreement is not None
+    assert agreement.spread == pytest.approx(
+        max(each.max() - each.min() for each in found), abs=1e-4
+    )
+    assert agreement.spread > 0.1
+    assert (found.max(axis=0) < 0.9).mean() > 0.1
     known = content_of(tmp_path / "m.onnx")
     assert known["part"] == "head"
     assert known["network"] is None
@@ -151,6 +161,35 @@ def test_the_file_alone_is_enough_to_predict_an_image(tmp_path: Path) -> None:
     np.testing.assert_allclose(probabilities, maps, atol=1e-5)
     np.testing.assert_array_equal(values[probabilities.argmax(axis=0)], expected)
     assert len(np.unique(expected)) > 1
+
+
+def test_it_is_checked_on_an_image_that_is_no_noise() -> None:
+    (image,) = onnx_file._smooth_image(3, 97, 98).numpy()
+    assert 0 <= image.min() < image.max() <= 1
+    left, right = image[:, :, :20], image[:, :, -20:]
+    assert left.std() < 0.1 < right.std()
+    assert np.abs(np.diff(image, axis=1)).mean() < 0.03
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25, 0.3, 0.8])
+def test_the_code_of_the_page_gives_the_labels_of_the_model(
+    scale: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exported = model()
+    info = dataclasses.replace(exported.info, scales={"head": 1.0, "network": scale})
+    exported = SegmentationModel(info, exported.parts)
+    export_onnx(exported, tmp_path / "model.onnx")
+    image = np.random.default_rng(0).integers(-300, 400, (61, 82, 3)).astype(np.int16)
+    expected, maps = api.predict(exported, image, probabilities=True, pixel_size_um=0.5)
+    page = (Path(__file__).parents[2] / "docs" / "onnx_file.md").read_text()
+    (code,) = (part.split("```")[0] for part in page.split("```python\n")[1:])
+    known: dict[str, Any] = {"image": image}
+    exec(code, known)
+    np.testing.assert_allclose(
+        known["probabilities"].transpose(2, 0, 1), maps, atol=1e-5
+    )
+    np.testing.assert_array_equal(known["labels"], expected)
 
 
 def test_tiles_with_the_halo_that_it_tells_are_the_whole(tmp_path: Path) -> None:
@@ -271,9 +310,9 @@ def test_a_file_with_other_probabilities_never_replaces_a_good_one(
 ) -> None:
     path = tmp_path / "m.onnx"
     exported = model()
-    difference = export_onnx(exported, path)
-    assert difference is not None
-    assert 0 <= difference < 1e-5
+    agreement = export_onnx(exported, path)
+    assert agreement is not None
+    assert 0 <= agreement.difference < 1e-5
     good, trace = path.read_bytes(), onnx_file._trace
 
     def trace_the_head(exported: SegmentationModel, _: Part, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import textwrap
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,6 +217,24 @@ def test_a_file_of_another_hash_is_not_unpickled(tmp_path: Path) -> None:
         build_encoder("resnet18", path)
 
 
+def test_a_file_of_ones_own_becomes_one_that_is_taken_as_the_readme_says(
+    tmp_path: Path, weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(weights, "mine.pth")
+    words = r"safetensors.*torchvision's resnet18 \(conv1\.weight, .* README"
+    with pytest.raises(ModelFileError, match=words):
+        build_encoder("resnet18", "mine.pth")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (lines,) = (
+        block.split("```")[0]
+        for block in readme.split("```python\n")
+        if "mine.pth" in block.split("```")[0]
+    )
+    exec(textwrap.dedent(lines), {})
+    assert_loaded(build_encoder("resnet18", "mine.safetensors"), weights)
+
+
 def test_weights_of_another_network_are_refused_in_one_sentence(
     tmp_path: Path, weights: dict[str, Tensor]
 ) -> None:
@@ -330,7 +349,11 @@ def test_without_a_network_the_error_says_what_to_do(
     def unreachable(*_: object, **__: object) -> None:
         raise URLError("no route to host")
 
-    publish(monkeypatch, tmp_path, b"", "http://localhost")
+    cached = publish(monkeypatch, tmp_path, b"", "http://localhost")
     monkeypatch.setattr(download, "urlopen", unreachable)
-    with pytest.raises(ModelFileError, match=r"no route to host.*; give a file"):
+    with pytest.raises(ModelFileError, match="no route to host") as error:
         build_encoder("resnet18", "imagenet")
+    said = str(error.value)
+    assert f"fetch http://localhost/{cached.name} on another computer" in said
+    assert f"put it into the folder {cached.parent}" in said
+    assert "train --encoder-weights FILE" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
@@ -58,6 +59,9 @@ def test_presets_are_that_of_the_paper_and_a_smaller_one() -> None:
 def test_every_network_that_can_be_chosen_is_there_and_known_to_the_window() -> None:
     names = {*get_args(NetworkName)}
     assert {*NETWORKS} == {*PRESETS} == {*WHEN_TO_CHOOSE} == names
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    for name, words in WHEN_TO_CHOOSE.items():
+        assert f"| `{name}` | {words} |" in readme
 
 
 @pytest.mark.parametrize("preset", ["paper", "light"])

@@ -347,8 +347,6 @@ class Worker:
             "encoder_weights": settings.encoder_weights,
             "freeze_encoder": settings.freeze_encoder,
             "loss": settings.loss,
-            "l1": settings.l1,
-            "l2": settings.l2,
             "smoothness": settings.smoothness,
             "scale": settings.scale,
             "window": settings.window,
@@ -364,6 +362,8 @@ class Worker:
             "checkpoint": request.checkpoint,
             "resume": request.resume and Path(request.checkpoint).exists(),
         }
+        if settings.loss == "l1l2":
+            wishes |= {"l1": settings.l1, "l2": settings.l2}
         check_weights(wishes)
         return api.make_trainer(
             {name: image.pixels for name, image in self._images.items()},

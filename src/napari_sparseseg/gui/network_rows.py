@@ -53,6 +53,7 @@ KEPT = (
 RANDOM_FEATURES = "Choose features first: random ones must be learned."
 NOT_FOR_HEAD = "The quick start does not learn features, so they cannot be random."
 TWO_ENCODERS = "A file is of one encoder, but network and quick start look through two."
+START_AT_RANDOM = "These features start at random; ImageNet's learn from fewer labels."
 HEAD_FIRST = "Tick Quick start first."
 
 
@@ -98,6 +99,7 @@ class NetworkRows(QObject):
         for encoder, words in ENCODERS.items():
             self.head.addItem(words, encoder)
             give_tip(self.head, encoder, EARLY_LAYERS.format(words))
+        self.weights_note = note()
         self._kept = KEPT.format(features_folder())
         self.weights = WeightsWidget()
         self.freeze = QCheckBox("Keep features as they are")
@@ -134,6 +136,7 @@ class NetworkRows(QObject):
         form.addRow("Network size", self.preset)
         form.addRow("Quick start sees", self.head)
         form.addRow("Features", self.weights.combo)
+        form.addRow(self.weights_note)
         form.addRow(self.weights)
         form.addRow("", self.freeze)
 
@@ -165,6 +168,8 @@ class NetworkRows(QObject):
             why_not[FILE] = TWO_ENCODERS
         self.weights.show_weights(encoders, settings.encoder_weights, why_not)
         show_row(self._form, self.weights.combo, bool(encoders))
+        is_random = bool(encoders) and settings.encoder_weights == RANDOM
+        say(self.weights_note, START_AT_RANDOM if is_random else "")
 
     def _wish(self, **changed: Any) -> None:
         """Ask for other settings; the views show what the state has then."""

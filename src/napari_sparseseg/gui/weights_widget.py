@@ -29,7 +29,7 @@ from napari_sparseseg.gui.parts import (
 )
 from napari_sparseseg.gui.weights_download import last_download, start_download
 from napari_sparseseg.networks import published_weights
-from napari_sparseseg.networks.published_weights import LICENCE, published_path
+from napari_sparseseg.networks.published_weights import LICENCE, how_to_bring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -187,8 +187,7 @@ class WeightsWidget(QWidget):
     ) -> None:
         """Show the last download of all that is missing, or offer one."""
         running = [each for each in downloads.values() if each and each.is_running]
-        failed = {encoder: each.problem for encoder, each in downloads.items() if each}
-        problem = next(((e, words) for e, words in failed.items() if words), None)
+        problem = next((e.problem for e in downloads.values() if e and e.problem), "")
         self.bar.setVisible(bool(running))
         self.cancel_button.setVisible(bool(running))
         for button in (self.download_button, self.file_button):
@@ -201,12 +200,20 @@ class WeightsWidget(QWidget):
             self.bar.setValue(min(done, size))
             say(self.words, f"{names}: {done} of {size} MB have come.")
         elif problem:
-            say(self.words, _no_way(*problem), WARNING)
+            say(self.words, self._no_way([*downloads], problem), WARNING)
         else:
             say(
                 self.words,
                 f"{names}: {size} MB, to be downloaded once. Licence: {LICENCE}.",
             )
+
+    def _no_way(self, encoders: Sequence[EncoderName], problem: str) -> str:
+        """Tell what to do where nothing can be downloaded."""
+        choose = "" if FILE in self._why_not else ", or press Choose a file"
+        return (
+            f"The download has failed: {problem.rstrip('.')}. Without a connection, "
+            f"{how_to_bring(encoders)}{choose}."
+        )
 
     def _download(self) -> None:
         for encoder in self._missing:
@@ -237,12 +244,3 @@ class WeightsWidget(QWidget):
 def megabytes(encoder: EncoderName) -> int:
     """Return the size of published weights in units of 1,000,000 bytes."""
     return round(published_weights.PUBLISHED[encoder].size_mib * 2**20 / 1e6)
-
-
-def _no_way(encoder: EncoderName, problem: str) -> str:
-    """Tell what to do where nothing can be downloaded."""
-    address = f"{published_weights.PUBLISHED_AT}/{published_path(encoder).name}"
-    return (
-        f"The download has failed: {problem.rstrip('.')}. Without a connection, fetch "
-        f"{address} on another computer, bring it here and press Choose a file."
-    )

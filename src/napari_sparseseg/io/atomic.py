@@ -60,7 +60,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
             raise
     except OSError as error:
         raise OutputError(
-            f"{target} cannot be written: {_reason(error)}.", path=str(target)
+            f"{target} cannot be written: {_reason(error, target.parent)}.",
+            path=str(target),
         ) from error
 
 
@@ -88,6 +89,9 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError, folder: Path) -> str:
+    if error.errno == errno.ENOENT and folder.is_dir():
+        # Such as /proc, where only the system makes files.
+        return "its folder takes no files; choose another folder"
     text = _REASONS.get(error.errno or 0)
     return text or (error.strerror or str(error) or type(error).__name__)

@@ -64,6 +64,7 @@ _TRAINING_TYPES = {
     "pixels": dict,
     "strokes": dict,
     "held_out_dice": dict,
+    "reason": str,
 }
 _OBJECTS = {
     "normalisation": {"kind", "low", "high"},
@@ -91,6 +92,7 @@ _ADDED_LATER = {
     "training.freeze_encoder",
     "training.weight_decay",
     "training.feature_cache",
+    "training.reason",
 }
 
 

@@ -7,11 +7,12 @@ import json
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from napari_sparseseg.errors import OptionError, OutputError
 from napari_sparseseg.io.atomic import write_atomically
@@ -35,8 +36,27 @@ OPSET = 17
 #: Class probabilities of torch and of onnxruntime differ by no more than this.
 TOLERANCE = 1e-3
 
+#: Least sides of the image on which they are compared.
+LEAST_PX = 97, 98
+
 #: What the channels of an image are, by their number.
 CHANNEL_ORDER = {1: "grey", 3: "RGB"}
+
+
+class Agreement(NamedTuple):
+    """How well class probabilities of onnxruntime and torch agree on an image.
+
+    Attributes
+    ----------
+    difference
+        The largest.
+    spread
+        How far those of a class lie apart at most in this image: what a difference is
+        to be compared with.
+    """
+
+    difference: float
+    spread: float
 
 
 class Probabilities(nn.Module):
@@ -54,7 +74,7 @@ class Probabilities(nn.Module):
 
 def export_onnx(
     model: SegmentationModel, path: str | Path, part: Part | None = None
-) -> float | None:
+) -> Agreement | None:
     """Write the head or the network of a model to an ONNX file, and check it.
 
     The input ``image`` is (N, C, H, W) float32 in [0, 1], at the working resolution of
@@ -73,9 +93,9 @@ def export_onnx(
 
     Returns
     -------
-    float or None
-        Largest difference between class probabilities of onnxruntime and torch on a
-        random image; None where onnxruntime is missing, and so nothing was checked.
+    Agreement or None
+        Of class probabilities of onnxruntime and torch on a smooth image of growing
+        contrast; None where onnxruntime is missing, and so nothing was checked.
 
     Raises
     ------
@@ -91,18 +111,18 @@ def export_onnx(
 
     part = exported_part(model, part)
     entry = {"kind": "onnx", "version": VERSION, "content": contract(model, part)}
-    difference: float | None = None
+    agreement: Agreement | None = None
 
     def write(temporary: Path) -> None:
-        nonlocal difference
+        nonlocal agreement
         _trace(model, part, temporary)
         graph = onnx.load(temporary)
         onnx.helper.set_model_props(graph, {ENTRY: json.dumps(entry)})
         onnx.save(graph, temporary)
-        difference = _checked_difference(model, part, temporary)
+        agreement = _agreement(model, part, temporary)
 
     write_atomically(path, write)
-    return difference
+    return agreement
 
 
 def check_can_export(path: str | Path) -> None:
@@ -169,9 +189,7 @@ def contract(model: SegmentationModel, part: Part) -> dict[str, Any]:
     }
 
 
-def _checked_difference(
-    model: SegmentationModel, part: Part, path: Path
-) -> float | None:
+def _agreement(model: SegmentationModel, part: Part, path: Path) -> Agreement | None:
     """Compare an ONNX file with the model that it was made of, see `export_onnx`."""
     if find_spec("onnxruntime") is None:
         return None
@@ -179,7 +197,8 @@ def _checked_difference(
 
     module = _module(model, part)
     stride = module.network.stride
-    image = _random_image(1, model.info.in_channels, 6 * stride + 1, 3 * stride + 2)
+    height, width = max(6 * stride + 1, LEAST_PX[0]), max(3 * stride + 2, LEAST_PX[1])
+    image = _smooth_image(model.info.in_channels, height, width)
     with torch.inference_mode():
         expected = module(image).numpy()
     session = onnxruntime.InferenceSession(
@@ -194,7 +213,7 @@ def _checked_difference(
             f"this with the version of torch, {torch.__version__}.",
             difference=difference,
         )
-    return difference
+    return Agreement(difference, float(np.ptp(expected, axis=(0, 2, 3)).max()))
 
 
 def _module(model: SegmentationModel, part: Part) -> Probabilities:
@@ -203,6 +222,21 @@ def _module(model: SegmentationModel, part: Part) -> Probabilities:
 
 def _random_image(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def _smooth_image(n_channels: int, height: int, width: int) -> Tensor:
+    """Return (1, n_channels, height, width) in [0, 1], somewhat like a real image.
+
+    Shapes of some 16 pixels, whose contrast grows from left to right; channels are much
+    alike, and there is a little noise. On noise alone a head, which goes by texture,
+    may be so sure everywhere that its probabilities tell nothing of its scores.
+    """
+    coarse = _random_image(1, n_channels, height // 16 + 2, width // 16 + 2)
+    alike = 0.7 * coarse.mean(dim=1, keepdim=True) + 0.3 * coarse
+    shapes = F.interpolate(alike, size=(height, width), mode="bicubic") - 0.5
+    noise = _random_image(1, n_channels, height, width) - 0.5
+    contrast = torch.linspace(0.05, 1, width)
+    return (0.6 + contrast * shapes + 0.05 * noise).clamp(0, 1)
 
 
 def _trace(model: SegmentationModel, part: Part, path: Path) -> None:

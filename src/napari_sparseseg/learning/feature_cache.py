@@ -122,13 +122,17 @@ class FeatureCacheOptions:
         """
         return self.use == "on" or (self.use == "auto" and device == "cpu")
 
+    @property
+    def place(self) -> Path:
+        """The folder, also where it is that of the user."""
+        if self.folder is not None:
+            return self.folder
+        caches = platformdirs.user_cache_path("napari-sparseseg", appauthor=False)
+        return caches / "features"
+
     def open(self) -> FeatureCache:
         """Return the cache."""
-        folder = self.folder
-        if folder is None:
-            folder = platformdirs.user_cache_path("napari-sparseseg", appauthor=False)
-            folder = folder / "features"
-        return FeatureCache(folder, self.budget_bytes)
+        return FeatureCache(self.place, self.budget_bytes)
 
 
 class FeatureCache:

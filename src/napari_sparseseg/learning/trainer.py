@@ -117,6 +117,7 @@ class Trainer:
         self.options = options or TrainingOptions()
         self.steps = 0
         self.shown: Shown = "head" if self.options.head_start else "network"
+        self._reason = ""  # for it, as of the last validation
         self.head: FittedHead | None = None
         self.networks: list[NetworkTraining] = []
         self._generator = Generator().manual_seed(self.options.seed)
@@ -184,6 +185,7 @@ class Trainer:
         self._changes += 1
         self._changed = True
         self._head_told = False
+        self._reason = ""
 
     # Learning.
 
@@ -394,8 +396,8 @@ class Trainer:
         if len(self.networks) > 1 and self.steps >= self._trial_steps:
             events.append(self._settle())
         scores = max(self.networks, key=_rank).best_scores
-        self.shown, reason = self._choose(scores)
-        events.append(Validated(self.steps, scores, self.shown, reason))
+        self.shown, self._reason = self._choose(scores)
+        events.append(Validated(self.steps, scores, self.shown, self._reason))
         yield from events
 
     def _scores(self) -> Events[None, None, list[Scores]]:
@@ -465,8 +467,7 @@ class Trainer:
             now = [(*self._now(each), each.scale) for each in self.networks]
             best = max(now, key=lambda each: overall(each[1].get("network")))
             scores, network = best[1], (best[0], best[2])
-        shown, _ = self._choose(scores)
-        return self._assemble(network, shown, scores)
+        return self._assemble(network, *self._choose(scores), scores)
 
     def best_model(self) -> SegmentationModel:
         """Return what predicts now, at once: nothing is scored for it.
@@ -480,15 +481,18 @@ class Trainer:
             Before anything was learned of the classes of now.
         """
         if not self.networks:
-            return self._assemble(None, self.shown, {})
+            return self._assemble(None, self.shown, self._reason, {})
         best = max(self.networks, key=_rank)
         network = best.best if best.best_scores else best.average
-        return self._assemble((network, best.scale), self.shown, best.best_scores)
+        return self._assemble(
+            (network, best.scale), self.shown, self._reason, best.best_scores
+        )
 
     def _assemble(
         self,
         network: tuple[ScoringNetwork, float] | None,
         shown: Shown,
+        reason: str,
         scores: Scores,
     ) -> SegmentationModel:
         """Return a model of the head, a network at its scale, and its report."""
@@ -511,7 +515,7 @@ class Trainer:
             network=self.options.network,
             head_features=self.options.head_features,
             um_per_px=self.data.um_per_px,
-            training=self._report(scores),
+            training=self._report(scores) | {"reason": reason},
         )
         parts = {name: copy_beside(part) for name, part in parts.items()}
         head = parts.get("head")

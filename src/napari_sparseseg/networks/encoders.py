@@ -351,8 +351,8 @@ class EncoderWeights:
         if path not in self._known:
             for _ in fetch_in_parts(name, self._origin):
                 pass
-            hint = _DELETE if is_published else _HINT
-            self._known[path] = _without_classifier(_read(name, path, hint))
+            given = _read(name, path, is_published=is_published)
+            self._known[path] = _without_classifier(given)
         return path, self._known[path]
 
 
@@ -429,8 +429,8 @@ def _unweighted(name: EncoderName) -> nn.Module:
     return network
 
 
-def _read(name: EncoderName, path: Path, hint: str) -> Mapping[str, Tensor]:
-    """Read weights without running any code of the file; *hint*: else what to do."""
+def _read(name: EncoderName, path: Path, *, is_published: bool) -> Mapping[str, Tensor]:
+    """Read weights without running any code of the file."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -446,12 +446,19 @@ def _read(name: EncoderName, path: Path, hint: str) -> Mapping[str, Tensor]:
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ModelFileError(
-            f"the weights {path} cannot be read ({reason}); {hint}.", path=str(path)
+            f"the weights {path} cannot be read ({reason}); "
+            f"{_DELETE if is_published else _HINT}.",
+            path=str(path),
         ) from error
+    names = ", ".join([*_known_of(name)][:2])
+    own = (
+        "weights of your own go into a safetensors file, under the names of "
+        f"torchvision's {name} ({names}, ...), for which the README has two lines"
+    )
     raise ModelFileError(
         f"{path} is no file of weights that torchvision has published for {name}, as "
         f"its SHA-256 begins with {digest[:8]} and not with "
-        f"{' or '.join(PUBLISHED[name].sha256)}; {hint}.",
+        f"{' or '.join(PUBLISHED[name].sha256)}; {_DELETE if is_published else own}.",
         path=str(path),
         sha256=digest,
     )

@@ -55,13 +55,20 @@ HeadFeatures = Literal["fixed", "resnet18", "resnet50", "vgg16"]
 
 #: A line on when to choose which.
 WHEN_TO_CHOOSE: dict[NetworkName, str] = {
-    "unet": "Small and quick, learns from scratch. The choice for a CPU.",
-    "unet-vgg16": "U-Net on features of VGG16: few labels, fine edges. Wants a GPU.",
+    "unet": "Small and quick, learns from scratch, histology and CT alike. The choice "
+    "for a CPU.",
+    "unet-vgg16": "U-Net on features of VGG16: few labels, fine edges such as those of "
+    "nuclei and glands. Wants a GPU.",
     "unet-resnet50": "U-Net on features of ResNet-50 (ResNet-18 on a CPU): few labels, "
-    "large structures.",
-    "vgg-fcn": "VGG16 with two transposed convolutions: smooth, large regions.",
-    "vgg-fcn-1": "Like vgg-fcn at half resolution, one wide decoder (11 x 11). Slow.",
-    "vgg-fcn-2": "Like vgg-fcn at half resolution, one wide decoder (9 x 9). Slow.",
-    "vgg-fcn-3": "Like vgg-fcn at half resolution, a deep decoder of 3 x 3. Slow.",
-    "deeplabv3": "Sees far around each pixel: organs and lesions from masks of boxes.",
+    "large structures such as kinds of tissue and organs.",
+    "vgg-fcn": "VGG16 with two transposed convolutions: smooth, large regions, such as "
+    "tumour and stroma.",
+    "vgg-fcn-1": "VGG16 and one wide decoder (11 x 11) at half resolution. Slow; "
+    "to compare.",
+    "vgg-fcn-2": "VGG16 and one wide decoder (9 x 9) at half resolution. Slow; "
+    "to compare.",
+    "vgg-fcn-3": "VGG16 and a deep decoder (3 x 3) at half resolution. Slow; "
+    "to compare.",
+    "deeplabv3": "Sees far around each pixel: organs and lesions in CT, from masks of "
+    "boxes.",
 }

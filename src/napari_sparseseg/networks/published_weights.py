@@ -14,7 +14,7 @@ from napari_sparseseg.errors import ModelFileError, OptionError
 from napari_sparseseg.networks.download import DownloadError, download_in_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
 EncoderName = Literal["resnet18", "resnet50", "vgg16"]
 
@@ -59,6 +59,16 @@ def published_path(name: EncoderName) -> Path:
     home = os.environ.get("TORCH_HOME", f"{cache}/torch")
     file = f"{name}-{PUBLISHED[name].sha256[0]}.pth"
     return Path(os.path.expandvars(home), "hub", "checkpoints", file).expanduser()
+
+
+def how_to_bring(names: Sequence[EncoderName]) -> str:
+    """Say what to do without a connection, in words for inside a sentence."""
+    addresses = " and ".join(f"{PUBLISHED_AT}/{published_path(n).name}" for n in names)
+    it = "it" if len(names) == 1 else "them"
+    return (
+        f"fetch {addresses} on another computer and put {it} into the folder "
+        f"{published_path(names[0]).parent}"
+    )
 
 
 def is_fetched(name: EncoderName) -> bool:
@@ -126,8 +136,9 @@ def fetch_in_parts(
         yield from download_in_parts(url, path, PUBLISHED[name].sha256[0])
     except DownloadError as error:
         raise ModelFileError(
-            f"the ImageNet weights of {name} cannot be downloaded from {url} ({error})"
-            "; give a file that holds them, or 'none'.",
+            f"the ImageNet weights of {name} cannot be downloaded ({error}); without a "
+            f"connection, {how_to_bring([name])}, or give a file that holds them "
+            "(train --encoder-weights FILE, pseudo-masks --weights FILE), or 'none'.",
             url=url,
         ) from error
 
