@@ -60,6 +60,7 @@ _TRAINING_TYPES = {
     "balancing": str,
     "seed": int,
     "steps": int,
+    "processes": int,
     "images": int,
     "pixels": dict,
     "strokes": dict,
@@ -91,6 +92,7 @@ _ADDED_LATER = {
     "training.freeze_encoder",
     "training.weight_decay",
     "training.feature_cache",
+    "training.processes",
 }
 
 
