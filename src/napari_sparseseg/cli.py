@@ -1026,3 +1026,7 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(BAD_INPUT)
+
+
+if __name__ == "__main__":
+    main()

@@ -45,7 +45,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """What each of two processes has found."""
+    """Return what each of two processes has found."""
     port, folder = free_port(), tmp_path_factory.mktemp("both")
     files = [folder / "0", folder / "1"]
     processes = [
@@ -60,7 +60,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Found:
     ]
     try:
         for process in processes:
-            _, err = process.communicate(timeout=300)
+            _, err = process.communicate(timeout=900)
             assert process.returncode == 0, err
     finally:
         for process in processes:
@@ -141,7 +141,7 @@ def test_shares_are_a_partition_as_even_as_can_be() -> None:
     for rank, each in enumerate(ranks):
         each.rank, each.count = rank, 3
     shares = [[*range(8)][each.share_of(8)] for each in ranks]
-    assert sorted(sum(shares, [])) == [*range(8)]
+    assert sorted(number for share in shares for number in share) == [*range(8)]
     assert sorted(map(len, shares)) == [2, 3, 3]
 
 
