@@ -124,6 +124,7 @@ def test_a_stop_of_one_ends_both_and_one_goes_on(
     assert (training["steps"], training["processes"]) == (steps + 2, 1)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_leaves_the_first_a_checkpoint(
     place: Path, tmp_path: Path
 ) -> None:

@@ -106,6 +106,10 @@ def noting(found: dict[str, Tensor], name: str) -> Iterator[None]:
         found[name] = torch.tensor(list(sentence.encode()), dtype=torch.uint8)
 
 
+def fail(error: Exception) -> None:
+    raise error
+
+
 def failures(found: dict[str, Tensor], ranks: Ranks) -> None:
     """Let each process fail, and go on together."""
     is_last = ranks.rank == 1
@@ -117,7 +121,7 @@ def failures(found: dict[str, Tensor], ranks: Ranks) -> None:
             raise LabelError("the labels of the last")
         ranks.from_first(1)
     with noting(found, "both fail"), ranks.failing_together():
-        raise OptionError("the option")
+        fail(OptionError("the option"))
     with noting(found, "memory"), ranks.sharing_memory_errors():
         if is_last:
             raise torch.OutOfMemoryError("mine")

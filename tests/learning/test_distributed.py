@@ -200,7 +200,7 @@ def test_a_process_that_nobody_started_beside_others_is_alone(
 )
 def test_a_set_up_that_cannot_be_is_refused(
     monkeypatch: pytest.MonkeyPatch,
-    changes: Mapping[str, str],
+    changes: dict[str, str],
     device: str,
     message: str,
 ) -> None:

@@ -169,8 +169,8 @@ def dice_loss(
     weights, pixels = weights[:, None], (0, 2, 3)
     overlap = (weights * probabilities * truth).sum(pixels)
     sizes = (weights * probabilities**2).sum(pixels) + (weights * truth).sum(pixels)
-    overlap, sizes = ranks.sum(torch.stack([overlap, sizes]))
-    dice = (2 * overlap + DICE_SMOOTHING) / (sizes + DICE_SMOOTHING)
+    joint = ranks.sum(torch.stack([overlap, sizes]))
+    dice = (2 * joint[0] + DICE_SMOOTHING) / (joint[1] + DICE_SMOOTHING)
     return 1 - dice.mean()
 
 
