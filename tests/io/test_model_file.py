@@ -76,6 +76,7 @@ TRAINING: dict[str, Any] = {
     "balancing": "instance",
     "seed": 11,
     "steps": 250,
+    "processes": 2,
     "images": 3,
     "pixels": {"2": 800, "3": 90, "41000": 1},
     "strokes": {"2": 12, "3": 5, "41000": 1},
