@@ -219,7 +219,7 @@ class TestModel:
     ) -> None:
         entry = read_entry(model_path)
         del entry["content"]["head_features"]
-        for key in ("smoothness", "freeze_encoder", "feature_cache"):
+        for key in ("smoothness", "freeze_encoder", "feature_cache", "processes"):
             del entry["content"]["training"][key]
         rewrite(model_path, entry)
         loaded = load_model(model_path)
