@@ -40,6 +40,8 @@ from napari_sparseseg.io.model_file import (
 )
 from napari_sparseseg.io.onnx_file import export_onnx
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
+from napari_sparseseg.learning.distributed import ALONE, Ranks
+from napari_sparseseg.learning.events import StepDone
 from napari_sparseseg.learning.feature_cache import (
     GIB,
     FeatureCacheOptions,
@@ -73,7 +75,7 @@ from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.prediction.uncertainty import entropy
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -326,7 +328,31 @@ def run(
     seconds: float | None,
     checkpoint: str | Path | None,
 ) -> Generator[TrainingEvent, None, SegmentationModel]:
-    """Run a trainer until a limit; a checkpoint is left however it ends."""
+    """Run a trainer until a limit, and return its model; see :func:`iter_events`."""
+    yield from iter_events(trainer, steps, seconds, checkpoint)
+    return trainer.model().to("cpu")
+
+
+def iter_events(
+    trainer: Trainer,
+    steps: int | None,
+    seconds: float | None,
+    checkpoint: str | Path | None,
+    is_interrupted: Callable[[], bool] = lambda: False,
+) -> Generator[TrainingEvent, None, None]:
+    """Run a trainer until a limit; a checkpoint is left however it ends.
+
+    Processes that train together all end when one of them is interrupted or has come
+    to the limit, and the first one writes the checkpoint.
+
+    Raises
+    ------
+    TrainingError
+        If one of them is lost, or the loss stays no number.
+    """
+    ranks = trainer.ranks
+    if not ranks.is_first:
+        checkpoint = None
     started = saved = time.perf_counter()
     try:
         for event in trainer.run(steps):
@@ -335,12 +361,19 @@ def run(
             if checkpoint is not None and now - saved > CHECKPOINT_S:
                 write_checkpoint(trainer, checkpoint)
                 saved = now
-            if seconds is not None and now - started >= seconds:
+            is_over = seconds is not None and now - started >= seconds
+            if _agree(ranks, event, is_over or is_interrupted()):
                 break
     finally:
         if checkpoint is not None:
             write_checkpoint(trainer, checkpoint)
-    return trainer.model().to("cpu")
+
+
+def _agree(ranks: Ranks, event: TrainingEvent, wish: bool) -> bool:
+    """Tell whether to end; several processes ask each other after each step."""
+    if ranks.count == 1:
+        return wish
+    return isinstance(event, StepDone) and ranks.any(wish)
 
 
 def write_checkpoint(trainer: Trainer, path: str | Path) -> None:
@@ -368,9 +401,21 @@ def state_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def make_trainer(
-    images: Images, labels: Images, **wishes: Unpack[TrainingWishes]
+    images: Images,
+    labels: Images,
+    *,
+    ranks: Ranks = ALONE,
+    **wishes: Unpack[TrainingWishes],
 ) -> Trainer:
     """Return the trainer of these images, labels and wishes, at its first step.
+
+    Parameters
+    ----------
+    images, labels, **wishes
+        As for :func:`train`.
+    ranks
+        The processes that train together, see
+        :func:`~napari_sparseseg.learning.distributed.joined`.
 
     Raises
     ------
@@ -409,9 +454,10 @@ def make_trainer(
             stacklevel=2,
         )
     data = TrainingSet(both, classes, normalisation, options.seed)
-    trainer = Trainer(data, options, weights, resumes=resumes)
+    trainer = Trainer(data, options, weights, resumes=resumes, ranks=ranks)
     if resumes:
         resume(trainer, wishes.get("checkpoint"))
+    ranks.check_same(trainer.facts)
     return trainer
 
 

@@ -32,6 +32,7 @@ from napari_sparseseg.networks.network_names import ENCODER_OF, WHEN_TO_CHOOSE
 from napari_sparseseg.networks.published_weights import PUBLISHED, fetch_in_parts
 
 if TYPE_CHECKING:
+    from napari_sparseseg.learning.distributed import Ranks
     from napari_sparseseg.learning.options import TrainingOptions
     from napari_sparseseg.learning.trainer import Trainer
     from napari_sparseseg.networks.published_weights import EncoderName
@@ -66,9 +67,11 @@ class Talk:
     error.
     """
 
-    def __init__(self, json_path: Path | None) -> None:
-        self.json_path = json_path
-        self.console = Console(stderr=json_path == Path("-"), highlight=False)
+    def __init__(self, json_path: Path | None, *, silent: bool = False) -> None:
+        self.json_path = None if silent else json_path
+        self.console = Console(
+            stderr=json_path == Path("-"), highlight=False, quiet=silent
+        )
 
     def say(self, sentence: str) -> None:
         """Print a sentence."""
@@ -380,24 +383,23 @@ def train(
     ] = False,
     json_path: Json = None,
 ) -> None:
-    """Learn from sparse label maps; a checkpoint beside the model allows to go on."""
+    """Learn from sparse label maps; a checkpoint beside the model allows to go on.
+
+    Several processes learn together if torchrun starts them: see docs/scaling.md.
+    """
     from napari_sparseseg.api import (
         DEFAULT_SECONDS,
         check_limits,
+        choose_device,
         encoders_to_fetch,
-        save_model,
     )
     from napari_sparseseg.folders import trainer_of_folders
+    from napari_sparseseg.learning.distributed import joined
 
-    talk = Talk(json_path)
-    check_limits(steps, seconds)
     if steps is None and seconds is None:
         seconds = DEFAULT_SECONDS
     name = model.name.removesuffix(".safetensors")
     checkpoint = model.with_name(f"{name}.checkpoint.safetensors")
-    check_place(model)
-    if not resume:
-        check_place(checkpoint)
     # The words of the user go in as they are: what they may be is checked there.
     wishes: Any = {
         "balance": balance,
@@ -428,33 +430,72 @@ def train(
         "checkpoint": checkpoint,
         "resume": resume,
     }
-    fetch(talk, encoders_to_fetch(wishes))
-    trainer, inputs = trainer_of_folders(
-        images, labels, dense_images, dense_labels, classes, wishes
-    )
-    notes = [*inputs.notes, *notes_on(trainer.options, resumes=resume)]
-    for sentence in (*notes, *inputs.failures):
-        talk.say(sentence)
-    ended_by = learn(talk, trainer, steps, seconds, checkpoint)
-    if ended_by is not None and trainer.head is None and trainer.steps == 0:
-        talk.say("stopped before anything was learned; no model is written")
-        raise ended_by
+    with joined(choose_device(device)) as ranks, speaking_once(ranks):
+        talk = Talk(json_path, silent=not ranks.is_first)
+        with ranks.failing_together():
+            check_limits(steps, seconds)
+            if ranks.is_first:
+                check_place(model)
+                if not resume:
+                    check_place(checkpoint)
+            if ranks.is_first_of_host:
+                fetch(talk, encoders_to_fetch(wishes))
+        with ranks.failing_together():
+            trainer, inputs = trainer_of_folders(
+                images, labels, dense_images, dense_labels, classes, wishes, ranks
+            )
+        notes = [*inputs.notes, *notes_on(trainer.options, resumes=resume)]
+        for sentence in (*notes, *inputs.failures):
+            talk.say(sentence)
+        with interrupts() as interrupted:
+            ended_by = learn(talk, trainer, steps, seconds, checkpoint, interrupted)
+            if ended_by is not None and trainer.head is None and trainer.steps == 0:
+                talk.say("stopped before anything was learned; no model is written")
+                raise ended_by
+            if ranks.is_first:
+                write_model(talk, trainer, model, notes, inputs.failures)
+        if isinstance(ended_by, SparseSegError):
+            raise ended_by
+        ranks.wait()  # whoever ends with an exit code ends the others
+        if ended_by is not None:
+            talk.say(
+                f"stopped after {trainer.steps} steps; go on with the same command and "
+                f"--resume, from the checkpoint {checkpoint}"
+            )
+            raise typer.Exit(INTERRUPTED)
+        if inputs.failures:
+            raise typer.Exit(SOME_FAILED)
+
+
+def write_model(
+    talk: Talk, trainer: Trainer, path: Path, notes: list[str], failures: list[str]
+) -> None:
+    """Write the model of a training, and tell about it."""
+    from napari_sparseseg.api import save_model
+
     trained = trainer.model()
-    save_model(trained.to("cpu"), model)
+    save_model(trained.to("cpu"), path)
     report = describe(trained)
     talk.console.print(model_table(report))
-    talk.say(f"saved: {model}")
-    talk.result(report | {"notes": notes, "failures": inputs.failures})
-    if isinstance(ended_by, SparseSegError):
-        raise ended_by
-    if ended_by is not None:
-        talk.say(
-            f"stopped after {trainer.steps} steps; go on with the same command and "
-            f"--resume, from the checkpoint {checkpoint}"
-        )
-        raise typer.Exit(INTERRUPTED)
-    if inputs.failures:
-        raise typer.Exit(SOME_FAILED)
+    talk.say(f"saved: {path}")
+    talk.result(report | {"notes": notes, "failures": failures})
+
+
+@contextmanager
+def speaking_once(ranks: Ranks) -> Iterator[None]:
+    """Let only the first of several processes tell of what all of them know."""
+    from napari_sparseseg.learning.distributed import ProcessLostError
+
+    if ranks.is_first:
+        yield
+        return
+    warnings.simplefilter("ignore")
+    try:
+        yield
+    except ProcessLostError:
+        raise
+    except SparseSegError as error:
+        raise typer.Exit(BAD_INPUT) from error
 
 
 @app.command()
@@ -742,24 +783,25 @@ def learn(
     steps: int | None,
     seconds: float | None,
     checkpoint: Path,
+    interrupted: Callable[[], bool],
 ) -> KeyboardInterrupt | SparseSegError | None:
     """Run a training and tell about it; return what ended it early, if anything."""
-    from napari_sparseseg.api import run
+    from napari_sparseseg.api import iter_events
 
     clock = Clock()
-    with talk.progress(steps or seconds or 1) as show, interrupts() as interrupted:
+    with talk.progress(steps or seconds or 1) as show:
         try:
-            with closing(run(trainer, steps, seconds, checkpoint)) as events:
+            with closing(
+                iter_events(trainer, steps, seconds, checkpoint, interrupted)
+            ) as events:
                 for event in events:
                     clock.take(event)
                     show(clock.seconds if steps is None else clock.steps, clock.state)
-                    if interrupted():
-                        return KeyboardInterrupt()
+            return KeyboardInterrupt() if trainer.ranks.any(interrupted()) else None
         # Whatever it is, the model of what was learned is to be saved: it is smaller
         # than a checkpoint that could not be written.
         except (KeyboardInterrupt, SparseSegError) as error:
             return error
-    return None
 
 
 @contextmanager
@@ -1064,3 +1106,7 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(BAD_INPUT)
+
+
+if __name__ == "__main__":
+    main()

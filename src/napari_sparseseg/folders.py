@@ -34,6 +34,7 @@ from napari_sparseseg.io.images import (
     write_label_map,
     write_probabilities,
 )
+from napari_sparseseg.learning.distributed import ALONE, Ranks
 from napari_sparseseg.learning.metrics import Scores, evaluate
 from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
@@ -172,6 +173,7 @@ def trainer_of_folders(
     dense_labels: Path | None,
     classes: Path | None,
     wishes: TrainingWishes,
+    ranks: Ranks = ALONE,
 ) -> tuple[Trainer, Inputs]:
     """Return the trainer of folders of images and label maps.
 
@@ -186,6 +188,8 @@ def trainer_of_folders(
         after the values.
     wishes
         All else, as for :func:`~napari_sparseseg.api.train`.
+    ranks
+        The processes that train together.
 
     Raises
     ------
@@ -216,7 +220,7 @@ def trainer_of_folders(
             "values; --classes FILE names them"
         )
     wishes = wishes | {"classes": sparse.classes, "pixel_size_um": sparse.pixel_size_um}
-    return make_trainer(sparse.images, sparse.labels, **wishes), sparse
+    return make_trainer(sparse.images, sparse.labels, ranks=ranks, **wishes), sparse
 
 
 def iter_predict_folder(

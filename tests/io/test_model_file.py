@@ -76,6 +76,7 @@ TRAINING: dict[str, Any] = {
     "balancing": "instance",
     "seed": 11,
     "steps": 250,
+    "processes": 2,
     "images": 3,
     "pixels": {"2": 800, "3": 90, "41000": 1},
     "strokes": {"2": 12, "3": 5, "41000": 1},
@@ -219,7 +220,14 @@ class TestModel:
     ) -> None:
         entry = read_entry(model_path)
         del entry["content"]["head_features"]
-        for key in ("smoothness", "freeze_encoder", "feature_cache", "reason"):
+        added = (
+            "smoothness",
+            "freeze_encoder",
+            "feature_cache",
+            "reason",
+            "processes",
+        )
+        for key in added:
             del entry["content"]["training"][key]
         rewrite(model_path, entry)
         loaded = load_model(model_path)

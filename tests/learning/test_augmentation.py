@@ -15,8 +15,9 @@ from napari_sparseseg.learning.augmentation import (
     AugmentationOptions,
     blur_each,
     change_colours,
-    cut_patch,
     draw_offsets,
+    sample_labels,
+    sample_pixels,
 )
 
 #: Nothing is changed.
@@ -48,6 +49,13 @@ def random_images(count: int = 4, channels: int = 3) -> Tensor:
 
 
 # Geometry.
+
+
+def cut_patch(
+    image: Tensor, labels: Tensor, centre: tuple[float, float], offsets: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    places = offsets + torch.tensor(centre)
+    return sample_pixels(image, places), *sample_labels(labels, places)
 
 
 def test_without_changes_a_patch_is_the_cut_itself() -> None:

@@ -17,6 +17,7 @@ from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import OptionError
 from napari_sparseseg.inputs.normalisation import Normalisation
 from napari_sparseseg.learning.balancing import BALANCINGS, Balancing
+from napari_sparseseg.learning.distributed import ALONE, Ranks
 from napari_sparseseg.learning.events import PartScore
 from napari_sparseseg.learning.loss_names import Loss
 from napari_sparseseg.learning.losses import LOSSES, weighted_cross_entropy
@@ -63,6 +64,7 @@ def training(
     micro_batch: int | None = None,
     network: NetworkSpec | None = None,
     freeze_encoder: bool = False,
+    ranks: Ranks = ALONE,
     **recipe: Any,
 ) -> NetworkTraining:
     options = TrainingOptions(
@@ -77,7 +79,7 @@ def training(
     )
     generator = Generator().manual_seed(seed)
     data = training_set()
-    return NetworkTraining(data, data.at(1.0), 1.0, options, generator)
+    return NetworkTraining(data, data.at(1.0), 1.0, options, generator, ranks=ranks)
 
 
 def weights(network: torch.nn.Module) -> dict[str, Tensor]:

@@ -60,6 +60,7 @@ _TRAINING_TYPES = {
     "balancing": str,
     "seed": int,
     "steps": int,
+    "processes": int,
     "images": int,
     "pixels": dict,
     "strokes": dict,
@@ -93,6 +94,7 @@ _ADDED_LATER = {
     "training.weight_decay",
     "training.feature_cache",
     "training.reason",
+    "training.processes",
 }
 
 

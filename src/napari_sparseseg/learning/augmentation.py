@@ -160,49 +160,41 @@ def draw_offsets(
     return offsets
 
 
-def cut_patch(
-    image: Tensor, labels: Tensor, centre: tuple[float, float], offsets: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample one patch of *image* and *labels* at *centre* plus *offsets*.
+def sample_pixels(image: Tensor, places: Tensor) -> Tensor:
+    """Return (C, h, w) of a (C, H, W) image at (h, w, 2) places (y, x) in pixels.
 
-    Parameters
-    ----------
-    image
-        (C, H, W) float.
-    labels
-        (H, W) int64, 0 = not annotated.
-    centre
-        (y, x) in pixels.
-    offsets
-        (size, size, 2) as of :func:`draw_offsets`.
-
-    Returns
-    -------
-    tuple of Tensor
-        (C, size, size) bilinear, the image mirrored at its border; (size, size) int64
-        labels by nearest neighbour, 0 beyond the border; and (size, size) bool, which
-        pixels lie within it.
+    Bilinear; the image is mirrored at its border.
     """
-    height, width = labels.shape
-    places = offsets + torch.tensor(centre)
-    unit = (places + 0.5) * 2 / torch.tensor([height, width]) - 1
-    patch = F.grid_sample(
+    unit = (places + 0.5) * 2 / torch.tensor(image.shape[1:]) - 1
+    return F.grid_sample(
         image[None],
         unit.flip(-1)[None].to(image),
         mode="bilinear",
         padding_mode="reflection",
         align_corners=False,
     )[0]
+
+
+def sample_labels(labels: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (h, w) of (H, W) labels at (h, w, 2) places (y, x) in pixels.
+
+    By nearest neighbour, 0 beyond the border; and bool, which places lie within it.
+    """
+    height, width = labels.shape
     nearest = places.round().long()
     y, x = nearest[..., 0], nearest[..., 1]
     inside = ((y >= 0) & (y < height) & (x >= 0) & (x < width)).to(labels.device)
     y, x = y.clamp(0, height - 1).to(labels.device), x.clamp(0, width - 1)
     cut = labels[y, x.to(labels.device)]
-    return patch, torch.where(inside, cut, 0), inside
+    return torch.where(inside, cut, 0), inside
 
 
 def change_colours(
-    images: Tensor, options: AugmentationOptions, generator: Generator
+    images: Tensor,
+    options: AugmentationOptions,
+    generator: Generator,
+    count: int | None = None,
+    part: slice = slice(None),
 ) -> Tensor:
     """Change stain, gamma, contrast, saturation, sharpness and noise of each image.
 
@@ -214,39 +206,50 @@ def change_colours(
         Ranges; ``options.for_channels(C)`` leaves colour out where there is none.
     generator
         On the CPU, so that every device sees the same draws.
+    count, part
+        Of how many images these are which part: it is drawn for all, so that these
+        are what they would be among the others. Default: all.
 
     Returns
     -------
     Tensor
         (B, C, H, W) float in [0, 1].
     """
-    count = len(images)
+    total = len(images) if count is None else count
     options = options.for_channels(images.shape[1])
 
     def draw(low: float, high: float) -> Tensor:
-        return uniform(low, high, count, generator).to(images).view(-1, 1, 1, 1)
+        drawn = uniform(low, high, total, generator)
+        return drawn[part].to(images).view(-1, 1, 1, 1)
 
     if options.stain:
-        gains = uniform(1 - options.stain, 1 + options.stain, 3 * count, generator)
-        images = mix(unmix(images) * gains.to(images).view(count, 3, 1, 1))
+        gains = uniform(1 - options.stain, 1 + options.stain, 3 * total, generator)
+        gains = gains.view(total, 3, 1, 1)[part]
+        images = mix(unmix(images) * gains.to(images))
     images = images.clamp(0, 1) ** draw(*options.gamma)
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     images = mean + (images - mean) * draw(*options.contrast)
     if options.saturation != (1.0, 1.0):
         grey = images.mean(dim=1, keepdim=True)
         images = grey + (images - grey) * draw(*options.saturation)
-    images = blur_each(images, uniform(*options.blur_px, count, generator))
+    sigmas = uniform(*options.blur_px, total, generator)
+    images = blur_each(images, sigmas[part], float(sigmas.max()))
     if options.noise:
-        noise = torch.randn(images.shape, generator=generator).to(images)
+        noise = torch.randn((total, *images.shape[1:]), generator=generator)
+        noise = noise[part].to(images)
         images = images + noise * draw(0, options.noise)
     return images.clamp(0, 1)
 
 
-def blur_each(images: Tensor, sigmas: Tensor) -> Tensor:
-    """Blur each of (B, C, H, W) with its own Gaussian of *sigmas* (B,) pixels."""
+def blur_each(images: Tensor, sigmas: Tensor, widest: float | None = None) -> Tensor:
+    """Blur each of (B, C, H, W) with its own Gaussian of *sigmas* (B,) pixels.
+
+    All are cut off where the widest of them is; default: of these.
+    """
     from kornia.filters import gaussian_blur2d
 
-    size = 2 * math.ceil(TRUNCATE * float(sigmas.max())) + 1
+    widest = float(sigmas.max()) if widest is None else widest
+    size = 2 * math.ceil(TRUNCATE * widest) + 1
     if size == 1:
         return images
     sigmas = sigmas.clamp_min(0.1).to(images)  # a delta, where 0 would divide by 0

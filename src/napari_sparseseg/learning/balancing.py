@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from napari_sparseseg.errors import OptionError
+from napari_sparseseg.learning.distributed import ALONE, Ranks
 
 Balancing = Literal["none", "instance", "mini-batch"]
 
 BALANCINGS: tuple[Balancing, ...] = get_args(Balancing)
 
 
-def weight_map(labels: Tensor, balancing: Balancing) -> Tensor:
+def weight_map(labels: Tensor, balancing: Balancing, ranks: Ranks = ALONE) -> Tensor:
     """Weigh the pixels of a mini-batch so that its classes count the same.
 
     Within a scope of L labelled pixels and C classes, a pixel whose class has n
@@ -29,6 +30,9 @@ def weight_map(labels: Tensor, balancing: Balancing) -> Tensor:
         (B, H, W) int64, 0 = not annotated, any other value is a class.
     balancing
         ``"none"``, ``"instance"`` or ``"mini-batch"``.
+    ranks
+        The processes that have the other parts of the mini-batch, whose pixels are
+        counted together.
 
     Returns
     -------
@@ -49,11 +53,13 @@ def weight_map(labels: Tensor, balancing: Balancing) -> Tensor:
     if balancing == "none":
         return valid.float()
     n_scopes = len(labels) if balancing == "instance" else 1
-    n_values = int(labels.max()) + 1 if labels.numel() else 1
+    n_values = ranks.highest(int(labels.max()) if labels.numel() else 0) + 1
     scope = torch.arange(len(labels), device=labels.device) % n_scopes
     key = scope[:, None, None] * n_values + labels
     counts = torch.bincount(key.flatten(), minlength=n_scopes * n_values)
     counts = counts.view(n_scopes, n_values)
+    if balancing == "mini-batch":
+        counts = ranks.sum(counts)
     counts[:, 0] = 0
     n_valid = counts.sum(dim=1, keepdim=True)
     n_classes = (counts > 0).sum(dim=1, keepdim=True)

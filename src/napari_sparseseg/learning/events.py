@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,22 @@ def score_from_json(values: Mapping[str, Any]) -> PartScore:
         {int(value): dice for value, dice in values["dice"].items()},
         {int(value): count for value, count in values["strokes"].items()},
     )
+
+
+def scores_to_json(scores: Mapping[Shown, PartScore | None]) -> dict[str, Any]:
+    """Return scores of what predicts as JSON values."""
+    return {
+        shown: None if score is None else dataclasses.asdict(score)
+        for shown, score in scores.items()
+    }
+
+
+def scores_from_json(values: Mapping[str, Any]) -> dict[Shown, PartScore | None]:
+    """Return the scores that :func:`scores_to_json` was given."""
+    return {
+        cast("Shown", shown): None if score is None else score_from_json(score)
+        for shown, score in values.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

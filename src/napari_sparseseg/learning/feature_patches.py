@@ -115,22 +115,30 @@ class FeatureSampler(PlaceSampler):
         }
 
     def draw_in_parts(
-        self, count: int, generator: Generator
+        self, count: int, generator: Generator, part: slice = slice(None)
     ) -> Parts[None, None, MiniBatch[FeaturePatches]]:
         """Draw *count* patches, with breaks: after each, and after encoding a block.
 
-        They are as large as ``patch_px`` and the smallest of the images drawn allow.
+        They are as large as ``patch_px`` and the smallest of the images drawn allow. A
+        part of them is returned, and no other block is encoded for it.
         """
         drawn = [self._draw_oriented(generator) for _ in range(count)]
         height, width = (
             min(self.patch_px, *(features.shape[axis] for features, _, _ in drawn))
             for axis in (0, 1)
         )
+        placed = [
+            (
+                features,
+                learned,
+                self._region(place, features.shape, (height, width), generator),
+            )
+            for features, learned, place in drawn
+        ]
         levels, labels, inside = [], [], []
-        for number, (features, learned, place) in enumerate(drawn):
+        for number, (features, learned, region) in enumerate(placed[part]):
             if number:
                 yield
-            region = self._region(place, features.shape, (height, width), generator)
             levels.append((yield from features.in_parts(region)))
             found = oriented_part(learned, region, features.orientation)
             labels.append(_padded(found, height, width))
@@ -143,9 +151,11 @@ class FeatureSampler(PlaceSampler):
         )
         return MiniBatch(patches, torch.stack(labels), torch.stack(inside))
 
-    def draw(self, count: int, generator: Generator) -> MiniBatch[FeaturePatches]:
+    def draw(
+        self, count: int, generator: Generator, part: slice = slice(None)
+    ) -> MiniBatch[FeaturePatches]:
         """Do :meth:`draw_in_parts` without a break."""
-        return finish(self.draw_in_parts(count, generator))
+        return finish(self.draw_in_parts(count, generator, part))
 
     def _draw_oriented(
         self, generator: Generator

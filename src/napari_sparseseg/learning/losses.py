@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_sparseseg.learning.balancing import weight_map
+from napari_sparseseg.learning.distributed import ALONE, Ranks
 from napari_sparseseg.learning.loss_names import Loss
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class MiniBatchLoss:
     ----------
     is_sum
         Whether the losses of the parts add up to that of the whole. Where they do not,
-        all scores are needed at once.
+        all scores are needed at once, and each process finds the loss of the whole.
 
     Parameters
     ----------
@@ -42,19 +43,27 @@ class MiniBatchLoss:
         (B, H, W) int64 of the whole mini-batch: 0 = not annotated, k + 1 = channel k.
     inside
         (B, H, W) bool: which pixels lie in their image.
+    ranks
+        The processes that have the other parts of the mini-batch, where *labels* and
+        *inside* are not all of it.
     """
 
     def __init__(
-        self, options: TrainingOptions, labels: Tensor, inside: Tensor
+        self,
+        options: TrainingOptions,
+        labels: Tensor,
+        inside: Tensor,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.is_sum = options.loss != "dice"
         self._options = options
         self._labels = labels
         self._inside = inside
-        self._weights = weight_map(labels, options.balancing)
-        self._total_weight = self._weights.sum()
-        self._n_annotated = count_annotated(labels)
-        self._n_pairs = count_pairs(inside)
+        self._ranks = ranks
+        self._weights = weight_map(labels, options.balancing, ranks)
+        self._total_weight = ranks.sum(self._weights.sum())
+        self._n_annotated = ranks.sum(count_annotated(labels))
+        self._n_pairs = ranks.sum(count_pairs(inside))
 
     def __call__(self, scores: Tensor, part: Tensor | slice) -> Tensor:
         """Return the loss, or the share of a part in it.
@@ -69,14 +78,16 @@ class MiniBatchLoss:
         loss = self._of_labels(scores, part)
         smoothness = self._options.smoothness
         if smoothness:
-            inside = self._inside[part]
-            loss = loss + smoothness * roughness(scores, inside, self._n_pairs)
+            share = roughness(scores, self._inside[part], self._n_pairs)
+            loss = loss + smoothness * (
+                share if self.is_sum else self._ranks.sum(share)
+            )
         return loss
 
     def _of_labels(self, scores: Tensor, part: Tensor | slice) -> Tensor:
         labels, weights = self._labels[part], self._weights[part]
         if self._options.loss == "dice":
-            return dice_loss(scores, labels, weights)
+            return dice_loss(scores, labels, weights, self._ranks)
         if self._options.loss == "l1l2":
             return norm_loss(
                 scores,
@@ -123,7 +134,9 @@ def weighted_cross_entropy(
     return (weights * pixel_loss).sum() / total
 
 
-def dice_loss(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+def dice_loss(
+    scores: Tensor, labels: Tensor, weights: Tensor, ranks: Ranks = ALONE
+) -> Tensor:
     """One minus the soft Dice of V-Net, the mean over the foreground classes.
 
     Dice is ``(2 sum(w p g) + 1) / (sum(w p^2) + sum(w g^2) + 1)`` with p the softmax
@@ -142,6 +155,9 @@ def dice_loss(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         (B, H, W) int64: 0 = not annotated, k + 1 = channel k.
     weights
         (B, H, W) float, of :func:`~napari_sparseseg.learning.balancing.weight_map`.
+    ranks
+        The processes that have the other parts of the mini-batch, which are summed
+        over too.
 
     Returns
     -------
@@ -153,7 +169,8 @@ def dice_loss(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     weights, pixels = weights[:, None], (0, 2, 3)
     overlap = (weights * probabilities * truth).sum(pixels)
     sizes = (weights * probabilities**2).sum(pixels) + (weights * truth).sum(pixels)
-    dice = (2 * overlap + DICE_SMOOTHING) / (sizes + DICE_SMOOTHING)
+    joint = ranks.sum(torch.stack([overlap, sizes]))
+    dice = (2 * joint[0] + DICE_SMOOTHING) / (joint[1] + DICE_SMOOTHING)
     return 1 - dice.mean()
 
 

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.optim.lr_scheduler import LinearLR, PolynomialLR
 
 from napari_sparseseg.errors import TrainingWarning
+from napari_sparseseg.learning.distributed import ALONE, Ranks
 from napari_sparseseg.learning.events import score_from_json
 from napari_sparseseg.learning.feature_cache import MIB, CachedEncoder
 from napari_sparseseg.learning.feature_patches import (
@@ -81,6 +82,8 @@ class NetworkTraining:
         See :meth:`see`.
     weights
         First ones of the encoder. Default: those of *options*.
+    ranks
+        The processes that learn it together.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class NetworkTraining:
         head_bytes: int = 0,
         *,
         weights: EncoderWeights | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.scale = scale
         self.options = options
@@ -104,6 +108,8 @@ class NetworkTraining:
         self._wished_batch = options.micro_batch or options.recipe.batch
         self.micro_batch = self._wished_batch
         self._generator = generator
+        self._ranks = ranks
+        self._share = ranks.share_of(options.recipe.batch)
         self.network = first_network(
             options, data.n_channels, len(data.classes), weights
         )
@@ -159,8 +165,8 @@ class NetworkTraining:
             )
             for image in images
         ]
-        self._keeps_features = self._encoder is not None and self._fits_into_cache(
-            [*self.images, *others], head_bytes
+        self._keeps_features = self._encoder is not None and self._ranks.from_first(
+            self._fits_into_cache([*self.images, *others], head_bytes)
         )
         self._start_sampler()
 
@@ -226,6 +232,9 @@ class NetworkTraining:
     def gather(self) -> Parts[None, None, float]:
         """Draw a mini-batch and add up its gradients, ``micro_batch`` patches at once.
 
+        Each of several processes draws it, cuts out its share, and has the gradients
+        of the whole in the end.
+
         Whoever stops in between leaves the weights as they were; only the running
         statistics of a batch normalisation and the random draws are ahead.
 
@@ -239,22 +248,48 @@ class NetworkTraining:
         float
             The loss, which may be no number.
         """
-        batch = yield from self._draw()
-        self.network.train()
-        self.optimiser.zero_grad()
-        loss = MiniBatchLoss(self.options, batch.labels, batch.inside)
+        with self._ranks.sharing_memory_errors():
+            batch = yield from self._draw()
+            self.network.train()
+            self.optimiser.zero_grad()
+        loss = MiniBatchLoss(self.options, batch.labels, batch.inside, self._ranks)
         parts = self._parts(batch.images)
-        if loss.is_sum or len(parts) == 1:
-            return (yield from self._gather_parts(batch.images, loss, parts))
-        return (yield from self._gather_whole(batch.images, loss, parts))
+        if loss.is_sum:
+            found = yield from self._gather_parts(batch.images, loss, parts)
+        elif len(parts) == 1:
+            found = self._gather_at_once(batch.images, loss)
+        else:
+            found = yield from self._gather_whole(batch.images, loss, parts)
+        self._add_up_ranks()
+        return found
+
+    def _add_up_ranks(self) -> None:
+        """Sum gradients over all processes; take the mean of running statistics.
+
+        Batch normalisation itself is by the patches that go through the network at
+        once, so by those of one process.
+        """
+        statistics = [
+            each
+            for layer in self.network.modules()
+            if isinstance(layer, nn.BatchNorm2d) and layer.training
+            for each in (layer.running_mean, layer.running_var)
+            if each is not None
+        ]
+        gradients = (each.grad for each in self.network.parameters())
+        self._ranks.add_up([*(g for g in gradients if g is not None), *statistics])
+        for each in statistics:
+            each /= self._ranks.count
 
     def _draw(
         self,
     ) -> Parts[None, None, MiniBatch[Tensor] | MiniBatch[FeaturePatches]]:
         count, sampler = self.options.recipe.batch, self._sampler
         if isinstance(sampler, FeatureSampler) and self.options.micro_batch:
-            return (yield from sampler.draw_in_parts(count, self._generator))
-        return sampler.draw(count, self._generator)
+            return (
+                yield from sampler.draw_in_parts(count, self._generator, self._share)
+            )
+        return sampler.draw(count, self._generator, self._share)
 
     def _gather_parts(
         self,
@@ -263,13 +298,24 @@ class NetworkTraining:
         parts: Sequence[Tensor],
     ) -> Parts[None, None, float]:
         total = 0.0
-        for number, part in enumerate(parts):
-            if number:
-                yield
-            share = loss(self._score(images[part], number), part)
-            share.backward()
-            total += float(share.detach())
-        return total
+        with self._ranks.sharing_memory_errors():
+            for number, part in enumerate(parts):
+                if number:
+                    yield
+                share = loss(self._score(images[part], number), part)
+                share.backward()
+                total += float(share.detach())
+        return float(self._ranks.sum(torch.tensor(total, dtype=torch.float64)))
+
+    def _gather_at_once(
+        self, images: Tensor | FeaturePatches, loss: MiniBatchLoss
+    ) -> float:
+        with self._ranks.sharing_memory_errors():
+            scores = self._score(images, 0)
+        whole = loss(scores, slice(None))
+        with self._ranks.sharing_memory_errors():
+            whole.backward()
+        return float(whole.detach())
 
     def _gather_whole(
         self,
@@ -283,17 +329,19 @@ class NetworkTraining:
         through the network part by part.
         """
         found = []
-        for number, part in enumerate(parts):
-            with torch.no_grad(), statistics_unchanged(self.network):
-                found.append(self._score(images[part], number))
-            yield
-        scores = torch.cat(found).requires_grad_()
-        whole = loss(scores, slice(None))
-        (gradient,) = torch.autograd.grad(whole, scores)
-        for number, part in enumerate(parts):
-            if number:
+        with self._ranks.sharing_memory_errors():
+            for number, part in enumerate(parts):
+                with torch.no_grad(), statistics_unchanged(self.network):
+                    found.append(self._score(images[part], number))
                 yield
-            self._score(images[part], number).backward(gradient[part])
+            scores = torch.cat(found).requires_grad_()
+        whole = loss(scores, slice(None))
+        with self._ranks.sharing_memory_errors():
+            (gradient,) = torch.autograd.grad(whole, scores)
+            for number, part in enumerate(parts):
+                if number:
+                    yield
+                self._score(images[part], number).backward(gradient[part])
         return float(whole.detach())
 
     def _parts(self, images: Tensor | FeaturePatches) -> Sequence[Tensor]:
@@ -303,8 +351,10 @@ class NetworkTraining:
     def _score(self, patches: Tensor | FeaturePatches, part: int) -> Tensor:
         """Return the scores of a part of a mini-batch, given its number.
 
-        What dropout draws follows from seed, step and part alone.
+        What dropout draws follows from seed, step and part alone; the parts of all
+        processes have different numbers.
         """
+        part += self._share.start
         seed = (self.options.seed + self.steps * MOST_PARTS + part) % MOST_SEEDS
         with drawing_from(seed, self.options.device):
             if isinstance(patches, FeaturePatches):

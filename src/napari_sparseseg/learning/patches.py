@@ -11,8 +11,9 @@ from torch import Generator, Tensor
 
 from napari_sparseseg.learning.augmentation import (
     change_colours,
-    cut_patch,
     draw_offsets,
+    sample_labels,
+    sample_pixels,
 )
 
 if TYPE_CHECKING:
@@ -163,27 +164,46 @@ class PlaceSampler:
         return pool.draw(self._by, generator)
 
 
+class _View(NamedTuple):
+    """A patch that was drawn: its image, (size, size, 2) places and what lies there."""
+
+    image: WorkingImage
+    places: Tensor
+    labels: Tensor
+    inside: Tensor
+
+
 class PatchSampler(PlaceSampler):
     """Draws augmented mini-batches; see :meth:`draw`."""
 
-    def draw(self, count: int, generator: Generator) -> MiniBatch[Tensor]:
-        """Draw *count* patches."""
-        patches, labels, inside = zip(
-            *(self._draw_one(generator) for _ in range(count)), strict=True
-        )
-        images = change_colours(torch.stack(patches), self._augmentation, generator)
-        return MiniBatch(images, torch.stack(labels), torch.stack(inside))
+    def draw(
+        self, count: int, generator: Generator, part: slice = slice(None)
+    ) -> MiniBatch[Tensor]:
+        """Draw *count* patches, and return a part of them.
 
-    def _draw_one(self, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        Pixels are sampled of that part only, which does not depend on the others.
+        """
+        views = [self._draw_view(generator) for _ in range(count)][part]
+        patches = torch.stack(
+            [sample_pixels(view.image.pixels, view.places) for view in views]
+        )
+        return MiniBatch(
+            change_colours(patches, self._augmentation, generator, count, part),
+            torch.stack([view.labels for view in views]),
+            torch.stack([view.inside for view in views]),
+        )
+
+    def _draw_view(self, generator: Generator) -> _View:
         for _ in range(ATTEMPTS):
             index, y, x = self._draw_place(generator)
             image = self.images[index]
             centre = self._centre(y, x, image.learned.shape, generator)
             offsets = draw_offsets(1, self.patch_px, self._augmentation, generator)
-            drawn = cut_patch(image.pixels, image.learned, centre, offsets[0])
-            if drawn[1].any():
+            places = offsets[0] + torch.tensor(centre)
+            labels, inside = sample_labels(image.learned, places)
+            if labels.any():
                 break
-        return drawn
+        return _View(image, places, labels, inside)
 
     def _centre(
         self, y: int, x: int, shape: Sequence[int], generator: Generator

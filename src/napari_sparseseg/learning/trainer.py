@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from napari_sparseseg.errors import TrainingError
+from napari_sparseseg.learning.distributed import ALONE, Ranks
 from napari_sparseseg.learning.events import (
     HeadFitted,
     MemorySaved,
@@ -26,6 +27,8 @@ from napari_sparseseg.learning.events import (
     StepDone,
     TrainingEvent,
     Validated,
+    scores_from_json,
+    scores_to_json,
 )
 from napari_sparseseg.learning.head_training import FittedHead, HeadTraining
 from napari_sparseseg.learning.held_out import HELD_OUT
@@ -94,6 +97,9 @@ class Trainer:
     resumes
         Whether :meth:`load_state` comes next, which has the weights of all encoders,
         so that they need not be there any more.
+    ranks
+        The processes that train together, each by a trainer of the same data and
+        options. The first one's has the model and the state.
 
     Raises
     ------
@@ -111,10 +117,13 @@ class Trainer:
         weights: EncoderWeights | None = None,
         *,
         resumes: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         data.check_trainable()
         self.data = data
         self.options = options or TrainingOptions()
+        self.ranks = ranks
+        ranks.share_of(self.options.recipe.batch)  # refuses too many
         self.steps = 0
         self.shown: Shown = "head" if self.options.head_start else "network"
         self._reason = ""  # for it, as of the last validation
@@ -232,12 +241,12 @@ class Trainer:
     def _take_changes(self) -> Iterator[TrainingEvent]:
         """Take what has changed, or give up when something newer has."""
         self.data.check_trainable()
-        if self.options.head_start and not self._head_told:
+        if self._fits_head and not self._head_told:
             fitted = yield from self._fit_head()
             if fitted is not None:
                 yield fitted
             return
-        if self.options.head_start:
+        if self._fits_head:
             is_new = yield from self._through(
                 self._head_training.find_centring(self.data)
             )
@@ -263,6 +272,10 @@ class Trainer:
             self._schedule_end()
         self._changed = self._head_told = False
 
+    @property
+    def _fits_head(self) -> bool:
+        return self.options.head_start and self.ranks.is_first
+
     def _new_network(
         self,
         scale: float,
@@ -280,6 +293,7 @@ class Trainer:
             _all_but(seen, index),
             self._head_training.cache_bytes(self.data),
             weights=weights,
+            ranks=self.ranks,
         )
 
     def _see(self, scales: list[float]) -> Events[None, None, list[list[WorkingImage]]]:
@@ -401,13 +415,17 @@ class Trainer:
         yield from events
 
     def _scores(self) -> Events[None, None, list[Scores]]:
-        """Return the scores of each network as it is now."""
-        found = []
-        for each in self.networks:
+        """Return the scores of each network as it is now, which the first process has.
+
+        All that is decided follows from them.
+        """
+        found: list[Scores] = []
+        for each in self.networks if self.ranks.is_first else ():
             found.append(
                 (yield from self._judge.score_in_parts(each.average, each.scale))
             )
-        return found
+        told = self.ranks.from_first([scores_to_json(each) for each in found])
+        return [scores_from_json(each) for each in told]
 
     @property
     def _trial_steps(self) -> int:
@@ -540,6 +558,7 @@ class Trainer:
             "balancing": self.options.balancing,
             "seed": self.options.seed,
             "steps": self.steps,
+            "processes": self.ranks.count,
             "images": len(self.data.images),
             "pixels": {str(value): pixels for value, (pixels, _) in counts.items()},
             "strokes": {str(value): strokes for value, (_, strokes) in counts.items()},
@@ -550,7 +569,19 @@ class Trainer:
             },
         }
 
-    # Going on later.
+    # Going on later, or together.
+
+    def facts(self) -> list[Any]:
+        """Return what all processes must have in common, as JSON values."""
+        return [
+            [*self._image_keys().values()],
+            self._label_hashes(),
+            self.data.classes.to_json(),
+            repr(self.options),
+            repr(self.data.normalisation),
+            self.steps,
+            [network.scale for network in self.networks],
+        ]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all that is needed to go on to the bit: tensors and JSON values.
@@ -660,7 +691,7 @@ class Trainer:
         self._young_until = values["young_until"]
         for look in values["first_looks"]:
             self._judge.first_looks.append({k: np.array(v) for k, v in look.items()})
-        if self.options.head_start and self.networks:
+        if self._fits_head and self.networks:
             self.head, _ = self._head_training.fit(self.data)
             if not values["has_head"]:  # the classes had just changed
                 self.shown = "head"

@@ -1,0 +1,72 @@
+"""Where the pixels of an image lie, and how large they are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from napari_sparseseg.errors import ImageError
+
+Unit = Literal["um", "mm", "px"]
+
+#: Micrometres per unit of length.
+UM_PER_UNIT = {"um": 1.0, "mm": 1000.0}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the pixels of an image lie in space.
+
+    Attributes
+    ----------
+    axes
+        Names of the axes but for channels: ``("y", "x")`` or ``("z", "y", "x")``.
+    spacing
+        Distance of neighbouring pixels along each axis, in *unit*.
+    unit
+        ``"px"`` where the file does not say; *spacing* is then 1.
+    origin
+        Place of the centre of the first pixel along each axis, in *unit*.
+    direction
+        Rows are the directions of the axes z, y, x in a patient: components towards
+        left, posterior and superior (LPS, as DICOM and ITK have it). None: not known,
+        or no patient.
+
+    Raises
+    ------
+    ImageError
+        If the numbers do not fit the axes, or a spacing is no positive number.
+    """
+
+    axes: tuple[str, ...]
+    spacing: tuple[float, ...]
+    unit: Unit = "px"
+    origin: tuple[float, ...] = field(default=())
+    direction: tuple[tuple[float, float, float], ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no geometry; an origin that is not given is 0."""
+        if not self.origin:
+            object.__setattr__(self, "origin", (0.0,) * len(self.axes))
+        if not len(self.axes) == len(self.spacing) == len(self.origin):
+            raise ImageError(
+                f"the image has the axes {', '.join(self.axes)}, but the pixel sizes "
+                f"{self.spacing} and the origin {self.origin}; expected one an axis.",
+                axes=self.axes,
+            )
+        if not all(0 < each < math.inf for each in self.spacing):
+            raise ImageError(
+                f"the pixel sizes are {self.spacing}; expected numbers above 0.",
+                spacing=self.spacing,
+            )
+
+    @property
+    def um_per_px(self) -> float | None:
+        """Side of a pixel in the plane (y, x) in micrometres, None where not known.
+
+        Of pixels that are no squares the geometric mean.
+        """
+        if self.unit == "px":
+            return None
+        return math.sqrt(self.spacing[-1] * self.spacing[-2]) * UM_PER_UNIT[self.unit]
