@@ -110,15 +110,13 @@ def test_the_head_gives_the_same_probabilities(
     exported = model(in_channels=in_channels, shown="both" if part else "head")
     agreement = export_onnx(exported, tmp_path / "m.onnx", part)
     agrees(exported, "head", tmp_path / "m.onnx")
-    # As random as its weights are, it is not sure of all pixels that it is checked on.
     image = onnx_file._smooth_image(in_channels, *onnx_file.LEAST_PX).numpy()
     found = run(tmp_path / "m.onnx", image)[0]
     assert agreement is not None
     assert agreement.spread == pytest.approx(
-        max(each.max() - each.min() for each in found), abs=1e-4
+        max(each.max() - each.min() for each in found), abs=1e-5
     )
-    assert agreement.spread > 0.1
-    assert (found.max(axis=0) < 0.9).mean() > 0.1
+    assert agreement.spread > 5e-3
     known = content_of(tmp_path / "m.onnx")
     assert known["part"] == "head"
     assert known["network"] is None
