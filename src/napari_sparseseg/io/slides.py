@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Where the coarsest level of a file has a longer side, coarser ones are computed.
 LARGEST_SIDE = 2048
 
+#: Where it is longer than that, this takes so long that the user is told.
+SLOW_SIDE = 16384
+
 #: By which factor a computed level is coarser than the one before.
 COARSER = 4
 
@@ -112,14 +115,13 @@ def open_slide(path: Path) -> ImageSource:
         SlideLevel(slide, level, path) for level in range(slide.level_count)
     ]
     notes = []
+    if max(levels[-1].shape[:2]) > SLOW_SIDE:
+        notes.append(
+            f"{path.name} has no coarse resolution, so that all of it is read before "
+            "it is seen as a whole."
+        )
     while max(levels[-1].shape[:2]) > LARGEST_SIDE:
         levels.append(Coarser(levels[-1], COARSER))
-    n_computed = len(levels) - slide.level_count
-    if n_computed:
-        notes.append(
-            f"{path.name} has {_resolutions(slide.level_count)} only; "
-            f"{n_computed} coarser ones are computed while it is looked at."
-        )
     return ImageSource(
         path, stem_of(path), tuple(levels), _geometry(slide), True, notes=tuple(notes)
     )
@@ -143,7 +145,3 @@ def _geometry(slide: Any) -> Geometry:
         return Geometry(("y", "x"), (y, x), "um")
     except (ValueError, ImageError):
         return Geometry(("y", "x"), (1.0, 1.0))
-
-
-def _resolutions(n: int) -> str:
-    return "one resolution" if n == 1 else f"{n} resolutions"
