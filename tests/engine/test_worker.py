@@ -417,7 +417,7 @@ def test_who_goes_on_needs_no_published_weights_any_more(
     monkeypatch.setitem(PRESETS["unet-vgg16"], "light", small)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     weights = build_encoder("vgg16").state_dict(prefix="features.")
-    monkeypatch.setattr(encoders, "_read", lambda *_: weights)
+    monkeypatch.setattr(encoders, "_read", lambda *_, **_kinds: weights)
     path = pretend_fetched("vgg16")
     settings = replace(
         SMALL, net="unet-vgg16", encoder_weights="imagenet", head_start=False
