@@ -32,6 +32,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ome.tif", ".ome.tiff", ".tif", ".ti
 """Suffixes of files that can be read here, in lower case."""
 
 _LABEL_SUFFIXES = (".png", ".tif", ".tiff")
+_VOLUME_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
 _BLACK = (0, 0, 0)
 _PREDICTION = "prediction of napari-sparseseg"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -352,11 +353,11 @@ def check_pixels(data: NDArray[Any], name: str = "the image") -> NDArray[Any]:
 def stem_of(path: str | Path) -> str:
     """Give a file's name without its image suffix, by which files are matched.
 
-    Only the suffixes in `IMAGE_SUFFIXES` are taken off, in upper or lower case, so that
-    ``case_1.5mm.tif`` and ``case_1.5mm.png`` have the stem ``case_1.5mm``.
+    Only suffixes of images and volumes are taken off, in upper or lower case, so that
+    ``case_1.5mm.tif`` and ``case_1.5mm.nii.gz`` have the stem ``case_1.5mm``.
     """
     name = Path(path).name
-    for suffix in IMAGE_SUFFIXES:
+    for suffix in (*IMAGE_SUFFIXES, *_VOLUME_SUFFIXES):
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)]
     return name
