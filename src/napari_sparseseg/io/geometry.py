@@ -124,3 +124,7 @@ class Field:
 
     offset_px: tuple[float, float] = (0.0, 0.0)
     step_px: float = 1.0
+
+
+WHOLE_SLIDE = Field()
+"""Of an image whose pixels are those of the slide."""
