@@ -32,8 +32,9 @@ class Geometry:
     unit
         ``"px"`` where the file does not say; *spacing* is then 1.
     origin
-        Place of the centre of the first pixel along each axis, in *unit*; where
-        *direction* is known, towards superior, posterior and left.
+        Place of the centre of the first pixel, in *unit*. Of a volume of a patient its
+        components towards superior, posterior and left: ITK's origin the other way
+        round, whatever the directions of the axes.
     direction
         Rows are the directions of the axes z, y, x in a patient: components towards
         left, posterior and superior (LPS, as DICOM and ITK have it). None: not known,
@@ -101,6 +102,26 @@ class Geometry:
             origin=tuple(each * factor for each in self.origin),
             unit=unit,
         )
+
+    def with_um_per_px(self, um_per_px: float) -> Geometry:
+        """Give the same with square pixels of a known side.
+
+        Parameters
+        ----------
+        um_per_px
+            Micrometres. Where the unit was not known, other axes get the same spacing.
+
+        Raises
+        ------
+        ImageError
+            If it is no positive number.
+        """
+        unit: Unit = "um" if self.unit == "px" else self.unit
+        side = um_per_px / UM_PER_UNIT[unit]
+        others = self.spacing[:-2]
+        if self.unit == "px":
+            others = (side,) * len(others)
+        return replace(self, spacing=(*others, side, side), unit=unit)
 
 
 class Grid(NamedTuple):
