@@ -11,6 +11,7 @@ from napari_sparseseg.annotations.classes import ClassTable, find_class_table
 from napari_sparseseg.annotations.strokes import MAX_CLASS_VALUE, narrow_labels
 from napari_sparseseg.errors import ClassTableError, LabelError, enumerated
 from napari_sparseseg.io.dicom_labels import labels_of_segmentation
+from napari_sparseseg.io.dicom_series import is_dicom
 from napari_sparseseg.io.geojson import check_can_trace, labels_of_regions, read_geojson
 from napari_sparseseg.io.geometry import WHOLE_SLIDE, Field, Geometry, Grid
 from napari_sparseseg.io.images import IMAGE_SUFFIXES, read_label_map
@@ -285,9 +286,7 @@ def _dicom_kind(file: Path) -> str | None:
     """
     if not file.is_file():
         return None
-    with file.open("rb") as stream:
-        is_dicom = stream.read(132)[128:] == b"DICM"
-    if not is_dicom and file.suffix.lower() != ".dcm":
+    if not is_dicom(file):
         return None
     pydicom = library("pydicom", "volumes", "DICOM files")
     header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
