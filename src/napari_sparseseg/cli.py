@@ -778,15 +778,29 @@ def tell_converted(talk: Talk, done: Converted) -> None:
 
 @app.command()
 def info(
-    model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Model (.safetensors), image, or folder of one."
+        ),
+    ],
+    series: Annotated[
+        str | None, typer.Option(help="Which of several: number, description or UID.")
+    ] = None,
     json_path: Json = None,
 ) -> None:
-    """Tell what is known about a model."""
-    from napari_sparseseg.io.model_file import load_model
-
+    """Tell what is known about a model or an image."""
     talk = Talk(json_path)
-    report = describe(load_model(model))
-    talk.console.print(model_table(report))
+    if path.name.endswith(".safetensors"):
+        from napari_sparseseg.io.model_file import load_model
+
+        report = describe(load_model(path))
+        talk.console.print(model_table(report))
+    else:
+        report = describe_image(path, series)
+        talk.console.print(image_table(report))
+        for note in report["notes"]:
+            talk.say(note)
     talk.result(report)
 
 
@@ -1067,6 +1081,75 @@ def model_table(report: dict[str, Any]) -> Table:
         )
     )
     return table
+
+
+def describe_image(path: Path, series: str | None) -> dict[str, Any]:
+    """Return what is known about an image, ready for JSON.
+
+    Of a folder of several series, without one being chosen, the list of them.
+    """
+    from napari_sparseseg.io.sources import list_series, open_image
+
+    if series is None and path.is_dir() and len(found := list_series(path)) > 1:
+        listed = [
+            {"number": each.number, "what": str(each), "spacing_mm": each.spacing}
+            for each in found
+        ]
+        note = "choose one with --series, by its number"
+        return {"name": path.name, "series": listed, "notes": [note]}
+    source = open_image(path, series=series)
+    geometry = source.geometry
+    return {
+        "name": source.name,
+        "shape": source.data.shape,
+        "axes": [*geometry.axes, *(["c"] if source.n_channels > 1 else [])],
+        "dtype": str(source.data.dtype),
+        "levels": [level.shape for level in source.levels],
+        "spacing": geometry.spacing,
+        "unit": geometry.unit,
+        "origin": geometry.origin,
+        "direction_zyx_lps": geometry.direction,
+        "rgb": source.is_rgb,
+        "window": source.window,
+        "files": len(source.files),
+        "notes": list(source.notes),
+    }
+
+
+def image_table(report: dict[str, Any]) -> Table:
+    """Show `describe_image`."""
+    table = Table("", report["name"], title="Image")
+    if "series" in report:
+        for each in report["series"]:
+            table.add_row(str(each["number"]), escape(each["what"]))
+        return table
+    sizes = zip(report["axes"], report["shape"], strict=True)
+    table.add_row("shape", " x ".join(f"{size} {axis}" for axis, size in sizes))
+    table.add_row("type", f"{report['dtype']}{', RGB' if report['rgb'] else ''}")
+    table.add_row("pixel size", spacing_words(report))
+    if len(report["levels"]) > 1:
+        table.add_row("levels", ", ".join(f"{y} x {x}" for y, x in _planes(report)))
+    if report["window"] is not None:
+        low, high = report["window"]
+        table.add_row("window", f"{low:g} to {high:g}")
+    if report["files"]:
+        table.add_row("files", str(report["files"]))
+    return table
+
+
+def spacing_words(report: dict[str, Any]) -> str:
+    """Word the size of pixels, as "1.6 x 0.57 x 0.57 mm"."""
+    if report["unit"] == "px":
+        return "not known"
+    numbers = " x ".join(f"{each:.4g}" for each in report["spacing"])
+    return f"{numbers} {report['unit']}"
+
+
+def _planes(report: dict[str, Any]) -> Iterator[tuple[int, int]]:
+    """Give y and x of each level."""
+    at = report["axes"].index("y")
+    for shape in report["levels"]:
+        yield shape[at], shape[at + 1]
 
 
 def score_table(title: str, content: dict[str, Any]) -> Table:
