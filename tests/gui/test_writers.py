@@ -20,7 +20,7 @@ from pydicom.data import get_testdata_file
 
 from napari_sparseseg.annotations.classes import ClassTable, read_class_table
 from napari_sparseseg.errors import ClassTableError, OutputError
-from napari_sparseseg.gui import homes
+from napari_sparseseg.gui import homes, session_folder
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY, SOURCE_KEY
 from napari_sparseseg.gui.planes import placement
 from napari_sparseseg.gui.writers import write_single_labels
@@ -84,6 +84,17 @@ def test_damaged_metadata_and_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"a\.jpg"):
         save(Labels(labels(4, 5)), tmp_path / "a.jpg")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_files_with_the_values_make_a_copy_of_strokes_needless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: dict[Path, Any] = {}
+    monkeypatch.setattr(session_folder, "_SAVED", saved)
+    names = ("a.png", "a.nii.gz", "a.nrrd", "a.csv", "a.geojson", "a.ome.zarr")
+    for name in names:
+        save(Labels(labels(4, 5)), tmp_path / name)
+    assert {path.name for path in saved} == {"a.png", "a.nii.gz", "a.nrrd"}
 
 
 @pytest.fixture

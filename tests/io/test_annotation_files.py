@@ -216,9 +216,7 @@ class TestOtherGrids:
     def test_where_nobody_knows_the_place_the_size_must_fit(
         self, tmp_path: Path
     ) -> None:
-        tifffile.imwrite(
-            tmp_path / "a.tif", labels(3, 4, 6), photometric="minisblack"
-        )
+        tifffile.imwrite(tmp_path / "a.tif", labels(3, 4, 6), photometric="minisblack")
         with pytest.raises(LabelError, match=r"has shape \(3, 4, 6\), but the image"):
             read_annotations(tmp_path / "a.tif", GRID, CLASSES)
 

@@ -23,7 +23,7 @@ from napari_sparseseg.gui.session_folder import (
     hash_of_labels,
     note_saved,
 )
-from napari_sparseseg.io.export import export_boxes, export_labels
+from napari_sparseseg.io.export import TABLE_SUFFIXES, export_boxes, export_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,5 +113,7 @@ def write_single_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[s
     )
     if export.note:
         show_info(export.note)
-    note_saved(export.paths[0], hash_of_labels(labels))
+    # Not of outlines, areas and the like, which may say less than the strokes.
+    if path.lower().endswith(TABLE_SUFFIXES):
+        note_saved(export.paths[0], hash_of_labels(labels))
     return [str(file) for file in export.paths]

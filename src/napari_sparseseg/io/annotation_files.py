@@ -262,8 +262,8 @@ def _mapped(
     lowest, highest = int(labels.min()), int(labels.max())
     if highest - lowest > MAX_CLASS_VALUE:
         raise LabelError(
-            f"{file.name} has values from {lowest} to {highest}, which are too many for "
-            "classes; give labels, not an image.",
+            f"{file.name} has values from {lowest} to {highest}, which are too many "
+            "for classes; give labels, not an image.",
             lowest=lowest,
             highest=highest,
         )
