@@ -32,6 +32,7 @@ from napari_sparseseg.errors import ModelFileError
 from napari_sparseseg.io.export import export_labels
 from napari_sparseseg.io.model_file import load_model
 from napari_sparseseg.samples import tissue_phantom
+from tests.io.written import write_series
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -427,6 +428,41 @@ class TestJson:
         assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+class TestInfoOnImages:
+    def test_tells_what_an_image_is(self, run: Run, tmp_path: Path) -> None:
+        tifffile.imwrite(
+            tmp_path / "a.ome.tif",
+            np.zeros((3, 8, 10), np.uint16),
+            metadata={
+                "axes": "ZYX",
+                "PhysicalSizeX": 0.5,
+                "PhysicalSizeY": 0.5,
+                "PhysicalSizeZ": 2,
+            },
+        )
+        done = run("info", tmp_path / "a.ome.tif")
+        for words in ("3 z x 8 y x 10 x", "uint16", "2 x 0.5 x 0.5 um"):
+            assert words in done.out
+        known = run("info", tmp_path / "a.ome.tif", "--json", "-").json
+        assert known["spacing"] == [2, 0.5, 0.5]
+        assert known["axes"] == ["z", "y", "x"]
+
+    def test_lists_series_and_tells_about_one(self, run: Run, tmp_path: Path) -> None:
+        pytest.importorskip("pydicom")
+        pytest.importorskip("SimpleITK")
+        write_series(tmp_path, SeriesInstanceUID="1.2.3.1")
+        write_series(
+            tmp_path, (0, 5), SeriesInstanceUID="1.2.3.2", SeriesDescription="Lung"
+        )
+        done = run("info", tmp_path)
+        assert "CT 'Abdomen' (6 x 8 x 10)" in done.out
+        assert "choose one with --series" in done.out
+        chosen = run("info", tmp_path, "--series", "Lung", "--json", "-").json
+        assert chosen["shape"] == [2, 8, 10]
+        assert chosen["spacing"] == [5, 0.75, 0.5]
+        assert chosen["window"] == [-160, 240]
+
+
 class TestTalking:
     def test_shows_names_with_brackets_as_they_are(
         self, run: Run, place: Path, tmp_path: Path
@@ -676,7 +712,7 @@ class TestExitCodes:
         ("arguments", "words"),
         [
             (["segment"], "segment"),
-            (["info"], "model"),
+            (["info"], "file"),
             (["info", "m.safetensors", "--colour"], "--colour"),
             (["train", "a", "b"], "--model"),
             (["train", "a", "b", "--model", "m", "--steps", "many"], "--steps"),

@@ -7,37 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import tifffile
 
 from napari_sparseseg.errors import ImageError
 from napari_sparseseg.io import slides
 from napari_sparseseg.io.slides import over_white
 from napari_sparseseg.io.sources import open_image
+from tests.io.written import RGB, write_slide
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
 
 openslide = pytest.importorskip("openslide")
-
-RNG = np.random.default_rng(0)
-RGB = RNG.integers(0, 256, (300, 400, 3), np.uint8)
-
-
-def write_slide(
-    path: Path, pixels: NDArray[np.uint8] = RGB, about: str = "|MPP = 0.5"
-) -> Path:
-    """Write what OpenSlide takes for a slide of Aperio."""
-    tifffile.imwrite(
-        path,
-        pixels,
-        tile=(64, 64),
-        photometric="rgb",
-        description=f"Aperio Image Library v12.0.15 {pixels.shape}{about}",
-        metadata=None,
-    )
-    return path
 
 
 def test_pixels_and_size_are_those_of_the_file(tmp_path: Path) -> None:
