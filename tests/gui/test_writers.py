@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import napari
 import numpy as np
@@ -29,9 +29,6 @@ from napari_sparseseg.io.annotation_files import read_annotations
 from napari_sparseseg.io.export import EXPORT_SUFFIXES
 from napari_sparseseg.io.geometry import Geometry
 from napari_sparseseg.io.sources import open_image
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CLASSES = ClassTable().add("nucleus").add("stroma")
 
