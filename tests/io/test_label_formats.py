@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -21,7 +22,7 @@ from napari_sparseseg.annotations.classes import (
     LabelClass,
     read_class_table,
 )
-from napari_sparseseg.errors import LabelError, OptionError, OutputError
+from napari_sparseseg.errors import ImageError, LabelError, OptionError, OutputError
 from napari_sparseseg.io.export import ExportOptions, export_labels
 from napari_sparseseg.io.geometry import Geometry
 
@@ -378,6 +379,44 @@ def test_what_a_format_cannot_hold_is_refused(
     with pytest.raises(OutputError, match=sentence):
         export_labels(labels(*shape), tmp_path / name, CLASSES)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "extra"),
+    [
+        ("a.geojson", "shapely", "slides"),
+        ("a.geojson", "rasterio.features", "slides"),
+        ("a.nii.gz", "SimpleITK", "volumes"),
+    ],
+)
+def test_what_to_install_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    library: str,
+    extra: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImageError, match=rf"{library}.*sparseseg\[{extra}\]"):
+        export_labels(labels(4, 5), tmp_path / name, CLASSES)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.geojson", "a.csv", "a.nrrd"])
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, name: str) -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no limit of sizes")
+    (tmp_path / name).write_text("from before")
+    many = ClassTable.from_values(range(1, 400))
+    data = np.random.default_rng(0).integers(0, 400, (200, 200))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OutputError, match="another folder"):
+            export_labels(data, tmp_path / name, many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "from before"
 
 
 def test_geometry_of_another_image_is_refused(tmp_path: Path) -> None:
