@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         train,
     )
     from napari_sparseseg.errors import SparseSegError
+    from napari_sparseseg.io.annotation_files import read_annotations, read_labels
+    from napari_sparseseg.io.export import export_labels
     from napari_sparseseg.io.sources import list_series, open_image
     from napari_sparseseg.pseudo_masks.api import make_pseudo_masks
 
@@ -31,6 +33,7 @@ __all__ = [
     "SparseSegError",
     "__version__",
     "evaluate",
+    "export_labels",
     "export_onnx",
     "iter_train",
     "list_series",
@@ -38,6 +41,8 @@ __all__ = [
     "make_pseudo_masks",
     "open_image",
     "predict",
+    "read_annotations",
+    "read_labels",
     "save_model",
     "train",
 ]
@@ -46,6 +51,7 @@ _HOMES = {
     "Box": "napari_sparseseg.annotations.boxes",
     "SparseSegError": "napari_sparseseg.errors",
     "evaluate": "napari_sparseseg.api",
+    "export_labels": "napari_sparseseg.io.export",
     "export_onnx": "napari_sparseseg.api",
     "iter_train": "napari_sparseseg.api",
     "list_series": "napari_sparseseg.io.sources",
@@ -53,6 +59,8 @@ _HOMES = {
     "make_pseudo_masks": "napari_sparseseg.pseudo_masks.api",
     "open_image": "napari_sparseseg.io.sources",
     "predict": "napari_sparseseg.api",
+    "read_annotations": "napari_sparseseg.io.annotation_files",
+    "read_labels": "napari_sparseseg.io.annotation_files",
     "save_model": "napari_sparseseg.api",
     "train": "napari_sparseseg.api",
 }

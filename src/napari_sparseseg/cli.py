@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -32,6 +33,7 @@ from napari_sparseseg.networks.network_names import ENCODER_OF, WHEN_TO_CHOOSE
 from napari_sparseseg.networks.published_weights import PUBLISHED, fetch_in_parts
 
 if TYPE_CHECKING:
+    from napari_sparseseg.conversion import Converted
     from napari_sparseseg.learning.distributed import Ranks
     from napari_sparseseg.learning.options import TrainingOptions
     from napari_sparseseg.learning.trainer import Trainer
@@ -58,6 +60,22 @@ Json = Annotated[
     typer.Option("--json", help="Write the results as JSON; - = standard output."),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps")]
+Series = Annotated[
+    str | None,
+    typer.Option(help="Which of several images in it: number, name or UID."),
+]
+Values = Annotated[
+    str | None,
+    typer.Option(
+        metavar="0=1,1=2,...",
+        help="Class value of each value of the file, where 0 is a class there.",
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a file that is there.")
+]
+
+LABEL_SUFFIXES = ".png .tif .ome.tif .nii.gz .nrrd .ome.zarr .geojson .dcm .csv"
 
 
 class Talk:
@@ -685,6 +703,147 @@ def evaluate(
     talk.result(content | {"notes": found.notes, "failures": found.failures})
     if found.failures:
         raise typer.Exit(SOME_FAILED)
+
+
+@app.command("export")
+def export(
+    labels: Annotated[Path, typer.Argument(help="Label map in any format.")],
+    out: Annotated[Path, typer.Option(help=f"File to write: {LABEL_SUFFIXES}.")],
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Image they belong to; its place and pixel size count."),
+    ] = None,
+    series: Series = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Class table (JSON); default: beside LABELS.")
+    ] = None,
+    values: Values = None,
+    simplify: Annotated[
+        float,
+        typer.Option(
+            metavar="PX", help="GeoJSON: how far outlines may lie from the exact ones."
+        ),
+    ] = 0.0,
+    by_class: Annotated[
+        bool, typer.Option("--by-class", help="GeoJSON: one object a class.")
+    ] = False,
+    colors: Annotated[
+        bool, typer.Option("--colors", help="PNG: colours instead of values.")
+    ] = False,
+    is_prediction: Annotated[
+        bool, typer.Option("--prediction", help="DICOM: say that a model made them.")
+    ] = False,
+    overwrite: Overwrite = False,
+    json_path: Json = None,
+) -> None:
+    """Write a label map in the format of another program."""
+    from napari_sparseseg.conversion import export_file
+    from napari_sparseseg.io.export import ExportOptions
+
+    talk = Talk(json_path)
+    done = export_file(
+        labels,
+        out,
+        image,
+        series=series,
+        classes=classes,
+        values=values_of(values),
+        options=ExportOptions(
+            simplify_px=simplify,
+            by_class=by_class,
+            colors=colors,
+            is_prediction=is_prediction,
+        ),
+        overwrite=overwrite,
+    )
+    tell_converted(talk, done)
+
+
+@app.command("import")
+def import_annotations(
+    annotations: Annotated[
+        Path,
+        typer.Argument(
+            help="GeoJSON, DICOM-SEG, RTSTRUCT, or a label map in any format."
+        ),
+    ],
+    image: Annotated[Path, typer.Option(help="Image they were drawn on.")],
+    out: Annotated[Path, typer.Option(help=f"Labels to write: {LABEL_SUFFIXES}.")],
+    series: Series = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Class table (JSON) with the names to use.")
+    ] = None,
+    values: Values = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Class to read; may be repeated."),
+    ] = None,
+    unknown: Annotated[
+        str,
+        typer.Option(metavar="add|refuse", help="What to do with names of no class."),
+    ] = "add",
+    overlap: Annotated[
+        str,
+        typer.Option(
+            metavar="smaller|none|refuse",
+            help="Label of pixels in several classes: the smaller region's, or none.",
+        ),
+    ] = "smaller",
+    overwrite: Overwrite = False,
+    json_path: Json = None,
+) -> None:
+    """Make a label map from the annotations of another program."""
+    from napari_sparseseg.conversion import import_file
+
+    talk = Talk(json_path)
+    # The words of the user go in as they are: what they may be is checked there.
+    wishes: Any = {"unknown": unknown, "overlap": overlap}
+    done = import_file(
+        annotations,
+        image,
+        out,
+        series=series,
+        classes=classes,
+        values=values_of(values),
+        only=only or (),
+        overwrite=overwrite,
+        **wishes,
+    )
+    tell_converted(talk, done)
+
+
+def values_of(text: str | None) -> dict[int, int] | None:
+    """Return which class value each value of a file stands for, as "0=1,1=2" says."""
+    if text is None:
+        return None
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return {int(value): int(meant) for value, meant in pairs}
+    except ValueError:
+        raise OptionError(
+            f"the values are {text!r}; expected each value of the file and the class "
+            "value it stands for, as 0=1,1=2."
+        ) from None
+
+
+def tell_converted(talk: Talk, done: Converted) -> None:
+    """Tell what was written, and how much of each class."""
+    for note in done.notes:
+        talk.say(note)
+    table = Table(title=escape(done.paths[0].name))
+    table.add_column("class")
+    table.add_column("pixels", justify="right")
+    for each in done.sizes:
+        table.add_row(escape(each.name), str(each.pixels))
+    talk.console.print(table)
+    talk.say(f"saved: {' and '.join(map(str, done.paths))}")
+    talk.result(
+        {
+            "paths": [str(path) for path in done.paths],
+            "notes": list(done.notes),
+            "classes": [asdict(each) for each in done.sizes],
+        }
+    )
 
 
 @app.command()

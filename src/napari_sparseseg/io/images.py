@@ -222,6 +222,7 @@ def write_label_map(
     table: ClassTable | None = None,
     *,
     prediction: bool = False,
+    beside: bool = True,
 ) -> None:
     """Write a label map to a PNG or TIFF file, completely or not at all.
 
@@ -240,6 +241,8 @@ def write_label_map(
         Whether a program made it, and not a user: a PNG is then marked so (see
         `is_prediction`), and has plain grey values instead of a palette, which some
         readers turn into colours.
+    beside
+        Whether to write the table beside it.
 
     Raises
     ------
@@ -265,7 +268,7 @@ def write_label_map(
         else:
             _write_tiff(temporary, labels, compression="zlib")
         # Before the rename, so that no label map is left without its classes.
-        if table is not None:
+        if table is not None and beside:
             write_class_table(file.with_name(f"{stem_of(file)}.classes.json"), table)
 
     write_atomically(file, write)
