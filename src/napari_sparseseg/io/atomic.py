@@ -110,7 +110,7 @@ def write_folder_atomically(path: str | Path, write: Callable[[Path], None]) -> 
             raise
     except OSError as error:
         raise OutputError(
-            f"{target} cannot be written: {_reason(error)}.", path=str(target)
+            f"{target} cannot be written: {_reason(error, target.parent)}.", path=str(target)
         ) from error
     shutil.rmtree(old, ignore_errors=True)
 
