@@ -25,6 +25,7 @@ from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.restore import offer_boxes, offer_restore
 from napari_sparseseg.gui.session_boxes import FILE, has_boxes, read_kept_boxes
 from napari_sparseseg.gui.session_folder import find_crashed
+from napari_sparseseg.gui.session_labels import restore
 from napari_sparseseg.gui.writers import write_single_boxes
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def test_after_a_crash_boxes_come_back_on_their_image(
         return not labels
 
     # The dock of strokes leaves them to that of boxes.
-    assert offer_restore(viewer, parent, lambda _: True, lambda _: None) is None
+    assert offer_restore(parent, lambda _: None) is None
     press(offer_boxes(viewer, parent, keep), "Open")
     ((shapes, on),) = opened
     assert on is image
@@ -261,11 +262,11 @@ def test_labels_that_masks_went_into_are_kept(
     desk.kept.flush()
 
     def kept_values() -> list[int]:
-        (layer,) = session_folder.restore(desk.mirror.folder).labels
+        (layer,) = restore(desk.mirror.folder).labels
         return sorted(layer.data[layer.data > 0].tolist())
 
     qtbot.waitUntil(lambda: kept_values() == [2, 3])
-    assert session_folder.restore(desk.mirror.folder).classes == CLASSES
+    assert restore(desk.mirror.folder).classes == CLASSES
     viewer = ViewerModel()
     viewer.add_image(desk.image.data)
     opened: list[Labels] = []

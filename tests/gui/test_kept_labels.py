@@ -18,7 +18,7 @@ from napari_sparseseg.gui import kept_labels, mirror, planes, prediction_layer
 from napari_sparseseg.gui.kept_labels import DEBOUNCE_MS, KeptLabels
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.planes import PlaneKey
-from napari_sparseseg.gui.session_folder import restore
+from napari_sparseseg.gui.session_labels import restore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,6 +180,25 @@ def test_the_plane_on_the_canvas_comes_first(
 
 def keys(n: int) -> list[PlaneKey]:
     return [PlaneKey((index,)) for index in range(n)]
+
+
+def test_a_stroke_is_kept_while_it_is_painted_and_told_when_it_is_over(
+    desk: Desk, qtbot: QtBot
+) -> None:
+    """Somebody may fill an organ for a minute without letting the mouse go."""
+    desk.kept._during.setInterval(50)
+    layer = desk.viewer.add_labels(stack(1))
+    desk.viewer.dims.set_current_step(0, 0)
+    desk.kept.flush()
+    desk.told.clear()
+    with layer.block_history():
+        for x in (5, 12, 19):
+            layer.paint((0, 20, x), 2)
+            desk.wait_for(qtbot, layer)
+            assert not any(changes for _, changes in desk.told)
+    qtbot.waitUntil(lambda: any(changes for _, changes in desk.told), timeout=5000)
+    planes = {change.plane for _, changes in desk.told for change in changes}
+    assert planes == {PlaneKey((0,))}
 
 
 def test_the_rest_is_compared_at_once_where_that_is_needed(desk: Desk) -> None:

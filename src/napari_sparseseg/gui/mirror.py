@@ -25,23 +25,27 @@ from napari_sparseseg.gui.planes import (
     PlaneKey,
     all_planes,
     level_shape,
-    placement,
+    plain_placement,
     read_label_plane,
 )
 from napari_sparseseg.gui.session_folder import (
-    LayerRecord,
+    COMPANIONS,
     has_work,
     is_saved,
-    label_folders,
     leave,
     note_place,
-    number_of,
-    plane_path,
-    read_manifest,
     release,
     remove,
     remove_labels,
     take,
+)
+from napari_sparseseg.gui.session_labels import (
+    LayerRecord,
+    has_session,
+    label_folders,
+    number_of,
+    plane_path,
+    read_manifest,
     write_manifest,
 )
 from napari_sparseseg.io.atomic import write_atomically
@@ -258,6 +262,10 @@ class Mirror:
         try:
             for name, new in names.items():
                 _copy_planes(before / name, folder / new)
+            for name in COMPANIONS:
+                # Those of what was opened count until ours are written.
+                if not opened and (before / name).exists():
+                    _copy(before / name, folder / name)
             if self.has_place:
                 write_manifest(folder, list(records.values()), self._classes)
                 note_place(self.first_folder, folder)
@@ -331,8 +339,9 @@ class Mirror:
             entry = _Entry(record)
         else:
             folder = entry.record.folder
-            record = _record_of(layer, image or entry.record.image, folder)
-        if self._records.get(folder) != record:
+            image = image or entry.record.image
+            record = _record_of(layer, image, folder, entry.planes)
+        if self._records.get(folder) != record or not has_session(self.folder):
             # Before the first plane, so that no plane is left without its layer.
             self._note(record)
         entry.record = record
@@ -351,12 +360,15 @@ class Mirror:
     def _compare(
         self, entry: _Entry, layer: Labels, most: int | None
     ) -> tuple[PlaneChange, ...]:
+        n_planes = len(entry.planes)
         for plane in list(entry.due)[:most]:
             region = self._copy(entry, plane, read_label_plane(layer, plane))
             del entry.due[plane]
             if region is not None:
                 path = plane_path(self._place(entry), plane)
                 entry.changes.append(PlaneChange(plane, region, path))
+        if len(entry.planes) > n_planes:
+            self._entry_of(layer, "")
         changes, entry.changes = tuple(entry.changes), []
         return changes
 
@@ -408,22 +420,31 @@ def _free_names(records: Iterable[str], taken: Iterable[Path]) -> dict[str, str]
 
 
 def _copy_planes(source: Path, target: Path) -> None:
-    """Copy the planes of a layer so that they outlast a loss of power."""
+    """Copy the planes of a layer."""
     for plane in sorted(source.glob("plane*.npy")):
         target.mkdir(exist_ok=True)
-        shutil.copyfile(plane, target / plane.name)
-        with (target / plane.name).open("rb+") as file:
-            os.fsync(file.fileno())
+        _copy(plane, target / plane.name)
 
 
-def _record_of(layer: Labels, image: str, folder: str) -> LayerRecord:
-    placed = {
-        key: value.tolist() if isinstance(value, np.ndarray) else list(map(str, value))
-        for key, value in placement(layer).items()
-    }
-    shape = level_shape(layer)
-    dtype = np.dtype(layer.dtype).name
-    return LayerRecord(folder, layer.name, image, shape, dtype, placed)
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file so that it outlasts a loss of power."""
+    shutil.copyfile(source, target)
+    with target.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _record_of(
+    layer: Labels, image: str, folder: str, planes: Iterable[PlaneKey] = ()
+) -> LayerRecord:
+    return LayerRecord(
+        folder,
+        layer.name,
+        image,
+        level_shape(layer),
+        np.dtype(layer.dtype).name,
+        plain_placement(layer),
+        planes=tuple(plane.index for plane in sorted(planes)),
+    )
 
 
 def _weak(data: Any) -> ref[Any] | None:
@@ -470,7 +491,8 @@ def _create(
     old: NDArray[Any] | None,
 ) -> None:
     """Put a file of a new type in place of the old one, or one of zeros."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not its parents: of a disk that was taken away no folder is to be left here.
+    path.parent.mkdir(exist_ok=True)
 
     def write(temporary: Path) -> None:
         if old is not None:

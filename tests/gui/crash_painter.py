@@ -1,0 +1,134 @@
+"""``python crash_painter.py FOLDER SEED``: paint in a real window until killed.
+
+It waits for a line on its input, then draws stroke after stroke with the mouse, on one
+plane and another. What each stroke has changed is added to ``FOLDER/strokes.jsonl`` as
+soon as the mouse is released.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import napari
+import numpy as np
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+
+from napari_sparseseg.gui import label_and_train
+from napari_sparseseg.gui.engine_link import EngineLink
+from napari_sparseseg.gui.label_and_train import LabelAndTrain
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+#: Strokes lie in cells of so many pixels, each in one of its own.
+CELL_PX = 16
+
+#: A plane is painted on so often before another one is.
+STROKES_OF_A_PLANE = 5
+
+#: Between two strokes, in milliseconds.
+PAUSE_MS = 60
+
+STUB = Path(__file__).with_name("stub_engine.py")
+
+# qtpy does not say what is in it.
+TEST: Any = QTest
+
+
+class Painter:
+    """Draws strokes in a window with the dock.
+
+    Parameters
+    ----------
+    folder
+        With ``image.tif``; the strokes are noted there.
+    seed
+        Of their places.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self._log = (folder / "strokes.jsonl").open("a", encoding="utf-8")
+        self.viewer = napari.Viewer(show=True)
+        self.viewer.window.resize(1100, 800)
+        (image,) = self.viewer.open(folder / "image.tif", plugin="napari")
+        label_and_train.EngineLink = functools.partial(  # type: ignore[assignment,misc]
+            EngineLink, command=[sys.executable, str(STUB), "works"]
+        )
+        self.dock = LabelAndTrain(self.viewer)
+        self.viewer.window.add_dock_widget(self.dock, name="Label and train")
+        labels = self.dock.controller.pairs.new_labels()
+        assert labels is not None
+        self._labels: Labels = labels
+        self._canvas = self.viewer.window._qt_viewer.canvas.native
+        n, height, width = image.data.shape
+        grid = (n, height // CELL_PX, width // CELL_PX)
+        order = np.random.default_rng(seed).permutation(grid[1] * grid[2])
+        self._cells = [np.unravel_index(int(cell), grid[1:]) for cell in order]
+        self._n_planes = n
+
+    def paint(self) -> None:
+        """Draw strokes until there is no cell left."""
+        self.viewer.reset_view()
+        TEST.qWait(100)
+        for number in range(len(self._cells) * self._n_planes):
+            plane = number // STROKES_OF_A_PLANE % self._n_planes
+            self._stroke(plane, 1 + number % 2, self._cells[number // self._n_planes])
+            TEST.qWait(PAUSE_MS)
+
+    def _stroke(self, plane: int, value: int, cell: Any) -> None:
+        self.viewer.dims.set_current_step(0, plane)
+        self.dock.controller.classes.select(value)
+        self._labels.mode = "paint"
+        self._labels.brush_size = 3
+        y, x = (CELL_PX * int(at) + CELL_PX // 2 for at in cell)
+        before = self._labels.data[plane].copy()
+        self._drag((y - 3, x - 4), (y + 3, x), (y - 3, x + 4))
+        changed = np.flatnonzero(self._labels.data[plane] != before)
+        note = {"plane": plane, "value": value, "pixels": changed.tolist()}
+        self._log.write(json.dumps({"at": time.time(), **note}) + "\n")
+        self._log.flush()
+
+    def _drag(self, *points: tuple[int, int]) -> None:
+        on_canvas = [self._on_canvas(point) for point in points]
+        TEST.mouseMove(self._canvas, on_canvas[0])
+        TEST.mousePress(self._canvas, Qt.MouseButton.LeftButton, pos=on_canvas[0])
+        for start, end in pairwise(on_canvas):
+            for share in (0.5, 1.0):
+                TEST.mouseMove(self._canvas, start + (end - start) * share)
+                TEST.qWait(8)
+        TEST.mouseRelease(self._canvas, Qt.MouseButton.LeftButton, pos=on_canvas[-1])
+
+    def _on_canvas(self, point: tuple[int, int]) -> QPoint:
+        camera = getattr(self.viewer, "scene", self.viewer).camera
+        y, x = (np.array(point) - camera.center[-2:]) * camera.zoom
+        middle = self._canvas.width() / 2, self._canvas.height() / 2
+        return QPoint(round(x + middle[0]), round(y + middle[1]))
+
+
+def main() -> None:
+    """Open the window, wait to be told, and paint."""
+    painter = Painter(Path(sys.argv[1]), int(sys.argv[2]))
+    told = threading.Event()
+
+    def listen() -> None:
+        sys.stdin.readline()
+        told.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    print("ready", flush=True)
+    while not told.is_set():
+        TEST.qWait(20)
+    painter.paint()
+    TEST.qWait(600_000)
+
+
+if __name__ == "__main__":
+    main()
