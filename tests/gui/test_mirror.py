@@ -331,6 +331,38 @@ def test_classes_types_and_places_come_back(mirror: Mirror) -> None:
     assert again.units == layer.units
 
 
+def test_new_planes_are_in_the_manifest_and_on_disk_soon(mirror: Mirror) -> None:
+    layer = painted(6, 64, 64)
+    mirror.update(layer)
+    layer.data[4, 1, 1] = 1
+    mirror.update(layer)
+    mirror._disk.wait()
+    manifest = json.loads((mirror.folder / "manifest.json").read_text())
+    assert manifest["layers"][0]["planes"] == [[0], [4]]
+
+
+def test_what_fails_in_the_thread_is_told_and_tried_again(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = painted(6, 64, 64)
+    mirror.update(layer)
+    mirror._disk.wait()
+
+    def fail(*_: object) -> None:
+        raise OutputError("full.") from OSError(28, "No space left on device")
+
+    layer.data[4, 1, 1] = 1
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_sparseseg.gui.mirror.write_manifest", fail)
+        mirror.update(layer)
+        mirror._disk.wait()
+        with pytest.raises(OutputError, match="No space left on device"):
+            mirror.update(layer)
+    mirror.update(layer)
+    manifest = json.loads((mirror.folder / "manifest.json").read_text())
+    assert manifest["layers"][0]["planes"] == [[0], [4]]
+
+
 def test_a_full_disk_is_told_and_no_stroke_is_lost(mirror: Mirror) -> None:
     layer = painted(200, 200)
     mirror.update(layer)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.gui.conftest import Table
 
-SETTINGS = TrainingSettings(net="vgg_fcn", window=(40.0, 400.0), scale=0.5, patch_px=96)
+SETTINGS = TrainingSettings(net="vgg-fcn", window=(40.0, 400.0), scale=0.5, patch_px=96)
 MODEL = SavedModel("/models/Leber 1.safetensors", "2026-03-04T05:06", 120, 9, 0.8125)
 
 

@@ -196,7 +196,7 @@ def remove(folder: Path) -> None:
     """Delete a session folder of ours, unless there is more in it."""
     remove_labels(folder)
     with contextlib.suppress(OSError):
-        for name in (_CHECKPOINT, _PLACE, session_boxes.FILE, _OPEN):
+        for name in (*COMPANIONS, _CHECKPOINT, _PLACE, session_boxes.FILE, _OPEN):
             (folder / name).unlink(missing_ok=True)
     session_lock.unlock(folder)
     with contextlib.suppress(OSError):
@@ -207,7 +207,8 @@ def leave(place: Path) -> None:
     """Delete the labels at a place that the user has named, and what marks it ours."""
     remove_labels(place)
     with contextlib.suppress(OSError):
-        (place / _OPEN).unlink(missing_ok=True)
+        for name in (*COMPANIONS, _OPEN):
+            (place / name).unlink(missing_ok=True)
     session_lock.unlock(place)
     with contextlib.suppress(OSError):
         place.rmdir()
@@ -218,8 +219,7 @@ def remove_labels(folder: Path) -> None:
     ours = label_folders(folder)
     # First: without it the folder holds no session any more.
     with contextlib.suppress(OSError):
-        for name in (MANIFEST, *COMPANIONS):
-            (folder / name).unlink(missing_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
     for each in ours:
         shutil.rmtree(each, ignore_errors=True)
 

@@ -28,7 +28,9 @@ _REASONS = {
 }
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+def write_atomically(
+    path: str | Path, write: Callable[[Path], None], *, flush: bool = True
+) -> None:
     """Write a file under a temporary name in its folder, then rename it.
 
     Whoever reads ``path`` sees the old file or the new one, never a part of either,
@@ -40,6 +42,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
         The file to write or replace.
     write
         Writes the content to the path it is given, which has the suffix of ``path``.
+    flush
+        Whether to wait until the disk has it; else a loss of power may leave a file
+        that is not complete.
 
     Raises
     ------
@@ -52,7 +57,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
     try:
         try:
             write(temporary)
-            _flush_to_disk(temporary)
+            if flush:
+                _flush_to_disk(temporary)
             os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
