@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.gui.conftest import Table
 
 PAINTER = Path(__file__).with_name("crash_painter.py")
-SHAPE = (3, 160, 192)
+SHAPE = (5, 160, 192)
 
 #: What was painted longer ago is on disk, in seconds.
 LOST_S = 2.0

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from tests.gui.conftest import Table
 
-SHAPE = (3, 24, 32)
+SHAPE = (5, 24, 32)
 
 
 @pytest.fixture(autouse=True)
@@ -295,6 +295,7 @@ def test_hashing_does_not_stop_the_window(
         timeout=5000,
     )
     assert threads == [False]
+    kept.flush()
     image.name = "slide"
     image.translate = (4, 5)
     kept.flush()
@@ -370,6 +371,10 @@ def test_images_are_asked_for_until_one_is_not_known(
     assert [ask(record) for _ in range(4)] == ["/there/a.tif", "", "", ""]
     assert len(titles) == 2
     assert "Where is a.tif" in titles[0]
+    # A series is a folder.
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: "/there/ct")
+    series = ImageRecord("ct", path="/home/ct", content="folder:3:abc")
+    assert ask_with_dialog(parent)(series) == "/there/ct"
 
 
 def test_samples_are_opened_without_their_strokes(

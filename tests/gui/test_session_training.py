@@ -80,7 +80,7 @@ def save_a_model(table: Table, qtbot: QtBot) -> None:
             step=40, scores={"head": score}, shown="head", reason="it is best"
         )
     )
-    table.link.tell(messages.StepDone(step=50, loss=0.1))
+    table.link.tell(messages.StepDone(step=50, loss=0.1, learning_rate=0.1))
     table.link.tell(messages.ModelSaved(path="/models/a.safetensors"))
 
 

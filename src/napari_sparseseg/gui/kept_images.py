@@ -65,7 +65,7 @@ class KeptImages(KeptPart):
     def close(self) -> None:
         """End: nothing is followed any more."""
         self._hasher.shutdown(cancel_futures=True)
-        self.flush()
+        super().close()
         for image in list(self._followed):
             for event in _events(image):
                 event.disconnect(self._on_change)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject
 
 from napari_sparseseg.errors import OutputError
+from napari_sparseseg.gui.disk_thread import DiskThread
 from napari_sparseseg.gui.kept_labels import RETRY_MS
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.parts import once
@@ -39,22 +41,52 @@ class KeptPart(QObject):
         super().__init__(parent)
         self._folder = folder
         self._written: tuple[Path, Any] | None = None
-        self._timer = once(self, self.flush, DEBOUNCE_MS)
+        self._disk = DiskThread()
+        self._timer = once(self, self._bring, DEBOUNCE_MS)
+        self._check = once(self, self._try_again, RETRY_MS)
 
     @telling()
     def flush(self) -> None:
         """Write what is not on disk yet, now."""
         self._timer.stop()
+        self._disk.wait()
+        self._note_failure()
         now = self._folder(), self._now()
         if now == self._written or not now[1]:
             return
         try:
             self._write(*now)
         except OutputError:
-            logger.exception("%s cannot be kept", type(self).__name__)
-            self._timer.start(RETRY_MS)
+            logger.exception("a part of the session cannot be kept")
+            self._check.start()
             return
         self._written = now
+
+    def close(self) -> None:
+        """End: what is true now is on disk, if it can be."""
+        self.flush()
+        self._timer.stop()
+        self._check.stop()
+
+    @telling()
+    def _bring(self) -> None:
+        """Write what is not on disk yet, in a thread."""
+        now = self._folder(), self._now()
+        if now != self._written and now[1]:
+            self._written = now
+            self._disk.do(partial(self._write, *now))
+            self._check.start()
+
+    @telling()
+    def _try_again(self) -> None:
+        self._note_failure()
+        self._bring()
+
+    def _note_failure(self) -> None:
+        failure = self._disk.take_failure()
+        if failure is not None:
+            logger.error("a part of the session cannot be kept", exc_info=failure)
+            self._written = None
 
     def _on_change(self, _event: Any = None) -> None:
         if not self._timer.isActive():

@@ -44,10 +44,6 @@ class KeptTraining(KeptPart):
             listen(self, getattr(state.events, name), self._on_change)
         self._on_change()
 
-    def close(self) -> None:
-        """End: what is chosen now is on disk."""
-        self.flush()
-
     def _now(self) -> TrainingRecord:
         return record_of(self._state)
 

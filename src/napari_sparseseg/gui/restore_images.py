@@ -60,13 +60,13 @@ def ask_with_dialog(parent: QWidget) -> Ask:
     def ask(record: ImageRecord) -> str:
         if gave_up:
             return ""
-        name = Path(record.path).name
-        path, _ = QFileDialog.getOpenFileName(
-            parent,
-            f"Where is {name}, the image '{record.name}' of the session?",
-            str(Path(record.path).parent),
-            f"{name} ({name});;All files (*)",
-        )
+        was = Path(record.path)
+        title = f"Where is {was.name}, the image '{record.name}' of the session?"
+        if record.content.startswith("folder:"):
+            path = QFileDialog.getExistingDirectory(parent, title, str(was.parent))
+        else:
+            kinds = f"{was.name} ({was.name});;All files (*)"
+            path, _ = QFileDialog.getOpenFileName(parent, title, str(was.parent), kinds)
         if not path:
             gave_up.append(record)
         return str(path)
