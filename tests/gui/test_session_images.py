@@ -381,7 +381,7 @@ def test_samples_are_opened_without_their_strokes(
     make_table: Callable[[], Table], qtbot: QtBot, home: Path, told: list[str]
 ) -> None:
     before = make_table()
-    image, strokes = before.viewer.open_sample("napari-sparseseg", "tissue_phantom")
+    image, strokes, *_ = before.viewer.open_sample("napari-sparseseg", "tissue_phantom")
     before.controller.pairs.choose(image, strokes)
     strokes.paint((3, 3), 2)
     before.controller.annotations.flush()

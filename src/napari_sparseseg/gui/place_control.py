@@ -132,8 +132,9 @@ class PlaceControl:
             classes = self._state.classes.merged(classes)
         opened = open_session(self._viewer, folder, session, ask)
         self._classes.use(classes)
-        for labels in opened.layers:
+        for labels, image_name in zip(opened.layers, opened.image_names, strict=True):
             labels.metadata[CLASSES_KEY] = classes.to_json()
+            self._annotations.remember_image(labels, image_name)
         is_kept = self._keep(opened.layers)
         for image, labels in zip(opened.images, opened.layers, strict=True):
             if image is not None:

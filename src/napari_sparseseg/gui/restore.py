@@ -215,8 +215,8 @@ class OpenedSession:
     ----------
     layers
         The label layers.
-    images
-        The image of each of them; None where it is not open.
+    images, image_names
+        The image of each of them, None where it is not open; and its name.
     told
         What the user must know, in sentences.
     damaged
@@ -225,6 +225,7 @@ class OpenedSession:
 
     layers: list[Labels]
     images: list[Image | None]
+    image_names: list[str]
     told: list[str]
     damaged: bool
 
@@ -264,7 +265,9 @@ def open_session(
         if image is not None:
             settle(layer, image)
         viewer.add_layer(layer)
-    return OpenedSession(layers, images, told + opened.told, bool(session.damaged))
+    names = [each.image for each in present]
+    told += opened.told
+    return OpenedSession(layers, images, names, told, bool(session.damaged))
 
 
 def _open_images_of(
