@@ -1,16 +1,19 @@
-"""``python crash_painter.py FOLDER SEED``: paint in a real window until killed.
+"""``python crash_painter.py``: paint in real windows until they are killed.
 
-It waits for a line on its input, then draws stroke after stroke with the mouse, on one
-plane and another. What each stroke has changed is added to ``FOLDER/strokes.jsonl`` as
-soon as the mouse is released.
+For each line ``SEED FOLDER`` on its input it opens a napari in a process of its own, of
+which it prints the number; so all that is imported is imported once. As soon as there
+is a file ``FOLDER/go``, that draws stroke after stroke with the mouse, on one plane and
+another. What a stroke has changed is added to ``FOLDER/strokes.jsonl`` when the mouse
+is released.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import os
+import signal
 import sys
-import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -59,7 +62,7 @@ class Painter:
         self.viewer = napari.Viewer(show=True)
         self.viewer.window.resize(1100, 800)
         (image,) = self.viewer.open(folder / "image.tif", plugin="napari")
-        label_and_train.EngineLink = functools.partial(  # type: ignore[assignment,misc]
+        label_and_train.EngineLink = functools.partial(  # type: ignore[attr-defined]
             EngineLink, command=[sys.executable, str(STUB), "works"]
         )
         self.dock = LabelAndTrain(self.viewer)
@@ -113,21 +116,28 @@ class Painter:
         return QPoint(round(x + middle[0]), round(y + middle[1]))
 
 
-def main() -> None:
-    """Open the window, wait to be told, and paint."""
-    painter = Painter(Path(sys.argv[1]), int(sys.argv[2]))
-    told = threading.Event()
-
-    def listen() -> None:
-        sys.stdin.readline()
-        told.set()
-
-    threading.Thread(target=listen, daemon=True).start()
-    print("ready", flush=True)
-    while not told.is_set():
+def open_window(folder: Path, seed: int) -> None:
+    """Open a window, and paint once that is wished."""
+    for name in ("CACHE", "CONFIG", "DATA", "STATE"):
+        os.environ[f"XDG_{name}_HOME"] = str(folder / name.lower())
+    painter = Painter(folder, seed)
+    while not (folder / "go").exists():
         TEST.qWait(20)
     painter.paint()
     TEST.qWait(600_000)
+
+
+def main() -> None:
+    """Open the windows that are asked for."""
+    # So that none that was killed stays as a zombie.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        seed, _, folder = line.rstrip("\n").partition(" ")
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            open_window(Path(folder), int(seed))
+        print(pid, flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from napari_sparseseg.gui.controller import CHECKPOINT
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.place_widget import PlaceWidget
 from napari_sparseseg.gui.session_folder import find_crashed, remove_empty
-from napari_sparseseg.gui.session_labels import restore
+from napari_sparseseg.gui.session_labels import has_session, restore
 
 if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
@@ -75,7 +75,7 @@ def test_strokes_move_and_later_ones_follow(mirror: Mirror, place: Path) -> None
     mirror.move(place)
     assert mirror.folder == place
     assert data_of(place) == {"drawn": [4], "other": [7]}
-    assert not session_folder.has_session(mirror.first_folder)
+    assert not has_session(mirror.first_folder)
     assert not list(mirror.first_folder.glob("labels-*"))
     assert (mirror.first_folder / CHECKPOINT).exists()
 

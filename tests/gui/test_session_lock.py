@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 from typing import IO, TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import session_lock
@@ -136,3 +138,35 @@ def test_the_number_of_a_living_process_is_no_lock(tmp_path: Path) -> None:
     (tmp_path / "open.json").write_text(json.dumps(mark))
     (tmp_path / FILE).touch()
     assert not is_in_use(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError("flock")]
+)
+def test_where_there_are_no_locks_the_mark_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """As on some disks in a network."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    take(tmp_path)
+    assert not is_locked(tmp_path)
+    assert is_in_use(tmp_path)
+    with pytest.raises(OutputError, match="in use by another napari"):
+        take(tmp_path)
+    release(tmp_path)
+    assert not is_in_use(tmp_path)
+
+
+def test_a_disk_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(OutputError, match="cannot be made: Read-only file system"):
+        take(tmp_path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image
+from npe2 import PluginManager
 from qtpy.QtWidgets import QFileDialog
 
 from napari_sparseseg.errors import ImageError, SparseSegError
@@ -193,7 +194,7 @@ def _read(record: ImageRecord, where: str) -> list[Image]:
         if record.sample:
             aside.open_sample(*record.sample)
         else:
-            aside.open(where, plugin=record.plugin or None)
+            aside.open(where, plugin=_reader(record))
     except Exception as error:
         # Readers are plugins and raise whatever they like.
         logger.exception("an image of a session cannot be opened")
@@ -206,6 +207,12 @@ def _read(record: ImageRecord, where: str) -> list[Image]:
     layers: list[Layer] = list(aside.layers)
     aside.layers.clear()
     return [layer for layer in layers if isinstance(layer, Image)]
+
+
+def _reader(record: ImageRecord) -> str | None:
+    """Return the plugin that opened an image, None where it is not there any more."""
+    known = {manifest.name for manifest in PluginManager.instance().iter_manifests()}
+    return record.plugin if record.plugin in known else None
 
 
 def _taken(images: list[Image], record: ImageRecord) -> Image | None:

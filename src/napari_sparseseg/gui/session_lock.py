@@ -7,6 +7,7 @@ number of a dead process that is given to another can confuse it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,16 @@ FILE = "open.lock"
 # Somebody may just be looking whether it is locked.
 _WAIT_S = 0.2
 
+# What file systems say that know no locks, as some in networks do.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
 _HELD: dict[Path, FileLock] = {}
 
 
 def lock(folder: Path) -> bool:
     """Lock a folder for this process; tell whether nobody had it.
+
+    Where the file system knows no locks nobody has any.
 
     Raises
     ------
@@ -40,6 +46,12 @@ def lock(folder: Path) -> bool:
         taken.acquire()
     except Timeout:
         return False
+    except NotImplementedError:
+        return True
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return True
+        raise
     _HELD[folder] = taken
     return True
 
@@ -48,8 +60,9 @@ def unlock(folder: Path) -> None:
     """Give a folder free, and delete its lock, unless another process has it."""
     folder = folder.resolve()
     with contextlib.suppress(OSError):
-        is_there = folder in _HELD or ((folder / FILE).exists() and lock(folder))
-        if is_there:
+        if folder not in _HELD and (folder / FILE).exists():
+            lock(folder)
+        if folder in _HELD:
             _release(_HELD.pop(folder))
 
 
@@ -74,8 +87,8 @@ def is_locked(folder: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:
-        return False  # of a folder that is read-only nobody can have it
+    except (OSError, NotImplementedError):
+        return False  # nobody can have it: it is read-only, or knows no locks
 
 
 def _lock_of(folder: Path) -> FileLock:
