@@ -18,6 +18,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import napari
 import numpy as np
@@ -62,10 +63,10 @@ class Painter:
         self.viewer = napari.Viewer(show=True)
         self.viewer.window.resize(1100, 800)
         (image,) = self.viewer.open(folder / "image.tif", plugin="napari")
-        label_and_train.EngineLink = functools.partial(  # type: ignore[attr-defined]
-            EngineLink, command=[sys.executable, str(STUB), "works"]
-        )
-        self.dock = LabelAndTrain(self.viewer)
+        command = [sys.executable, str(STUB), "works"]
+        link = functools.partial(EngineLink, command=command)
+        with patch.object(label_and_train, "EngineLink", link):
+            self.dock = LabelAndTrain(self.viewer)
         self.viewer.window.add_dock_widget(self.dock, name="Label and train")
         labels = self.dock.controller.pairs.new_labels()
         assert labels is not None

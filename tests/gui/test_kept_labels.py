@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -226,8 +227,9 @@ def test_values_that_are_no_classes_are_no_concern_of_the_user(
     assert objects not in desk.kept.unkept
 
 
-def test_a_full_disk_is_told_once_whatever_was_painted_on(
-    desk: Desk, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_is_full_or_read_only_is_told_once_whatever_was_painted_on(
+    desk: Desk, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, reason: int
 ) -> None:
     desk.kept._retry.setInterval(200)
     layers = [desk.viewer.add_labels(stack(), name=name) for name in "ab"]
@@ -235,7 +237,7 @@ def test_a_full_disk_is_told_once_whatever_was_painted_on(
     desk.kept.flush()
 
     def fail(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(reason, os.strerror(reason))
 
     with monkeypatch.context() as patch:
         patch.setattr(mirror, "_write_rows", fail)
@@ -244,7 +246,7 @@ def test_a_full_disk_is_told_once_whatever_was_painted_on(
         qtbot.wait(6 * DEBOUNCE_MS)
         assert set(desk.kept.unkept) == set(layers)
         assert len(desk.failed) == 1
-        assert "No space left on device" in desk.failed[0]
+        assert os.strerror(reason) in desk.failed[0]
     for layer in layers:
         desk.wait_for(qtbot, layer)
     assert not desk.kept.unkept
