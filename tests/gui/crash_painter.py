@@ -82,9 +82,12 @@ class Painter:
         """Draw strokes until there is no cell left."""
         self.viewer.reset_view()
         TEST.qWait(100)
-        for number in range(len(self._cells) * self._n_planes):
-            plane = number // STROKES_OF_A_PLANE % self._n_planes
-            self._stroke(plane, 1 + number % 2, self._cells[number // self._n_planes])
+        rounds = len(self._cells) // STROKES_OF_A_PLANE
+        for number in range(rounds * STROKES_OF_A_PLANE * self._n_planes):
+            turn, stroke = divmod(number, STROKES_OF_A_PLANE)
+            round_, plane = divmod(turn, self._n_planes)
+            cell = self._cells[round_ * STROKES_OF_A_PLANE + stroke]
+            self._stroke(plane, 1 + number % 2, cell)
             TEST.qWait(PAUSE_MS)
 
     def _stroke(self, plane: int, value: int, cell: Any) -> None:
