@@ -297,7 +297,7 @@ def test_the_image_of_boxes_is_opened_with_them(
     desk: Desk, parent: QWidget, npe2pm: PluginManager, root: Path
 ) -> None:
     npe2pm.register(PluginManifest.from_distribution("napari"))
-    tifffile.imwrite(root / "ct 2.tif", np.zeros((4, 40, 48), np.int16))
+    tifffile.imwrite(root / "ct 2.tif", np.zeros((5, 40, 48), np.int16))
     (image,) = desk.viewer.open(root / "ct 2.tif", plugin="napari")
     shapes = Shapes(**new_boxes_for(image, "boxes", CLASSES))
     desk.viewer.add_layer(shapes)
