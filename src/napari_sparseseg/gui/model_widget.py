@@ -78,6 +78,7 @@ class ModelWidget(QWidget):
         self.history = QListWidget()
         self.history.setToolTip(HISTORY)
         self.history.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.history.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.history.itemActivated.connect(self._load_again)
         layout.addWidget(self.history)
         listen(self, state.events.models, self._show_history)
@@ -156,13 +157,13 @@ class ModelWidget(QWidget):
 def _words_on(model: SavedModel) -> str:
     """Return what tells saved models apart at a glance."""
     quality = "not scored" if model.overall is None else f"Dice {model.overall:.2f}"
-    when = model.saved.replace("T", " ")
     name = Path(model.path).name
-    return f"{name}: {quality}, {counted(model.strokes, 'stroke')}, {when}"
+    return f"{name}: {quality}, {counted(model.strokes, 'stroke')}"
 
 
 def _details_of(model: SavedModel) -> str:
     scores = [f"{name}: {dice:.2f}" for name, dice in model.dice.items()]
     held_out = ["Dice on held-out strokes:", *scores] if scores else []
     learned = f"{counted(model.step, 'step')} learned"
-    return "\n".join([model.path, learned, *held_out])
+    saved = f"Saved {model.saved.replace('T', ' ')}"
+    return "\n".join([model.path, saved, learned, *held_out])
