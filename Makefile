@@ -14,7 +14,7 @@ CONVPAINT := .tools/convpaint/bin/python
 # Without these a program finds no display.
 HEADLESS := env -u DISPLAY -u WAYLAND_DISPLAY
 
-.PHONY: help demo screenshots test slow lint types bench reproduce reproduce-smoke \
+.PHONY: help demo screenshots test slow crash lint types bench reproduce reproduce-smoke \
   system-libs clean
 
 help: ## list what can be made
@@ -36,6 +36,9 @@ test: system-libs | $(UV) ## check style, manifest and types, then run the tests
 
 slow: system-libs | $(UV) ## run the tests that take long
 	$(TOX) -e slow
+
+crash: system-libs | $(UV) ## kill napari 50 times while somebody paints
+	$(TOX) -e slow -- tests/gui/test_crash.py
 
 lint types: | $(UV) ## run this check alone
 	$(TOX) -e $@

@@ -39,6 +39,7 @@ from napari_sparseseg.gui.label_and_train import LabelAndTrain
 from napari_sparseseg.gui.launch import DOCK, PLUGIN
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.session_boxes import BoxesRecord, write_kept_boxes
+from napari_sparseseg.gui.session_labels import restore
 from napari_sparseseg.io.export import export_labels
 from napari_sparseseg.samples import abdomen_phantom
 
@@ -369,13 +370,13 @@ def test_accepted_masks_are_kept_by_one_dock_at_a_time(
     controller.read()
     (other,) = set((tmp_path / "sessions").iterdir()) - {mine}
     assert not session_folder.has_labels(mine)
-    (kept,) = session_folder.restore(other).labels
+    (kept,) = restore(other).labels
     np.testing.assert_array_equal(kept.data, stubbed.layers["ct labels"].data)
     # Without the other dock it is kept here again.
     training.controller.close()
     controller.undo()
     controller.accept((0,))
-    (kept,) = [each for each in session_folder.restore(mine).labels if each.present]
+    (kept,) = [each for each in restore(mine).labels if each.present]
     np.testing.assert_array_equal(kept.data, stubbed.layers["ct labels"].data)
     controller.close()
     assert session_boxes.has_boxes(mine)

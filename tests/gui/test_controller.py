@@ -19,7 +19,7 @@ from napari_sparseseg.gui.encoders import ENCODERS, encoders_of
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.planes import PlaneKey
 from napari_sparseseg.gui.prediction_layer import is_prediction
-from napari_sparseseg.gui.session_folder import restore
+from napari_sparseseg.gui.session_labels import restore
 from tests.conftest import pretend_fetched
 
 if TYPE_CHECKING:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes
+from npe2 import PluginManager, PluginManifest
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_sparseseg.annotations.boxes import Box, boxes_to_shapes, write_boxes
@@ -25,6 +27,7 @@ from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.restore import offer_boxes, offer_restore
 from napari_sparseseg.gui.session_boxes import FILE, has_boxes, read_kept_boxes
 from napari_sparseseg.gui.session_folder import find_crashed
+from napari_sparseseg.gui.session_labels import restore
 from napari_sparseseg.gui.writers import write_single_boxes
 
 if TYPE_CHECKING:
@@ -135,7 +138,7 @@ def test_after_a_crash_boxes_come_back_on_their_image(
         return not labels
 
     # The dock of strokes leaves them to that of boxes.
-    assert offer_restore(viewer, parent, lambda _: True, lambda _: None) is None
+    assert offer_restore(parent, lambda _: None) is None
     press(offer_boxes(viewer, parent, keep), "Open")
     ((shapes, on),) = opened
     assert on is image
@@ -261,11 +264,11 @@ def test_labels_that_masks_went_into_are_kept(
     desk.kept.flush()
 
     def kept_values() -> list[int]:
-        (layer,) = session_folder.restore(desk.mirror.folder).labels
+        (layer,) = restore(desk.mirror.folder).labels
         return sorted(layer.data[layer.data > 0].tolist())
 
     qtbot.waitUntil(lambda: kept_values() == [2, 3])
-    assert session_folder.restore(desk.mirror.folder).classes == CLASSES
+    assert restore(desk.mirror.folder).classes == CLASSES
     viewer = ViewerModel()
     viewer.add_image(desk.image.data)
     opened: list[Labels] = []
@@ -288,6 +291,32 @@ def test_damaged_boxes_are_told_and_offered_again(
     (once,) = told
     assert "cannot be restored" in once
     assert offer_boxes(desk.viewer, parent, lambda *_: True) is not None
+
+
+def test_the_image_of_boxes_is_opened_with_them(
+    desk: Desk, parent: QWidget, npe2pm: PluginManager, root: Path
+) -> None:
+    npe2pm.register(PluginManifest.from_distribution("napari"))
+    tifffile.imwrite(root / "ct 2.tif", np.zeros((5, 40, 48), np.int16))
+    (image,) = desk.viewer.open(root / "ct 2.tif", plugin="napari")
+    shapes = Shapes(**new_boxes_for(image, "boxes", CLASSES))
+    desk.viewer.add_layer(shapes)
+    desk.kept.follow(shapes, image)
+    shapes.feature_defaults = {"class": "liver"}
+    shapes.add_rectangles(boxes_to_shapes([FIRST]))
+    desk.kept.flush()
+    desk.kept._images.flush()
+    viewer = ViewerModel()
+    opened: list[Any] = []
+
+    def keep(boxes: Any, _: Any) -> bool:
+        opened.extend(boxes)
+        return True
+
+    press(offer_boxes(viewer, parent, keep), "Open")
+    ((again, on),) = opened
+    assert on.source.path == str(root / "ct 2.tif")
+    assert [each.box for each in read_boxes(again, on, CLASSES)] == [FIRST]
 
 
 def test_boxes_are_not_kept_as_those_of_another_image(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from napari_sparseseg.gui import kept_labels, mirror, planes, prediction_layer
 from napari_sparseseg.gui.kept_labels import DEBOUNCE_MS, KeptLabels
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.planes import PlaneKey
-from napari_sparseseg.gui.session_folder import restore
+from napari_sparseseg.gui.session_labels import restore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,6 +183,25 @@ def keys(n: int) -> list[PlaneKey]:
     return [PlaneKey((index,)) for index in range(n)]
 
 
+def test_a_stroke_is_kept_while_it_is_painted_and_told_when_it_is_over(
+    desk: Desk, qtbot: QtBot
+) -> None:
+    """Somebody may fill an organ for a minute without letting the mouse go."""
+    desk.kept._during.setInterval(50)
+    layer = desk.viewer.add_labels(stack(1))
+    desk.viewer.dims.set_current_step(0, 0)
+    desk.kept.flush()
+    desk.told.clear()
+    with layer.block_history():
+        for x in (5, 12, 19):
+            layer.paint((0, 20, x), 2)
+            desk.wait_for(qtbot, layer)
+            assert not any(changes for _, changes in desk.told)
+    qtbot.waitUntil(lambda: any(changes for _, changes in desk.told), timeout=5000)
+    planes = {change.plane for _, changes in desk.told for change in changes}
+    assert planes == {PlaneKey((0,))}
+
+
 def test_the_rest_is_compared_at_once_where_that_is_needed(desk: Desk) -> None:
     layer = desk.viewer.add_labels(stack(*range(6)))
     desk.kept.flush()
@@ -207,8 +227,9 @@ def test_values_that_are_no_classes_are_no_concern_of_the_user(
     assert objects not in desk.kept.unkept
 
 
-def test_a_full_disk_is_told_once_whatever_was_painted_on(
-    desk: Desk, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_is_full_or_read_only_is_told_once_whatever_was_painted_on(
+    desk: Desk, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, reason: int
 ) -> None:
     desk.kept._retry.setInterval(200)
     layers = [desk.viewer.add_labels(stack(), name=name) for name in "ab"]
@@ -216,7 +237,7 @@ def test_a_full_disk_is_told_once_whatever_was_painted_on(
     desk.kept.flush()
 
     def fail(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(reason, os.strerror(reason))
 
     with monkeypatch.context() as patch:
         patch.setattr(mirror, "_write_rows", fail)
@@ -225,7 +246,7 @@ def test_a_full_disk_is_told_once_whatever_was_painted_on(
         qtbot.wait(6 * DEBOUNCE_MS)
         assert set(desk.kept.unkept) == set(layers)
         assert len(desk.failed) == 1
-        assert "No space left on device" in desk.failed[0]
+        assert os.strerror(reason) in desk.failed[0]
     for layer in layers:
         desk.wait_for(qtbot, layer)
     assert not desk.kept.unkept

@@ -21,7 +21,8 @@ from napari_sparseseg.gui import label_and_train, mirror, session_folder
 from napari_sparseseg.gui.label_and_train import LabelAndTrain, new_mirror
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.prediction_widget import VISIBILITY_KEY
-from napari_sparseseg.gui.session_folder import find_crashed, restore
+from napari_sparseseg.gui.session_folder import find_crashed
+from napari_sparseseg.gui.session_labels import restore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -217,7 +218,7 @@ def test_a_crash_is_asked_about_once_the_dock_is_open(
     dock = open_dock()
     assert not asked
     qtbot.waitUntil(lambda: len(asked) == 1)
-    assert [each[:2] for each in asked] == [(dock._viewer, dock.dock)]
+    assert [each[0] for each in asked] == [dock.dock]
 
 
 class TestRestore:

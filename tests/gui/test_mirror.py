@@ -19,7 +19,7 @@ from napari.layers import Labels
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import LabelError, LayerError, OutputError
-from napari_sparseseg.gui import session_folder
+from napari_sparseseg.gui import session_folder, session_lock
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.planes import PlaneKey
 from napari_sparseseg.gui.session_folder import (
@@ -27,8 +27,8 @@ from napari_sparseseg.gui.session_folder import (
     is_in_use,
     new_folder,
     release,
-    restore,
 )
+from napari_sparseseg.gui.session_labels import restore
 from napari_sparseseg.gui.writers import write_single_labels
 
 if TYPE_CHECKING:
@@ -331,6 +331,38 @@ def test_classes_types_and_places_come_back(mirror: Mirror) -> None:
     assert again.units == layer.units
 
 
+def test_new_planes_are_in_the_manifest_and_on_disk_soon(mirror: Mirror) -> None:
+    layer = painted(6, 64, 64)
+    mirror.update(layer)
+    layer.data[4, 1, 1] = 1
+    mirror.update(layer)
+    mirror._disk.wait()
+    manifest = json.loads((mirror.folder / "manifest.json").read_text())
+    assert manifest["layers"][0]["planes"] == [[0], [4]]
+
+
+def test_what_fails_in_the_thread_is_told_and_tried_again(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = painted(6, 64, 64)
+    mirror.update(layer)
+    mirror._disk.wait()
+
+    def fail(*_: object) -> None:
+        raise OutputError("full.") from OSError(28, "No space left on device")
+
+    layer.data[4, 1, 1] = 1
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_sparseseg.gui.mirror.write_manifest", fail)
+        mirror.update(layer)
+        mirror._disk.wait()
+        with pytest.raises(OutputError, match="No space left on device"):
+            mirror.update(layer)
+    mirror.update(layer)
+    manifest = json.loads((mirror.folder / "manifest.json").read_text())
+    assert manifest["layers"][0]["planes"] == [[0], [4]]
+
+
 def test_a_full_disk_is_told_and_no_stroke_is_lost(mirror: Mirror) -> None:
     layer = painted(200, 200)
     mirror.update(layer)
@@ -546,6 +578,7 @@ def test_the_number_of_a_dead_process_may_be_given_to_another(
     mirror: Mirror, folder: Path
 ) -> None:
     mirror.update(painted(64, 64))
+    session_lock.unlock(folder)
     owner = json.loads((folder / "open.json").read_text())
     owner["started"] -= 3600
     (folder / "open.json").write_text(json.dumps(owner))
@@ -556,6 +589,7 @@ def test_folders_of_another_machine_are_left_alone(
     mirror: Mirror, folder: Path
 ) -> None:
     mirror.update(painted(64, 64))
+    session_lock.unlock(folder)
     owner = json.loads((folder / "open.json").read_text())
     owner.update(host="elsewhere", pid=2**22 + 1)
     (folder / "open.json").write_text(json.dumps(owner))
@@ -568,6 +602,7 @@ def test_a_folder_that_no_machine_has_touched_for_days_was_left_by_a_crash(
 ) -> None:
     """The machine may have got another name."""
     mirror.update(painted(64, 64))
+    session_lock.unlock(folder)
     owner = json.loads((folder / "open.json").read_text())
     owner.update(host="elsewhere")
     (folder / "open.json").write_text(json.dumps(owner))
@@ -590,38 +625,13 @@ def test_new_folders_have_names_of_their_own(tmp_path: Path) -> None:
     assert all(folder.suffix == ".sparseseg" for folder in folders)
 
 
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"version": 99}, "of version 99, but this program reads version 1"),
-        ({"classes": {"what": 1}}, "cannot be restored"),
-        ({"layers": [{"name": "x"}]}, "cannot be restored"),
-    ],
-)
-def test_a_manifest_that_is_not_understood_is_refused(
-    mirror: Mirror, change: dict[str, Any], sentence: str
-) -> None:
-    mirror.update(painted(64, 64))
-    path = mirror.folder / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(OutputError, match=sentence):
-        restore(mirror.folder)
-
-
-def test_a_damaged_plane_is_refused(mirror: Mirror) -> None:
-    layer = painted(64, 64)
-    mirror.update(layer)
-    mirror.annotated(layer)[PLANE].write_bytes(b"spoilt")
-    with pytest.raises(OutputError, match="cannot be restored"):
-        restore(mirror.folder)
-
-
 def test_the_manifest_says_no_more_than_the_names_of_layers(mirror: Mirror) -> None:
     mirror.update(painted(64, 64), "tile")
     manifest = json.loads((mirror.folder / "manifest.json").read_text())
     (record,) = manifest["layers"]
     assert set(record) == {
-        *("folder", "name", "image", "shape", "dtype", "placement", "present")
+        *("folder", "name", "image", "shape", "dtype", "placement", "present"),
+        "planes",
     }
 
 

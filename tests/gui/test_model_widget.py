@@ -9,6 +9,7 @@ import pytest
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_sparseseg.gui.model_widget import ModelWidget
+from napari_sparseseg.gui.state import SavedModel
 
 if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
@@ -161,3 +162,40 @@ def test_the_network_is_named_whether_it_is_saved_or_not(
     state.unsaved = True
     assert widget.words.isHidden()
     assert widget.unsaved.text().endswith("Trained, not saved. Network: U-Net")
+
+
+def test_saved_models_are_listed_with_their_scores_and_loaded_again(
+    widget: ModelWidget, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert widget.history.isHidden()
+    state.models = (
+        SavedModel("/a/first.safetensors", "2026-03-04T05:06", 40, 9),
+        SavedModel(
+            "/b/second.safetensors", "2026-03-04T06:07", 1200, 1, 0.876, {"a": 1}
+        ),
+    )
+    assert not widget.history.isHidden()
+    newest, oldest = (widget.history.item(row) for row in range(2))
+    assert newest is not None
+    assert oldest is not None
+    assert newest.text() == "second.safetensors: Dice 0.88, 1 stroke"
+    assert oldest.text() == "first.safetensors: not scored, 9 strokes"
+    assert newest.toolTip().splitlines() == [
+        "/b/second.safetensors",
+        "Saved 2026-03-04 06:07",
+        "1,200 steps learned",
+        "Dice on held-out strokes:",
+        "a: 1.00",
+    ]
+    told: list[str] = []
+    widget.load_wished.connect(told.append)
+    widget.history.itemActivated.emit(oldest)
+    assert told == ["/a/first.safetensors"]
+    # What was trained is not given up unasked.
+    state.unsaved = True
+    no = QMessageBox.StandardButton.No
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: no)
+    widget.history.itemActivated.emit(newest)
+    state.phase = "running"
+    widget.history.itemActivated.emit(newest)
+    assert len(told) == 1

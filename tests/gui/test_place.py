@@ -15,13 +15,13 @@ from qtpy.QtWidgets import QFileDialog
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
 from napari_sparseseg.errors import OutputError
-from napari_sparseseg.gui import session_folder
+from napari_sparseseg.gui import session_folder, session_lock
 from napari_sparseseg.gui.class_control import FIRST_CLASSES
 from napari_sparseseg.gui.controller import CHECKPOINT
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.place_widget import PlaceWidget
-from napari_sparseseg.gui.restore import open_session
-from napari_sparseseg.gui.session_folder import find_crashed, remove_empty, restore
+from napari_sparseseg.gui.session_folder import find_crashed, remove_empty
+from napari_sparseseg.gui.session_labels import has_session, restore
 
 if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
@@ -75,7 +75,7 @@ def test_strokes_move_and_later_ones_follow(mirror: Mirror, place: Path) -> None
     mirror.move(place)
     assert mirror.folder == place
     assert data_of(place) == {"drawn": [4], "other": [7]}
-    assert not session_folder.has_session(mirror.first_folder)
+    assert not has_session(mirror.first_folder)
     assert not list(mirror.first_folder.glob("labels-*"))
     assert (mirror.first_folder / CHECKPOINT).exists()
 
@@ -166,6 +166,7 @@ def test_a_crash_while_strokes_move_loses_none(
             patch.setattr(f"napari_sparseseg.gui.mirror.{last}", die)
             with pytest.raises(KeyboardInterrupt):
                 mirror.move(place)
+        session_lock.unlock(place)  # as the end of the process does
         (crashed,) = find_crashed(root)
         assert data_of(crashed) == {"drawn": [4]}
         os.utime(mirror.first_folder / "open.json", (10, 10))
@@ -370,14 +371,13 @@ def test_what_a_crash_left_at_a_named_place_goes_on_there(
 ) -> None:
     keep_at(place, painted())
     control = table.controller.place
-    assert control.keep(open_session(table.viewer, place))
-    control.go_on_in(place)
+    control.open_again(place)
     assert table.mirror.folder == place
     # One that nobody had named is only a copy.
     other = tmp_path / "others" / "2026.sparseseg"
     keep_at(other, painted("theirs"))
     monkeypatch.setattr(session_folder, "default_root", lambda: other.parent)
-    control.go_on_in(other)
+    control.open_again(other)
     assert table.mirror.folder == place
 
 

@@ -18,8 +18,11 @@ from napari_sparseseg.gui.controller import CHECKPOINT
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.restore import offer_restore, open_session
+from napari_sparseseg.gui.session_folder import release
+from napari_sparseseg.gui.session_labels import restore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pytestqt.qtbot import QtBot
@@ -60,13 +63,14 @@ def parent(qtbot: QtBot) -> QWidget:
     return widget
 
 
-def keep(layers: list[Labels]) -> bool:
-    """Keep nothing, but say that all is kept."""
-    return True
+def into(viewer: ViewerModel) -> Callable[[Path], None]:
+    """Return what opens a session in a viewer, as if all were kept in another."""
 
+    def open_again(folder: Path) -> None:
+        open_session(viewer, folder, restore(folder))
+        release(folder)
 
-def go_on_in(folder: Path) -> None:
-    """Leave the folder alone."""
+    return open_again
 
 
 def press(box: QMessageBox, text: str) -> None:
@@ -75,14 +79,14 @@ def press(box: QMessageBox, text: str) -> None:
 
 
 def test_without_a_crash_nothing_is_asked(parent: QWidget) -> None:
-    assert offer_restore(ViewerModel(), parent, keep, go_on_in) is None
+    assert offer_restore(parent, into(ViewerModel())) is None
 
 
 def test_opened_strokes_are_as_they_were(
     crashed: Path, parent: QWidget, strokes: Labels
 ) -> None:
     viewer = ViewerModel()
-    box = offer_restore(viewer, parent, keep, go_on_in)
+    box = offer_restore(parent, into(viewer))
     assert box is not None
     assert not box.isModal()
     press(box, "Open")
@@ -93,7 +97,7 @@ def test_opened_strokes_are_as_they_were(
     np.testing.assert_array_equal(layer.translate, strokes.translate)
     np.testing.assert_allclose(layer.get_color(1), (1, 0, 0, 1))
     assert ClassTable.from_json(layer.metadata[CLASSES_KEY]) == CLASSES
-    assert offer_restore(viewer, parent, keep, go_on_in) is None
+    assert offer_restore(parent, into(viewer)) is None
     assert list(crashed.glob("labels-1/*.npy"))
 
 
@@ -102,12 +106,12 @@ def test_what_is_not_opened_stays_on_disk(
     crashed: Path, parent: QWidget, answer: str, again: bool
 ) -> None:
     viewer = ViewerModel()
-    box = offer_restore(viewer, parent, keep, go_on_in)
+    box = offer_restore(parent, into(viewer))
     assert box is not None
     press(box, answer)
     assert not viewer.layers
     assert list(crashed.glob("labels-1/*.npy"))
-    assert (offer_restore(viewer, parent, keep, go_on_in) is not None) == bool(again)
+    assert (offer_restore(parent, into(viewer)) is not None) == bool(again)
 
 
 @pytest.mark.parametrize("agrees", [True, False])
@@ -119,7 +123,7 @@ def test_strokes_that_are_not_wanted_are_deleted_if_that_is_sure(
     monkeypatch.setattr(QMessageBox, "question", lambda *_: answer)
     (crashed / CHECKPOINT).write_bytes(b"of the training")
     viewer = ViewerModel()
-    box = offer_restore(viewer, parent, keep, go_on_in)
+    box = offer_restore(parent, into(viewer))
     assert box is not None
     press(box, "Delete them…")
     assert crashed.exists() != agrees
@@ -135,60 +139,50 @@ def test_nothing_is_kept_of_crashed_sessions_without_a_stroke(
     layer.data = np.zeros((8, 8), np.uint8)  # as after undo
     mirror.update(layer)
     assert list(mirror.folder.glob("labels-1/*.npy"))
-    assert offer_restore(ViewerModel(), parent, keep, go_on_in) is None
+    assert offer_restore(parent, into(ViewerModel())) is None
     # It may be new, and of another napari that is about to say so.
     assert mirror.folder.exists()
     os.utime(mirror.folder / "open.json", (10, 10))
-    assert offer_restore(ViewerModel(), parent, keep, go_on_in) is None
+    assert offer_restore(parent, into(ViewerModel())) is None
     assert not mirror.folder.exists()
 
 
 def test_what_another_napari_has_open_stays(
     root: Path, parent: QWidget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_folder, "is_in_use", lambda _: True)
     mirror = Mirror(root / "empty.sparseseg", CLASSES)
+    monkeypatch.setattr(session_folder, "is_in_use", lambda _: True)
     mirror.update(Labels(np.zeros((8, 8), np.uint8)))
     os.utime(mirror.folder / "open.json", (10, 10))
-    assert offer_restore(ViewerModel(), parent, keep, go_on_in) is None
+    assert offer_restore(parent, into(ViewerModel())) is None
     assert (mirror.folder / "open.json").exists()
 
 
 def test_opened_strokes_are_offered_again_until_they_are_kept(
-    crashed: Path, parent: QWidget, strokes: Labels
+    crashed: Path, parent: QWidget
 ) -> None:
-    viewer = ViewerModel()
-    opened: list[list[Labels]] = []
-    for is_kept in (False, True):
-
-        def keep(layers: list[Labels], is_kept: bool = is_kept) -> bool:
-            assert (crashed / "open.json").exists()
-            opened.append(layers)
-            return is_kept
-
-        box = offer_restore(viewer, parent, keep, go_on_in)
+    opened: list[Path] = []
+    for _ in range(2):
+        box = offer_restore(parent, opened.append)
         assert box is not None
         press(box, "Open")
-        (layer,) = opened[-1]
-        np.testing.assert_array_equal(layer.data, strokes.data)
-    assert len(opened) == 2
-    assert offer_restore(viewer, parent, keep, go_on_in) is None
+    assert opened == [crashed, crashed]
 
 
 def test_a_damaged_session_is_told_and_offered_again(
     crashed: Path, parent: QWidget, told: list[str]
 ) -> None:
-    (crashed / "manifest.json").write_text("{")
+    (crashed / "manifest.json").write_text('{"format": "of another", "version": 1}')
     viewer = ViewerModel()
-    box = offer_restore(viewer, parent, keep, go_on_in)
+    box = offer_restore(parent, into(viewer))
     assert box is not None
     press(box, "Open")
     assert len(told) == 1
-    assert "cannot be restored" in told[0]
+    assert "was written as 'of another'" in told[0]
     assert not viewer.layers
-    assert offer_restore(viewer, parent, keep, go_on_in) is not None
+    assert offer_restore(parent, into(viewer)) is not None
     with pytest.raises(OutputError):
-        open_session(viewer, crashed)
+        restore(crashed)
 
 
 def test_a_session_that_was_opened_meanwhile_is_left_alone(
@@ -204,7 +198,7 @@ def test_a_session_that_was_opened_meanwhile_is_left_alone(
     viewer = ViewerModel()
     for answer in ("Do not ask again", "Delete them…", "Open"):
         monkeypatch.setattr(session_folder, "is_in_use", lambda _: False)
-        box = offer_restore(viewer, parent, keep, go_on_in)
+        box = offer_restore(parent, into(viewer))
         assert box is not None
         monkeypatch.setattr(session_folder, "is_in_use", lambda _: True)
         press(box, answer)
@@ -221,7 +215,7 @@ def test_the_newest_is_offered_first(
     os.utime(crashed / "open.json", (10, 10))
     viewer = ViewerModel()
     for _ in range(2):
-        box = offer_restore(viewer, parent, keep, go_on_in)
+        box = offer_restore(parent, into(viewer))
         assert box is not None
         press(box, "Open")
     assert [layer.name for layer in viewer.layers] == ["newer", "drawn"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from qtpy.QtCore import QObject, Signal
@@ -124,6 +125,7 @@ class Annotations(QObject):
         self.pairs: list[Pair] = []
         self._mirror = mirror
         self._learned: list[Pair] = []
+        self._former_images: WeakKeyDictionary[Labels, str] = WeakKeyDictionary()
         self._kept = KeptLabels(viewer, mirror, self._image_of, self)
         self._kept.compared.connect(self._on_compared)
         self._kept.failed.connect(self.failed)
@@ -207,6 +209,10 @@ class Annotations(QObject):
         self._kept.look_through([labels])
         return labels not in self._kept.unkept
 
+    def remember_image(self, labels: Labels, name: str) -> None:
+        """Note which image labels are of that are opened without it."""
+        self._former_images[labels] = name
+
     def forget(self, labels: Labels) -> None:
         """Stop to keep a layer that was deleted; its files stay.
 
@@ -241,7 +247,9 @@ class Annotations(QObject):
 
     def _image_of(self, labels: Labels) -> str:
         pairs = self._pairs_of(labels)
-        return pairs[0].image.name if pairs else ""
+        if pairs:
+            return str(pairs[0].image.name)
+        return self._former_images.get(labels, "")
 
     def _pairs_of(self, labels: Labels) -> list[Pair]:
         return [pair for pair in self.pairs if pair.labels is labels]

@@ -25,6 +25,8 @@ from napari_sparseseg.gui.encoders import (
     why_missing,
 )
 from napari_sparseseg.gui.engine_news import EngineNews
+from napari_sparseseg.gui.kept_images import KeptImages
+from napari_sparseseg.gui.kept_training import KeptTraining
 from napari_sparseseg.gui.label_places import geometry_of, options_of
 from napari_sparseseg.gui.live_prediction import LivePrediction
 from napari_sparseseg.gui.log import log_file
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.engine.messages import TrainingSettings
     from napari_sparseseg.gui.engine_link import EngineLink
     from napari_sparseseg.gui.mirror import Mirror
+    from napari_sparseseg.gui.session_training import TrainingRecord
     from napari_sparseseg.gui.state import Live, State
 
 logger = logging.getLogger(__name__)
@@ -123,14 +126,26 @@ class Controller(QObject):
             self._pixels,
             self,
         )
+        self._kept_images = KeptImages(lambda: mirror.folder, self)
+        self._kept_training = KeptTraining(state, lambda: mirror.folder, self)
         self.place = PlaceControl(
-            viewer, state, self.annotations, self.classes, mirror, self._on_moved_files
+            viewer,
+            state,
+            self.annotations,
+            self.classes,
+            self.pairs,
+            mirror,
+            self._kept_images,
+            self._kept_training,
+            self._on_moved_files,
+            self._take_over,
         )
         self._news = EngineNews(state, self.prediction)
         self.annotations.painted.connect(self._on_painted)
         self.annotations.counted.connect(self._on_counted)
         self.classes.changed.connect(self._on_classes_changed)
         self.pairs.changed.connect(self._on_counted)
+        self.pairs.changed.connect(self._keep_images)
         self.pairs.chosen.connect(self.prediction.ask_soon)
         self.annotations.failed.connect(show_warning)
         self._pixels.replaced.connect(self._on_replaced)
@@ -292,6 +307,9 @@ class Controller(QObject):
         with contextlib.suppress(OSError):
             self._run.checkpoint.unlink(missing_ok=True)
         with telling():
+            self._kept_images.close()
+            self._kept_training.close()
+        with telling():
             self._mirror.close()
         with telling():
             self._files.close()
@@ -440,6 +458,22 @@ class Controller(QObject):
             for encoder in encoders_of(wished, self.state.devices)
         ]
         return next(filter(None, reasons), "")
+
+    @telling()
+    def _keep_images(self) -> None:
+        self._kept_images.follow(pair.image for pair in self.annotations.pairs)
+
+    def _take_over(self, training: TrainingRecord, with_settings: bool) -> None:
+        """Go on as an opened session was trained."""
+        ours = self.state.models
+        theirs = tuple(model for model in training.models if model not in ours)
+        self.state.models = theirs + ours
+        if not with_settings:
+            return
+        self.use_settings(training.settings)
+        self.set_opacity(training.opacity)
+        self.set_confidence(training.confidence)
+        self.set_live(training.live)
 
     def _on_moved_files(self) -> None:
         # A request under way may name a file that is gone.

@@ -32,9 +32,9 @@ measured.</li>
 learns while you paint.</li>
 <li><b>Save the model</b> for other images, and <b>export the labels</b>.</li>
 </ol>
-<p>Your strokes are kept on disk as you paint; <b>Keep strokes in…</b> names the
-folder, and <b>Open strokes…</b> brings them back another day. The prediction has a
-layer of its own and never changes your strokes.</p>
+<p>Your strokes are kept on disk as you paint; <b>Save session as…</b> names the folder,
+and <b>Open session…</b> brings images, strokes and settings back another day. The
+prediction has a layer of its own and never changes your strokes.</p>
 <p>For research use only; not a medical device.</p>
 """
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -10,7 +12,7 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from napari_sparseseg.errors import ImageError
 from napari_sparseseg.gui.log import log_file, without_words
 from napari_sparseseg.gui.notify import telling
-from napari_sparseseg.gui.state import CurvePoint
+from napari_sparseseg.gui.state import CurvePoint, SavedModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +133,28 @@ class EngineNews:
 
     def _on_model_saved(self, event: messages.ModelSaved) -> None:
         self._state.unsaved = False
+        self._state.models = (*self._state.models, self._saved(event.path))
         show_info(f"The model is saved: {event.path}")
+
+    def _saved(self, path: str) -> SavedModel:
+        """Note how good a model is that was written just now."""
+        state = self._state
+        point = state.curve[-1] if state.curve else None
+        names = {each.value: each.name for each in state.classes}
+        return SavedModel(
+            path=str(Path(path).absolute()),
+            saved=datetime.now().isoformat(timespec="minutes"),
+            step=state.step,
+            strokes=sum(strokes for _, strokes in state.counts.values()),
+            overall=None if point is None else point.overall,
+            dice={}
+            if point is None
+            else {
+                names[value]: dice
+                for value, dice in point.dice.items()
+                if value in names
+            },
+        )
 
     def _on_failed(self, event: messages.Failed) -> None:
         if event.details:

@@ -17,6 +17,7 @@ from qtpy.QtCore import QObject, QTimer
 from napari_sparseseg.errors import LayerError, OutputError
 from napari_sparseseg.gui.boxes_layer import class_names, read_boxes, with_classes_of
 from napari_sparseseg.gui.homes import other_home
+from napari_sparseseg.gui.kept_images import KeptImages
 from napari_sparseseg.gui.kept_labels import RETRY_MS, KeptLabels
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.planes import check_pair, labels_level, level_shape
@@ -69,6 +70,7 @@ class KeptBoxes(QObject):
         self._written: tuple[list[BoxesRecord], ClassTable] | None = None
         self._is_failing = False
         self._labels: KeptLabels | None = None
+        self._images = KeptImages(lambda: mirror.folder, self)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self.flush)
@@ -86,6 +88,7 @@ class KeptBoxes(QObject):
             is_elsewhere = source.path is not None or source.sample is not None
             self._opened.setdefault(shapes, _drawn(shapes) if is_elsewhere else [])
         self._followed[shapes] = image
+        self._images.follow([image])
         self._on_change()
 
     def keep_labels(self, labels: Labels) -> bool:
@@ -155,6 +158,7 @@ class KeptBoxes(QObject):
             self._leave(shapes)
         if self._labels is not None:
             self._labels.close()
+        self._images.close()
         self._mirror.close()
 
     def _read(self, shapes: Shapes, image: Image, classes: ClassTable) -> None:

@@ -32,6 +32,9 @@ DEBOUNCE_MS = 100
 #: After a stroke, of which napari tells when the mouse button is released, so long.
 AFTER_STROKE_MS = 10
 
+#: Of a stroke that takes longer, what is there by then is brought to disk so often.
+DURING_STROKE_MS = 1000
+
 #: What could not be written is tried again so often.
 RETRY_MS = 5000
 
@@ -89,6 +92,10 @@ class KeptLabels(QObject):
         self._waiting: dict[Labels, set[PlaneKey | None]] = {}
         # Layers of which other planes are still to be compared.
         self._behind: list[Labels] = []
+        # Layers that are painted on, and what of their strokes is on disk but not told.
+        self._in_stroke: set[Labels] = set()
+        self._untold: dict[Labels, tuple[PlaneChange, ...]] = {}
+        self._during = once(self, self._keep_strokes, DURING_STROKE_MS)
         self._timer = once(self, self._look, DEBOUNCE_MS)
         self._retry = once(self, self.flush, RETRY_MS)
         self._idle = once(self, self._go_on, PAUSE_MS)
@@ -106,8 +113,9 @@ class KeptLabels(QObject):
     @telling()
     def flush(self) -> None:
         """Bring the files of all layers that have changed up to date, now."""
-        for timer in (self._timer, self._retry, self._idle):
+        for timer in (self._timer, self._retry, self._idle, self._during):
             timer.stop()
+        self._in_stroke.clear()
         waiting, self._waiting, self._behind = self._waiting, {}, []
         for labels, planes in waiting.items():
             self._update(labels, planes)
@@ -150,11 +158,15 @@ class KeptLabels(QObject):
             self._followed.append(labels)
             for event in _events(labels):
                 event.connect(self._on_change)
+            labels.events.labels_update.connect(self._on_stroke)
 
     def _leave(self, labels: Labels) -> None:
         self._followed.remove(labels)
         for event in _events(labels):
             event.disconnect(self._on_change)
+        labels.events.labels_update.disconnect(self._on_stroke)
+        self._in_stroke.discard(labels)
+        self._untold.pop(labels, None)
         self._waiting.pop(labels, None)
         self.unkept.pop(labels, None)
 
@@ -168,6 +180,22 @@ class KeptLabels(QObject):
         shown = shown_plane(self._viewer, labels)
         self._waiting.setdefault(labels, set()).add(shown)
         self._timer.start(AFTER_STROKE_MS if event.type == "paint" else DEBOUNCE_MS)
+
+    def _on_stroke(self, event: Any) -> None:
+        """Note that something is painted; napari tells of a stroke when it is over."""
+        self._in_stroke.add(event.source)
+        if not self._during.isActive():
+            self._during.start()
+
+    @telling()
+    def _keep_strokes(self) -> None:
+        """Bring to disk what there is of strokes, and tell of it when they are over."""
+        painted, self._in_stroke = self._in_stroke, set()
+        for labels in painted - self._waiting.keys():
+            shown = shown_plane(self._viewer, labels)
+            changes = self._bring(labels, {shown}, most=1)
+            if changes:
+                self._untold[labels] = self._untold.get(labels, ()) + changes
 
     @telling()
     def _look(self) -> None:
@@ -194,6 +222,13 @@ class KeptLabels(QObject):
         self, labels: Labels, planes: set[PlaneKey | None], most: int | None = None
     ) -> None:
         """Compare planes that may have changed, and tell that they were looked at."""
+        changes = self._bring(labels, planes, most) or ()
+        self.compared.emit(labels, self._untold.pop(labels, ()) + changes)
+
+    def _bring(
+        self, labels: Labels, planes: set[PlaneKey | None], most: int | None
+    ) -> tuple[PlaneChange, ...] | None:
+        """Compare planes that may have changed; None where that fails."""
         image = self._image_of(labels)
 
         def update() -> tuple[PlaneChange, ...]:
@@ -202,7 +237,7 @@ class KeptLabels(QObject):
                 changes += self._mirror.update(labels, image, plane, most)
             return changes
 
-        self.compared.emit(labels, self._try(labels, update) or ())
+        return self._try(labels, update)
 
     def _catch_up(self, labels: Labels, most: int | None = None) -> bool:
         """Compare planes that were left, tell if that is news, and whether it works."""

@@ -25,6 +25,7 @@ from napari_sparseseg.gui.parts import once
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.prediction_widget import VISIBILITY_KEY
 from napari_sparseseg.gui.restore import offer_restore
+from napari_sparseseg.gui.restore_images import ask_with_dialog
 from napari_sparseseg.gui.session_folder import new_folder
 from napari_sparseseg.gui.state import State
 
@@ -80,7 +81,7 @@ class LabelAndTrain(PluginWidget):
             (dock.pairs.pair_removed, controller.pairs.remove),
             (dock.pairs.pair_ticked, controller.pairs.tick),
             (dock.place.place_named, controller.place.move),
-            (dock.place.opening_wished, controller.place.open),
+            (dock.place.opening_wished, self._open_session),
             (dock.classes.added, controller.classes.add),
             (dock.classes.renamed, controller.classes.rename),
             (dock.classes.recoloured, controller.classes.recolour),
@@ -142,8 +143,13 @@ class LabelAndTrain(PluginWidget):
 
     @telling()
     def _offer_restore(self) -> None:
-        place = self.controller.place
-        offer_restore(self._viewer, self.dock, place.keep, place.go_on_in)
+        offer_restore(self.dock, self._open_again)
+
+    def _open_again(self, folder: Path) -> None:
+        self.controller.place.open_again(folder, ask_with_dialog(self.dock))
+
+    def _open_session(self, path: str) -> None:
+        self.controller.place.open(path, ask_with_dialog(self.dock))
 
     def _bind_keys(self) -> None:
         # The keys stay when the dock is closed.

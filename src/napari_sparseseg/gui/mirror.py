@@ -12,6 +12,7 @@ import itertools
 import os
 import shutil
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -21,27 +22,32 @@ from numpy.lib import format as npy
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.annotations.strokes import narrow_labels
 from napari_sparseseg.errors import OutputError
+from napari_sparseseg.gui.disk_thread import DiskThread
 from napari_sparseseg.gui.planes import (
     PlaneKey,
     all_planes,
     level_shape,
-    placement,
+    plain_placement,
     read_label_plane,
 )
 from napari_sparseseg.gui.session_folder import (
-    LayerRecord,
+    COMPANIONS,
     has_work,
     is_saved,
-    label_folders,
     leave,
     note_place,
-    number_of,
-    plane_path,
-    read_manifest,
     release,
     remove,
     remove_labels,
     take,
+)
+from napari_sparseseg.gui.session_labels import (
+    LayerRecord,
+    has_session,
+    label_folders,
+    number_of,
+    plane_path,
+    read_manifest,
     write_manifest,
 )
 from napari_sparseseg.io.atomic import write_atomically
@@ -123,6 +129,9 @@ class Mirror:
         self._entries: WeakKeyDictionary[Labels, _Entry] = WeakKeyDictionary()
         self._records: dict[str, LayerRecord] = {}
         self._numbers = itertools.count(1)
+        self._disk = DiskThread()
+        # Whether the manifest has all records, as far as is known.
+        self._is_noted = True
 
     def use_classes(self, classes: ClassTable) -> None:
         """Keep this class table from now on.
@@ -133,6 +142,7 @@ class Mirror:
             If it cannot be written.
         """
         if classes != self._classes:
+            self._disk.wait()
             write_manifest(self.folder, list(self._records.values()), classes)
             self._classes = classes
 
@@ -244,6 +254,7 @@ class Mirror:
             If the folder cannot be made or written, is in use, or holds a session that
             was not opened. Everything is as it was then.
         """
+        self._disk.wait()
         before = self.folder
         deleted = _records_of_deleted(folder) if opened else {}
         there = list(folder.glob("labels-*"))
@@ -258,6 +269,10 @@ class Mirror:
         try:
             for name, new in names.items():
                 _copy_planes(before / name, folder / new)
+            for name in COMPANIONS:
+                # Those of what was opened count until ours are written.
+                if not opened and (before / name).exists():
+                    _copy(before / name, folder / name)
             if self.has_place:
                 write_manifest(folder, list(records.values()), self._classes)
                 note_place(self.first_folder, folder)
@@ -310,6 +325,7 @@ class Mirror:
         OutputError
             If the folder cannot be marked as closed.
         """
+        self._disk.wait()
         is_needed = self.has_place or not is_saved(self.folder)
         is_kept = keep and has_work(self.folder) and is_needed
         if is_kept:
@@ -320,7 +336,17 @@ class Mirror:
             remove(self.first_folder)
 
     def _entry_of(self, layer: Labels, image: str) -> _Entry:
-        """Give what is known about a layer, and note what is new."""
+        """Give what is known about a layer, and note what is new.
+
+        Raises
+        ------
+        OutputError
+            If that cannot be written, or something in the thread could not.
+        """
+        failure = self._disk.take_failure()
+        if failure is not None:
+            self._is_noted = False
+            raise _cannot_write(self.folder, failure) from failure
         entry = self._entries.get(layer)
         if entry is not None and entry.record.shape != level_shape(layer):
             self.forget(layer)
@@ -331,8 +357,10 @@ class Mirror:
             entry = _Entry(record)
         else:
             folder = entry.record.folder
-            record = _record_of(layer, image or entry.record.image, folder)
-        if self._records.get(folder) != record:
+            image = image or entry.record.image
+            record = _record_of(layer, image, folder, entry.planes)
+        is_noted = self._is_noted and has_session(self.folder)
+        if self._records.get(folder) != record or not is_noted:
             # Before the first plane, so that no plane is left without its layer.
             self._note(record)
         entry.record = record
@@ -351,12 +379,15 @@ class Mirror:
     def _compare(
         self, entry: _Entry, layer: Labels, most: int | None
     ) -> tuple[PlaneChange, ...]:
+        n_planes = len(entry.planes)
         for plane in list(entry.due)[:most]:
             region = self._copy(entry, plane, read_label_plane(layer, plane))
             del entry.due[plane]
             if region is not None:
                 path = plane_path(self._place(entry), plane)
                 entry.changes.append(PlaneChange(plane, region, path))
+        if len(entry.planes) > n_planes:
+            self._note_planes(entry)
         changes, entry.changes = tuple(entry.changes), []
         return changes
 
@@ -378,6 +409,7 @@ class Mirror:
                 _create(path, pixels.shape, rows.dtype, old)
                 entry.planes.add(plane)
             _write_rows(path, y0, rows)
+            self._disk.flush(path)
         except OSError as error:
             raise _cannot_write(path, error) from error
         except OutputError as error:
@@ -389,11 +421,20 @@ class Mirror:
     def _place(self, entry: _Entry) -> Path:
         return self.folder / entry.record.folder
 
+    def _note_planes(self, entry: _Entry) -> None:
+        """Have new planes in the manifest soon; they are there all the same."""
+        planes = tuple(plane.index for plane in sorted(entry.planes))
+        entry.record = replace(entry.record, planes=planes)
+        self._records = {**self._records, entry.record.folder: entry.record}
+        records = list(self._records.values())
+        self._disk.do(partial(write_manifest, self.folder, records, self._classes))
+
     def _note(self, record: LayerRecord) -> None:
         """Keep a record here once it is in the manifest."""
+        self._disk.wait()
         records = {**self._records, record.folder: record}
         write_manifest(self.folder, list(records.values()), self._classes)
-        self._records = records
+        self._records, self._is_noted = records, True
 
 
 def _records_of_deleted(folder: Path) -> dict[str, LayerRecord]:
@@ -408,22 +449,31 @@ def _free_names(records: Iterable[str], taken: Iterable[Path]) -> dict[str, str]
 
 
 def _copy_planes(source: Path, target: Path) -> None:
-    """Copy the planes of a layer so that they outlast a loss of power."""
+    """Copy the planes of a layer."""
     for plane in sorted(source.glob("plane*.npy")):
         target.mkdir(exist_ok=True)
-        shutil.copyfile(plane, target / plane.name)
-        with (target / plane.name).open("rb+") as file:
-            os.fsync(file.fileno())
+        _copy(plane, target / plane.name)
 
 
-def _record_of(layer: Labels, image: str, folder: str) -> LayerRecord:
-    placed = {
-        key: value.tolist() if isinstance(value, np.ndarray) else list(map(str, value))
-        for key, value in placement(layer).items()
-    }
-    shape = level_shape(layer)
-    dtype = np.dtype(layer.dtype).name
-    return LayerRecord(folder, layer.name, image, shape, dtype, placed)
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file so that it outlasts a loss of power."""
+    shutil.copyfile(source, target)
+    with target.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _record_of(
+    layer: Labels, image: str, folder: str, planes: Iterable[PlaneKey] = ()
+) -> LayerRecord:
+    return LayerRecord(
+        folder,
+        layer.name,
+        image,
+        level_shape(layer),
+        np.dtype(layer.dtype).name,
+        plain_placement(layer),
+        planes=tuple(plane.index for plane in sorted(planes)),
+    )
 
 
 def _weak(data: Any) -> ref[Any] | None:
@@ -470,7 +520,8 @@ def _create(
     old: NDArray[Any] | None,
 ) -> None:
     """Put a file of a new type in place of the old one, or one of zeros."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not its parents: of a disk that was taken away no folder is to be left here.
+    path.parent.mkdir(exist_ok=True)
 
     def write(temporary: Path) -> None:
         if old is not None:
@@ -481,7 +532,8 @@ def _create(
             # A hole, where the file system has such: it costs neither time nor space.
             file.truncate(file.tell() + int(np.prod(shape)) * dtype.itemsize)
 
-    write_atomically(path, write)
+    # The window does not wait for the disk; a thread does.
+    write_atomically(path, write, flush=False)
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -497,8 +549,9 @@ def _write_rows(path: Path, first: int, rows: NDArray[Any]) -> None:
         file.write(np.ascontiguousarray(rows, dtype).data)
 
 
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    reason = error.strerror or str(error) or type(error).__name__
+def _cannot_write(path: Path, error: Exception) -> OutputError:
+    cause = error.__cause__ if isinstance(error, OutputError) else error
+    reason = getattr(cause, "strerror", None) or str(cause) or type(error).__name__
     return OutputError(
         f"The strokes cannot be copied to {path} ({reason}); they are still in their "
         "layer, so save it, and free some space or choose another folder.",

@@ -5,13 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QListWidget,
+    QListWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_sparseseg.gui.parts import (
     WARNING,
     agrees,
     allow,
+    counted,
     listen,
     note,
     push_button,
@@ -20,7 +28,7 @@ from napari_sparseseg.gui.parts import (
 from napari_sparseseg.io.export import EXPORT_SUFFIXES
 
 if TYPE_CHECKING:
-    from napari_sparseseg.gui.state import State
+    from napari_sparseseg.gui.state import SavedModel, State
 
 MODELS = "Models (*.safetensors)"
 LABEL_MAPS = f"Label maps ({' '.join(f'*{each}' for each in EXPORT_SUFFIXES)})"
@@ -30,6 +38,10 @@ EXPORT = (
     "Write the prediction of the chosen image with its classes: to PNG, TIFF, NIfTI, "
     "NRRD, OME-Zarr, GeoJSON for QuPath, DICOM-SEG, or a table of areas (CSV)"
 )
+HISTORY = "Models saved in this session; double-click one to predict with it"
+
+#: Saved models that are seen at once.
+MOST_ROWS = 3
 
 
 class ModelWidget(QWidget):
@@ -63,6 +75,14 @@ class ModelWidget(QWidget):
         layout.addLayout(buttons)
         layout.addWidget(self.words)
         layout.addWidget(self.unsaved)
+        self.history = QListWidget()
+        self.history.setToolTip(HISTORY)
+        self.history.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.history.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.history.itemActivated.connect(self._load_again)
+        layout.addWidget(self.history)
+        listen(self, state.events.models, self._show_history)
+        self._show_history()
         for name in ("model", "unsaved", "step", "phase"):
             listen(self, getattr(state.events, name), self._show)
         self._show()
@@ -77,17 +97,37 @@ class ModelWidget(QWidget):
         say(self.unsaved, trained if state.unsaved else "", WARNING)
         say(self.words, "" if state.unsaved else state.model)
 
+    def _show_history(self) -> None:
+        models = self._state.models
+        self.history.clear()
+        for model in reversed(models):
+            item = QListWidgetItem(_words_on(model))
+            item.setToolTip(_details_of(model))
+            item.setData(Qt.ItemDataRole.UserRole, model.path)
+            self.history.addItem(item)
+        rows = min(len(models), MOST_ROWS)
+        self.history.setFixedHeight(rows * (self.fontMetrics().height() + 6) + 8)
+        self.history.setVisible(bool(models))
+
+    def _load_again(self, item: QListWidgetItem) -> None:
+        path = item.data(Qt.ItemDataRole.UserRole)
+        if self.load_button.isEnabled() and self._may_load():
+            self.load_wished.emit(path)
+
     def _save(self) -> None:
         path = self._ask("Save model", "model.safetensors", MODELS, (".safetensors",))
         if path:
             self.save_wished.emit(path)
 
-    def _load(self) -> None:
+    def _may_load(self) -> bool:
         question = (
             "What was trained is not saved. Predict with another model all the same?"
             "\n\nTrain goes on from what was learned."
         )
-        if self._state.unsaved and not agrees(self, "Load model", question):
+        return not self._state.unsaved or agrees(self, "Load model", question)
+
+    def _load(self) -> None:
+        if not self._may_load():
             return
         path, _ = QFileDialog.getOpenFileName(self, "Load model", "", MODELS)
         if path:
@@ -112,3 +152,18 @@ class ModelWidget(QWidget):
         if Path(path).exists() and not agrees(self, title, question):
             return ""
         return path
+
+
+def _words_on(model: SavedModel) -> str:
+    """Return what tells saved models apart at a glance."""
+    quality = "not scored" if model.overall is None else f"Dice {model.overall:.2f}"
+    name = Path(model.path).name
+    return f"{name}: {quality}, {counted(model.strokes, 'stroke')}"
+
+
+def _details_of(model: SavedModel) -> str:
+    scores = [f"{name}: {dice:.2f}" for name, dice in model.dice.items()]
+    held_out = ["Dice on held-out strokes:", *scores] if scores else []
+    learned = f"{counted(model.step, 'step')} learned"
+    saved = f"Saved {model.saved.replace('T', ' ')}"
+    return "\n".join([model.path, saved, learned, *held_out])

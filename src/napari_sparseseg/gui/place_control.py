@@ -1,21 +1,26 @@
-"""Where strokes are kept: at a place that the user names, and opened from there."""
+"""Where a session is kept: at a place that the user names, and opened from there."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari.utils.notifications import show_warning
+
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.restore import open_session
+from napari_sparseseg.gui.restore_images import nobody
 from napari_sparseseg.gui.session_folder import (
-    SUFFIX,
     has_labels,
     is_in_use,
     is_named,
-    read_manifest,
+    release,
 )
+from napari_sparseseg.gui.session_images import read_kept_images
+from napari_sparseseg.gui.session_labels import SUFFIX, restore
+from napari_sparseseg.gui.session_training import read_kept_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,12 +30,17 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.gui.annotations import Annotations
     from napari_sparseseg.gui.class_control import ClassControl
+    from napari_sparseseg.gui.kept_images import KeptImages
+    from napari_sparseseg.gui.kept_training import KeptTraining
     from napari_sparseseg.gui.mirror import Mirror
+    from napari_sparseseg.gui.pair_control import PairControl
+    from napari_sparseseg.gui.restore_images import Ask
+    from napari_sparseseg.gui.session_training import TrainingRecord
     from napari_sparseseg.gui.state import State
 
 
 class PlaceControl:
-    """Moves strokes, and opens those of before.
+    """Moves the session, and opens those of before.
 
     Parameters
     ----------
@@ -38,12 +48,14 @@ class PlaceControl:
         Where they are opened.
     state
         Shows the place.
-    annotations, classes
-        Keep what was opened, and take its classes.
-    mirror
-        Has the strokes on disk.
+    annotations, classes, pairs
+        Keep what was opened, take its classes, and learn from its images.
+    mirror, images, training
+        Have the session on disk.
     moved
         Called when the files of strokes are others.
+    trained
+        Takes over how an opened session was trained; whether with its settings.
     """
 
     def __init__(
@@ -52,15 +64,23 @@ class PlaceControl:
         state: State,
         annotations: Annotations,
         classes: ClassControl,
+        pairs: PairControl,
         mirror: Mirror,
+        images: KeptImages,
+        training: KeptTraining,
         moved: Callable[[], object],
+        trained: Callable[[TrainingRecord, bool], object],
     ) -> None:
         self._viewer = viewer
         self._state = state
         self._annotations = annotations
         self._classes = classes
+        self._pairs = pairs
         self._mirror = mirror
+        self._images = images
+        self._training = training
         self._moved = moved
+        self._trained = trained
         state.place = str(mirror.folder)
 
     @telling()
@@ -74,11 +94,18 @@ class PlaceControl:
         self._tell()
 
     @telling()
-    def open(self, path: str) -> None:
-        """Add the strokes of a folder to the viewer, and keep them there.
+    def open(self, path: str, ask: Ask = nobody) -> None:
+        """Add the session in a folder to the viewer, and keep it there.
 
-        Where the user has named another place before, they are kept there, and the
-        folder stays as it is.
+        Where the user has named another place before, it is kept there, and the folder
+        stays as it is.
+
+        Parameters
+        ----------
+        path
+            Of the folder.
+        ask
+            Asks the user for an image that is not found.
         """
         folder = Path(path)
         if is_in_use(folder):
@@ -87,19 +114,45 @@ class PlaceControl:
                 "there first.",
                 path=path,
             )
-        theirs, _ = read_manifest(folder)
-        self._annotations.flush()
-        painted = has_labels(self._mirror.folder)
-        classes = self._state.classes.merged(theirs) if painted else theirs
-        layers = open_session(self._viewer, folder)
-        self._classes.use(classes)
-        for labels in layers:
-            labels.metadata[CLASSES_KEY] = classes.to_json()
-        if self.keep(layers):
-            self.go_on_in(folder)
-        self._tell()
+        self.open_again(folder, ask)
 
-    def keep(self, layers: list[Labels]) -> bool:
+    def open_again(self, folder: Path, ask: Ask = nobody) -> None:
+        """Do as `open`, with a folder that no other napari has open.
+
+        Raises
+        ------
+        SparseSegError
+            If it cannot be opened; then nothing is.
+        """
+        session = restore(folder)
+        self._annotations.flush()
+        is_painted = has_labels(self._mirror.folder)
+        classes = session.classes
+        if is_painted or not len(classes):
+            classes = self._state.classes.merged(classes)
+        opened = open_session(self._viewer, folder, session, ask)
+        self._classes.use(classes)
+        for labels, image_name in zip(opened.layers, opened.image_names, strict=True):
+            labels.metadata[CLASSES_KEY] = classes.to_json()
+            self._annotations.remember_image(labels, image_name)
+        is_kept = self._keep(opened.layers)
+        for image, labels in zip(opened.images, opened.layers, strict=True):
+            if image is not None:
+                self._pairs.add(image, labels)
+        with telling():
+            training = read_kept_training(folder)
+            if training is not None:
+                self._trained(training, not is_painted)
+        if is_kept:
+            release(folder)
+        # What is damaged stays where it is.
+        if is_kept and not opened.damaged:
+            self._go_on_in(folder)
+        self._tell()
+        for sentence in opened.told:
+            show_warning(sentence)
+
+    def _keep(self, layers: list[Labels]) -> bool:
         """Keep opened layers on disk and use their classes; tell whether they are."""
         for labels in layers:
             if not any(pair.labels is labels for pair in self._annotations.pairs):
@@ -109,16 +162,21 @@ class PlaceControl:
         return all(kept)
 
     @telling()
-    def go_on_in(self, folder: Path) -> None:
-        """Keep strokes in a folder that was opened, if the user had named it."""
+    def _go_on_in(self, folder: Path) -> None:
+        """Keep the session in a folder that was opened, if the user had named it."""
         if is_named(folder) and not self._mirror.has_place:
+            with telling():
+                # Labels that were deleted there stay, and so do their images.
+                self._images.take_over(read_kept_images(folder))
             self._move(folder, opened=True)
 
     def _move(self, folder: Path, *, opened: bool = False) -> None:
         self._mirror.move(folder, opened=opened)
         self._annotations.flush()
+        self._images.flush()
+        self._training.flush()
         self._state.place = str(folder)
         self._moved()
 
     def _tell(self) -> None:
-        self._state.status = f"Your strokes are kept in {self._mirror.folder.name}."
+        self._state.status = f"Your session is kept in {self._mirror.folder.name}."

@@ -1,4 +1,4 @@
-"""Where strokes are kept, and where those of before are opened from."""
+"""Where the session is kept, and where those of before are opened from."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from napari_sparseseg.gui.parts import listen, push_button
 if TYPE_CHECKING:
     from napari_sparseseg.gui.state import State
 
-KEEP = "Name the folder that your strokes are kept in while you paint"
-OPEN = "Open the strokes of a folder, and paint on"
-NAME = "strokes.sparseseg"
-FOLDERS = "Folders of strokes (*.sparseseg)"
+KEEP = (
+    "Name the folder that your session is kept in while you work: strokes, classes, "
+    "settings, saved models, and where the images are"
+)
+OPEN = "Open a session with its images and strokes, and go on"
+NAME = "session.sparseseg"
+FOLDERS = "Sessions (*.sparseseg)"
 
 
 class PlaceWidget(QWidget):
-    """Asks for folders of strokes.
+    """Asks for session folders.
 
     Signals
     -------
     place_named
-        Path of the folder to keep strokes in.
+        Path of the folder to keep the session in.
     opening_wished
         Path of the folder to open.
     """
@@ -35,8 +38,8 @@ class PlaceWidget(QWidget):
     def __init__(self, state: State, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._state = state
-        self.keep_button = push_button("Keep strokes in…", KEEP, self._keep)
-        self.open_button = push_button("Open strokes…", OPEN, self._open)
+        self.keep_button = push_button("Save session as…", KEEP, self._keep)
+        self.open_button = push_button("Open session…", OPEN, self._open)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.keep_button)
@@ -49,12 +52,12 @@ class PlaceWidget(QWidget):
 
     def _keep(self) -> None:
         path, _ = QFileDialog.getSaveFileName(
-            self, "Keep strokes in the folder", NAME, FOLDERS
+            self, "Keep the session in the folder", NAME, FOLDERS
         )
         if path:
             self.place_named.emit(path)
 
     def _open(self) -> None:
-        path = QFileDialog.getExistingDirectory(self, "Open a folder of strokes")
+        path = QFileDialog.getExistingDirectory(self, "Open a session")
         if path:
             self.opening_wished.emit(path)

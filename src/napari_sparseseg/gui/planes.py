@@ -323,6 +323,14 @@ def placement(layer: Image | Labels, level: int = 0) -> dict[str, Any]:
     }
 
 
+def plain_placement(layer: Image | Labels) -> dict[str, Any]:
+    """Give `placement` in lists, numbers and texts, as it is written to files."""
+    return {
+        key: value.tolist() if isinstance(value, np.ndarray) else list(map(str, value))
+        for key, value in placement(layer).items()
+    }
+
+
 def placing_events(image: Image) -> list[Any]:
     """Return the events that come when an image is put elsewhere."""
     return [getattr(image.events, name) for name in PLACED_BY]

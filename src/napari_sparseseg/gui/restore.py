@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from napari.layers import Image, Labels, Shapes
+from napari.utils.notifications import show_warning
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox
 
-from napari_sparseseg.errors import LayerError
+from napari_sparseseg.errors import LayerError, OutputError
 from napari_sparseseg.gui import session_folder
 from napari_sparseseg.gui.boxes_layer import layer_of_boxes
 from napari_sparseseg.gui.class_colors import class_colormap
@@ -19,6 +21,12 @@ from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.parts import agrees
 from napari_sparseseg.gui.planes import labels_level, level_shape, placement
 from napari_sparseseg.gui.prediction_layer import is_prediction
+from napari_sparseseg.gui.restore_images import (
+    OpenedImages,
+    ask_with_dialog,
+    nobody,
+    open_images,
+)
 from napari_sparseseg.gui.session_boxes import read_kept_boxes
 from napari_sparseseg.gui.session_folder import (
     find_crashed,
@@ -29,50 +37,40 @@ from napari_sparseseg.gui.session_folder import (
     release,
     remove,
     remove_empty,
-    restore,
 )
+from napari_sparseseg.gui.session_images import read_kept_images
+from napari_sparseseg.gui.session_labels import restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from napari.components import ViewerModel
     from qtpy.QtWidgets import QAbstractButton, QWidget
 
+    from napari_sparseseg.gui.restore_images import Ask
     from napari_sparseseg.gui.session_boxes import BoxesRecord
+    from napari_sparseseg.gui.session_labels import RestoredSession
 
 
 def offer_restore(
-    viewer: ViewerModel,
-    parent: QWidget,
-    keep: Callable[[list[Labels]], bool],
-    go_on_in: Callable[[Path], object],
+    parent: QWidget, open_again: Callable[[Path], object]
 ) -> QMessageBox | None:
-    """Ask whether the strokes that a crash left behind shall be opened.
+    """Ask whether the session that a crash left behind shall be opened.
 
     Parameters
     ----------
-    viewer
-        Where they are opened.
     parent
         Of the question.
-    keep
-        Takes the layers that were opened, and tells whether their strokes are on disk
-        in this session. Until then those of before are offered again.
-    go_on_in
-        Takes the folder that they were in.
+    open_again
+        Opens the session in a folder, and releases that once all is on disk in the
+        session of now. Until then it is offered again.
 
     Returns
     -------
     QMessageBox or None
         The question, which does not block; None where there is nothing to restore.
     """
-
-    def open_again(folder: Path) -> None:
-        if keep(open_session(viewer, folder)):
-            release(folder)
-            go_on_in(folder)
-
     return _offer(parent, "strokes", open_again)
 
 
@@ -100,8 +98,14 @@ def offer_boxes(
     """
 
     def open_again(folder: Path) -> None:
-        boxes = open_boxes(viewer, folder)
-        labels = open_session(viewer, folder) if has_labels(folder) else []
+        ask = ask_with_dialog(parent)
+        boxes = open_boxes(viewer, folder, ask)
+        labels: list[Labels] = []
+        if has_labels(folder):
+            session = open_session(viewer, folder, restore(folder), ask)
+            labels = session.layers
+            for sentence in session.told:
+                show_warning(sentence)
         if keep(boxes, labels):
             release(folder)
 
@@ -151,8 +155,12 @@ def _agrees(parent: QWidget, what: str, when: str) -> bool:
     return agrees(parent, f"Delete {what}", question)
 
 
-def open_boxes(viewer: ViewerModel, folder: Path) -> list[tuple[Shapes, Image]]:
+def open_boxes(
+    viewer: ViewerModel, folder: Path, ask: Ask = nobody
+) -> list[tuple[Shapes, Image]]:
     """Add the boxes of a session to the viewer, each on its image.
+
+    Images that are not open are opened; *ask* asks for those that are not found.
 
     Raises
     ------
@@ -164,7 +172,12 @@ def open_boxes(viewer: ViewerModel, folder: Path) -> list[tuple[Shapes, Image]]:
     classes, records = read_kept_boxes(folder)
     records = [each for each in records if each.boxes]
     wanted = [each for each in records if each.present] or records
-    images = [_image_of(viewer, record) for record in wanted]
+    names = {record.image for record in wanted}
+    opened_images = _open_images_of(viewer, folder, names, ask)
+    images = [
+        opened_images.layers.get(record.image) or _image_of(viewer, record)
+        for record in wanted
+    ]
     opened = []
     for record, image in zip(wanted, images, strict=True):
         layer = layer_of_boxes(record.boxes, record.name, classes, record.shape)
@@ -194,15 +207,48 @@ def _image_of(viewer: ViewerModel, record: BoxesRecord) -> Image:
     return max(images, key=lambda image: image.name == record.image)
 
 
-def open_session(viewer: ViewerModel, folder: Path) -> list[Labels]:
-    """Add the label layers of a session to the viewer; its files stay as they are.
+@dataclass(frozen=True, eq=False)
+class OpenedSession:
+    """What was opened of a session.
 
-    Raises
-    ------
-    OutputError
-        If they cannot be read.
+    Attributes
+    ----------
+    layers
+        The label layers.
+    images, image_names
+        The image of each of them, None where it is not open; and its name.
+    told
+        What the user must know, in sentences.
+    damaged
+        Whether some of its files cannot be read, and stay where they are.
     """
-    session = restore(folder)
+
+    layers: list[Labels]
+    images: list[Image | None]
+    image_names: list[str]
+    told: list[str]
+    damaged: bool
+
+
+def open_session(
+    viewer: ViewerModel, folder: Path, session: RestoredSession, ask: Ask = nobody
+) -> OpenedSession:
+    """Add images and labels of a session to the viewer; its files stay as they are.
+
+    Parameters
+    ----------
+    viewer
+        Where they are opened.
+    folder
+        Of the session.
+    session
+        What was read of it.
+    ask
+        Asks the user for an image that is not found.
+    """
+    present = [each for each in session.labels if each.present]
+    told = [_on_damage(folder, session.damaged)] if session.damaged else []
+    opened = _open_images_of(viewer, folder, {each.image for each in present}, ask)
     layers = [
         Labels(
             each.data,
@@ -212,9 +258,32 @@ def open_session(viewer: ViewerModel, folder: Path) -> list[Labels]:
             opacity=1.0,
             **each.placement,
         )
-        for each in session.labels
-        if each.present
+        for each in present
     ]
-    for layer in layers:
+    images = [opened.layers.get(each.image) for each in present]
+    for layer, image in zip(layers, images, strict=True):
+        if image is not None:
+            settle(layer, image)
         viewer.add_layer(layer)
-    return layers
+    names = [each.image for each in present]
+    told += opened.told
+    return OpenedSession(layers, images, names, told, bool(session.damaged))
+
+
+def _open_images_of(
+    viewer: ViewerModel, folder: Path, names: set[str], ask: Ask
+) -> OpenedImages:
+    try:
+        records = read_kept_images(folder)
+    except OutputError as error:
+        return OpenedImages(told=[str(error)])
+    wanted = [each for each in records if each.name in names]
+    return open_images(viewer, folder, wanted, ask)
+
+
+def _on_damage(folder: Path, damaged: Mapping[str, str]) -> str:
+    files = ", ".join(f"{file} ({why})" for file, why in sorted(damaged.items()))
+    return (
+        f"Of {folder} these files are damaged and were left out: {files}; everything "
+        "else is opened, and they stay there for whoever can mend them."
+    )

@@ -6,14 +6,13 @@ the boxes as in files of boxes.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_sparseseg.annotations.boxes import Box, boxes_from_json, boxes_to_json
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import OutputError, SparseSegError
-from napari_sparseseg.io.atomic import write_text_atomically
+from napari_sparseseg.gui.session_parts import MISREAD, read_part, write_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,9 +60,7 @@ def write_kept_boxes(
     OutputError
         If they cannot be written.
     """
-    data = {
-        "format": _FORMAT,
-        "version": VERSION,
+    content = {
         "classes": classes.to_json(),
         "layers": [
             {
@@ -76,8 +73,7 @@ def write_kept_boxes(
             for each in records
         ],
     }
-    text = json.dumps(data, ensure_ascii=False)
-    write_text_atomically(folder / FILE, text)
+    write_part(folder / FILE, _FORMAT, VERSION, content)
 
 
 def read_kept_boxes(folder: Path) -> tuple[ClassTable, list[BoxesRecord]]:
@@ -90,8 +86,7 @@ def read_kept_boxes(folder: Path) -> tuple[ClassTable, list[BoxesRecord]]:
     """
     path = folder / FILE
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        check_version(data, _FORMAT, VERSION, path)
+        data = read_part(path, _FORMAT, VERSION)
         classes = ClassTable.from_json(data["classes"])
         records = [
             BoxesRecord(
@@ -107,41 +102,13 @@ def read_kept_boxes(folder: Path) -> tuple[ClassTable, list[BoxesRecord]]:
         return ClassTable(), []
     except OutputError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, SparseSegError) as error:
+    except (*MISREAD, SparseSegError) as error:
         raise OutputError(
             f"The boxes in {path} cannot be restored ({str(error).rstrip('.')}); the "
             "file is JSON and can be opened as text.",
             path=str(path),
         ) from error
     return classes, records
-
-
-def check_version(data: dict[str, Any], kind: str, version: int, path: Path) -> None:
-    """Refuse what another program, or another version of this one, has written.
-
-    Parameters
-    ----------
-    data
-        With ``"format"`` and ``"version"``.
-    kind, version
-        What is read here.
-    path
-        Where it comes from.
-
-    Raises
-    ------
-    OutputError
-        If they differ.
-    LookupError
-        If it has none.
-    """
-    if data["format"] != kind or data["version"] != version:
-        raise OutputError(
-            f"{path} was written as {data['format']!r} of version {data['version']}, "
-            f"but this program reads version {version}; open it with the program that "
-            "made it.",
-            path=str(path),
-        )
 
 
 def has_boxes(folder: Path) -> bool:

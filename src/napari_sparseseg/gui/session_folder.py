@@ -1,19 +1,21 @@
-"""Folders that keep strokes and boxes: whose they are, and which a crash left.
+"""Session folders: whose they are, and which a crash left.
 
 ::
 
     NAME.sparseseg/
       open.json          who has it open; gone after a clean end
-      manifest.json      names, shapes and places of the label layers, and the classes
+      open.lock          locked by that process while it lives
+      manifest.json      the label layers (`session_labels`), with their planes in
+      labels-1/ ...
+      images.json        where the images are (`session_images`)
+      training.json      settings, and the models that were saved (`session_training`)
       training.safetensors   the training's state; gone after a clean end
       boxes.json         boxes, if the session is one of the dock "Boxes"
-      labels-1/          of the first label layer
-        plane.npy        its only plane; of more: plane-4.npy, plane-0-4.npy, ...
 
 Until the user names a place such a folder lies under the user's data directory. From
-then on the strokes are at that place; what stays behind is::
+then on the session is at that place; what stays behind is::
 
-      open.json
+      open.json, open.lock
       place.json         the folder with the strokes, to find them after a crash
       training.safetensors
 """
@@ -27,7 +29,6 @@ import os
 import platform
 import shutil
 import time
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,33 +38,36 @@ import platformdirs
 import psutil
 
 from napari_sparseseg.annotations.boxes import boxes_to_json
-from napari_sparseseg.annotations.classes import ClassTable
-from napari_sparseseg.errors import OutputError, SparseSegError
-from napari_sparseseg.gui import session_boxes
-from napari_sparseseg.gui.planes import PlaneKey
-from napari_sparseseg.gui.session_boxes import (
-    check_version,
-    has_boxes,
-    read_kept_boxes,
+from napari_sparseseg.errors import OutputError
+from napari_sparseseg.gui import (
+    session_boxes,
+    session_images,
+    session_lock,
+    session_training,
+)
+from napari_sparseseg.gui.session_boxes import has_boxes, read_kept_boxes
+from napari_sparseseg.gui.session_labels import (
+    MANIFEST,
+    SUFFIX,
+    has_session,
+    label_folders,
+    restore,
 )
 from napari_sparseseg.io.atomic import write_text_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.boxes import Box
 
-#: Of the manifest; others are refused.
-VERSION = 1
-
-SUFFIX = ".sparseseg"
-_FORMAT = "labels of napari-sparseseg"
 _OPEN = "open.json"
-_MANIFEST = "manifest.json"
 _PLACE = "place.json"
 _CHECKPOINT = "training.safetensors"
+
+#: What goes with the labels of a session wherever they are moved.
+COMPANIONS = (session_images.FILE, session_training.FILE)
 
 # Another napari may just be making a folder that is not older.
 _FRESH_S = 60.0
@@ -77,66 +81,6 @@ _LEFT_S = 24 * 3600.0
 _SAVED: dict[Path, tuple[str, str]] = {}
 
 
-@dataclass(frozen=True)
-class LayerRecord:
-    """What the manifest says about a label layer.
-
-    Attributes
-    ----------
-    folder
-        Name of its folder.
-    name, image
-        Names of the label layer and of its image layer.
-    shape
-        (..., y, x).
-    dtype
-        Name of its number type.
-    placement
-        Scale, translation and so on, as napari takes them.
-    present
-        False of labels that were deleted or replaced by others of another shape.
-    """
-
-    folder: str
-    name: str
-    image: str
-    shape: tuple[int, ...]
-    dtype: str
-    placement: Mapping[str, Any] = field(default_factory=dict)
-    present: bool = True
-
-
-@dataclass(frozen=True, eq=False)
-class RestoredLabels:
-    """Labels of a session, as they were when its folder was last updated.
-
-    Attributes
-    ----------
-    name, image
-        Names of the label layer and of its image layer.
-    data
-        (..., y, x) integers, 0 = not annotated.
-    placement
-        Scale, translation and so on, as napari's layers take them.
-    present
-        False of labels that the user had deleted or replaced.
-    """
-
-    name: str
-    image: str
-    data: NDArray[Any]
-    placement: Mapping[str, Any]
-    present: bool
-
-
-@dataclass(frozen=True)
-class RestoredSession:
-    """All labels of a session and their classes."""
-
-    classes: ClassTable
-    labels: tuple[RestoredLabels, ...]
-
-
 def default_root() -> Path:
     """Give the folder of sessions under the user's data directory."""
     place = platformdirs.user_data_path("napari-sparseseg", appauthor=False)
@@ -144,7 +88,7 @@ def default_root() -> Path:
 
 
 def new_folder(root: Path | None = None) -> Path:
-    """Name a session folder after the time, which tells nothing about a patient.
+    """Make a session folder, named after the time: that says nothing of a patient.
 
     Parameters
     ----------
@@ -154,16 +98,27 @@ def new_folder(root: Path | None = None) -> Path:
     Returns
     -------
     Path
-        That does not exist yet.
+        That did not exist before; where it cannot be made it does not exist either.
     """
     place = root or default_root()
     stem = datetime.now().strftime("%Y-%m-%d-%H%M%S")
     candidate = place / f"{stem}{SUFFIX}"
     number = 2
-    while candidate.exists():
+    while not _is_made(candidate):
         candidate = place / f"{stem}-{number}{SUFFIX}"
         number += 1
     return candidate
+
+
+def _is_made(folder: Path) -> bool:
+    """Make a folder; tell whether no other napari has just done so."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return not folder.exists()  # a file where its parent should be
+    except OSError:
+        return True  # whoever takes it is told why
+    return True
 
 
 def take(folder: Path, *, opened: bool = False) -> None:
@@ -183,16 +138,17 @@ def take(folder: Path, *, opened: bool = False) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if has_session(folder) and not opened:
-            raise OutputError(
-                f"{folder} holds the labels of another session; open them, or choose "
-                "another name.",
-                path=str(folder),
-            )
-        if not is_in_use(folder):
-            (folder / _OPEN).unlink(missing_ok=True)
-        with (folder / _OPEN).open("x", encoding="utf-8") as file:
-            json.dump(_this_process(), file)
+        _refuse_session(folder, opened)
+        if is_in_use(folder) or not session_lock.lock(folder):
+            raise FileExistsError
+        try:
+            # Another may have come and gone meanwhile.
+            _refuse_session(folder, opened)
+            text = json.dumps(_this_process())
+            write_text_atomically(folder / _OPEN, text)
+        except BaseException:
+            session_lock.unlock(folder)
+            raise
     except FileExistsError as error:
         raise OutputError(
             f"{folder} is in use by another napari, or is no folder; choose another "
@@ -205,6 +161,15 @@ def take(folder: Path, *, opened: bool = False) -> None:
             "folder for the labels.",
             path=str(folder),
         ) from error
+
+
+def _refuse_session(folder: Path, opened: bool) -> None:
+    if has_session(folder) and not opened:
+        raise OutputError(
+            f"{folder} holds the labels of another session; open them, or choose "
+            "another name.",
+            path=str(folder),
+        )
 
 
 def release(folder: Path) -> None:
@@ -223,14 +188,18 @@ def release(folder: Path) -> None:
             "kept and will be offered again.",
             path=str(folder),
         ) from error
+    finally:
+        session_lock.unlock(folder)
 
 
 def remove(folder: Path) -> None:
     """Delete a session folder of ours, unless there is more in it."""
     remove_labels(folder)
     with contextlib.suppress(OSError):
-        for name in (_CHECKPOINT, _PLACE, session_boxes.FILE, _OPEN):
+        for name in (*COMPANIONS, _CHECKPOINT, _PLACE, session_boxes.FILE, _OPEN):
             (folder / name).unlink(missing_ok=True)
+    session_lock.unlock(folder)
+    with contextlib.suppress(OSError):
         folder.rmdir()
 
 
@@ -238,7 +207,10 @@ def leave(place: Path) -> None:
     """Delete the labels at a place that the user has named, and what marks it ours."""
     remove_labels(place)
     with contextlib.suppress(OSError):
-        (place / _OPEN).unlink(missing_ok=True)
+        for name in (*COMPANIONS, _OPEN):
+            (place / name).unlink(missing_ok=True)
+    session_lock.unlock(place)
+    with contextlib.suppress(OSError):
         place.rmdir()
 
 
@@ -247,30 +219,14 @@ def remove_labels(folder: Path) -> None:
     ours = label_folders(folder)
     # First: without it the folder holds no session any more.
     with contextlib.suppress(OSError):
-        (folder / _MANIFEST).unlink(missing_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
     for each in ours:
         shutil.rmtree(each, ignore_errors=True)
-
-
-def label_folders(folder: Path) -> list[Path]:
-    """List the folders of layers in a session folder; others may be the user's."""
-    return [each for each in folder.glob("labels-*") if number_of(each.name)]
-
-
-def number_of(folder: str) -> int:
-    """Return the number of a layer's folder, 0 of another folder."""
-    digits = folder.removeprefix("labels-")
-    return int(digits) if digits.isdecimal() else 0
 
 
 def is_named(folder: Path) -> bool:
     """Tell whether a session folder lies where the user wanted it."""
     return folder.resolve().parent != default_root().resolve()
-
-
-def has_session(folder: Path) -> bool:
-    """Tell whether a folder holds labels that can be opened."""
-    return (folder / _MANIFEST).exists()
 
 
 def note_place(folder: Path, place: Path) -> None:
@@ -302,9 +258,12 @@ def _place_of(folder: Path) -> Path:
 def is_in_use(folder: Path) -> bool:
     """Tell whether a process that lives has the folder open.
 
-    What a process on another machine has open counts as in use for a day after its
-    last stroke.
+    Its lock says so; where the file system knows no locks, or does not show those of
+    other machines, its mark does. What a process on another machine has marked counts
+    as in use for a day after its last stroke.
     """
+    if session_lock.is_locked(folder):
+        return True
     try:
         owner = json.loads((folder / _OPEN).read_text(encoding="utf-8"))
         if owner["host"] != platform.node():
@@ -421,124 +380,6 @@ def is_saved(folder: Path) -> bool:
     digests = {hash_of_labels(each.data) for each in labels if each.data.any()}
     digests |= {hash_of_boxes(each.boxes) for each in records if each.boxes}
     return there >= digests
-
-
-def write_manifest(
-    folder: Path, layers: list[LayerRecord], classes: ClassTable
-) -> None:
-    """Write what a session holds, completely or not at all.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
-    data = {
-        "format": _FORMAT,
-        "version": VERSION,
-        "classes": classes.to_json(),
-        "layers": [
-            {
-                "folder": each.folder,
-                "name": each.name,
-                "image": each.image,
-                "shape": list(each.shape),
-                "dtype": each.dtype,
-                "placement": dict(each.placement),
-                "present": each.present,
-            }
-            for each in layers
-        ],
-    }
-    text = json.dumps(data, indent=1, ensure_ascii=False)
-    write_text_atomically(folder / _MANIFEST, text)
-
-
-def restore(folder: Path) -> RestoredSession:
-    """Read the labels of a session; its files stay as they are.
-
-    Parameters
-    ----------
-    folder
-        Of the session, in use or not.
-
-    Returns
-    -------
-    RestoredSession
-        Labels without any annotated plane are all 0.
-
-    Raises
-    ------
-    OutputError
-        If the folder holds no session, or one of another version, or a plane in it
-        is damaged.
-    """
-    classes, records = read_manifest(folder)
-    try:
-        labels = tuple(_restored(folder, record) for record in records)
-    except (OSError, ValueError) as error:
-        raise _damaged(folder, error) from error
-    return RestoredSession(classes, labels)
-
-
-def read_manifest(folder: Path) -> tuple[ClassTable, list[LayerRecord]]:
-    """Read what a session says it holds.
-
-    Raises
-    ------
-    OutputError
-        If the folder holds no session, or one of another version.
-    """
-    if not has_session(folder):
-        raise OutputError(
-            f"{folder} holds no strokes of this program; choose a folder whose name "
-            f"ends in {SUFFIX}.",
-            path=str(folder),
-        )
-    try:
-        data = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        check_version(data, _FORMAT, VERSION, folder)
-        classes = ClassTable.from_json(data["classes"])
-        records = [
-            LayerRecord(**{**each, "shape": tuple(each["shape"])})
-            for each in data["layers"]
-        ]
-    except OutputError:
-        raise
-    except (OSError, ValueError, LookupError, TypeError, SparseSegError) as error:
-        raise _damaged(folder, error) from error
-    return classes, records
-
-
-def _damaged(folder: Path, error: Exception) -> OutputError:
-    return OutputError(
-        f"The labels in {folder} cannot be restored ({str(error).rstrip('.')}); "
-        "each plane is a NumPy file of its own in there and can be opened so.",
-        path=str(folder),
-    )
-
-
-def plane_path(folder: Path, plane: PlaneKey) -> Path:
-    """Name the file of a plane in the folder of its layer."""
-    return folder / f"{'-'.join(['plane', *map(str, plane.index)])}.npy"
-
-
-def planes_in(folder: Path) -> list[PlaneKey]:
-    """List the planes that have a file in the folder of their layer, in order."""
-    return sorted(
-        PlaneKey(tuple(int(number) for number in path.stem.split("-")[1:]))
-        for path in folder.glob("plane*.npy")
-    )
-
-
-def _restored(folder: Path, record: LayerRecord) -> RestoredLabels:
-    data = np.zeros(record.shape, record.dtype)
-    place = folder / record.folder
-    for plane in planes_in(place):
-        data[plane.index] = np.load(plane_path(place, plane), allow_pickle=False)
-    return RestoredLabels(
-        record.name, record.image, data, record.placement, record.present
-    )
 
 
 def hash_of_labels(labels: NDArray[Any]) -> str:

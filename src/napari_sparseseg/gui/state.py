@@ -49,6 +49,34 @@ class CurvePoint:
     dice: Mapping[int, float]
 
 
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """A model that was written to a file, and how good it was then.
+
+    Attributes
+    ----------
+    path
+        Of the file.
+    saved
+        When: local date and time, as ISO 8601 has it, to the minute.
+    step
+        Mini-batches learned.
+    strokes
+        That it learned from.
+    overall
+        Mean Dice on held-out strokes; None where it was not measured.
+    dice
+        The same by the name of the class.
+    """
+
+    path: str
+    saved: str
+    step: int
+    strokes: int
+    overall: float | None = None
+    dice: dict[str, float] = field(default_factory=dict)
+
+
 @dataclass(eq=False)
 class State:
     """All that the dock shows. Assigning an attribute emits the event of its name.
@@ -91,6 +119,8 @@ class State:
         Whether a confidence layer is kept too.
     model
         The network that learns or was loaded, and its features, in words.
+    models
+        That were saved in this session, in order.
     unsaved
         Whether something was learned since the model was last saved.
     cannot_train
@@ -123,6 +153,7 @@ class State:
     opacity: float = 0.5
     confidence: bool = False
     model: str = ""
+    models: tuple[SavedModel, ...] = ()
     unsaved: bool = False
     cannot_train: str = ""
     place: str = ""

@@ -30,7 +30,11 @@ _REASONS = {
 
 
 def write_atomically(
-    path: str | Path, write: Callable[[Path], None], suffix: str | None = None
+    path: str | Path,
+    write: Callable[[Path], None],
+    suffix: str | None = None,
+    *,
+    flush: bool = True,
 ) -> None:
     """Write a file under a temporary name in its folder, then rename it.
 
@@ -45,6 +49,9 @@ def write_atomically(
         Writes the content to the path it is given, which has the suffix of ``path``.
     suffix
         Of the path it is given, where it has several parts, as ``.nii.gz``.
+    flush
+        Whether to wait until the disk has it; else a loss of power may leave a file
+        that is not complete.
 
     Raises
     ------
@@ -57,7 +64,8 @@ def write_atomically(
     try:
         try:
             write(temporary)
-            _flush_to_disk(temporary)
+            if flush:
+                _flush_to_disk(temporary)
             os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -110,7 +118,8 @@ def write_folder_atomically(path: str | Path, write: Callable[[Path], None]) -> 
             raise
     except OSError as error:
         raise OutputError(
-            f"{target} cannot be written: {_reason(error, target.parent)}.", path=str(target)
+            f"{target} cannot be written: {_reason(error, target.parent)}.",
+            path=str(target),
         ) from error
     shutil.rmtree(old, ignore_errors=True)
 

@@ -1,0 +1,242 @@
+"""The images of a session are opened again, found again where they were moved."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image
+from npe2 import PluginManager
+from qtpy.QtWidgets import QFileDialog
+
+from napari_sparseseg.errors import ImageError, SparseSegError
+from napari_sparseseg.gui.planes import level_shape
+from napari_sparseseg.gui.prediction_layer import is_prediction
+from napari_sparseseg.gui.session_images import find_image, is_same
+from napari_sparseseg.io.fingerprint import fingerprint_of_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from napari.layers import Layer
+    from qtpy.QtWidgets import QWidget
+
+    from napari_sparseseg.gui.session_images import ImageRecord
+
+    # Asks the user where an image is; empty where the user does not know.
+    Ask = Callable[[ImageRecord], str]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class OpenedImages:
+    """Images of a session that are in the viewer.
+
+    Attributes
+    ----------
+    layers
+        By the name that labels and boxes know them by.
+    told
+        What the user must know of the others, in sentences.
+    """
+
+    layers: dict[str, Image] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
+
+
+def nobody(record: ImageRecord) -> str:
+    """Know of no image where it is."""
+    return ""
+
+
+def ask_with_dialog(parent: QWidget) -> Ask:
+    """Return what asks for images in a dialog, until one is left open."""
+    gave_up: list[ImageRecord] = []
+
+    def ask(record: ImageRecord) -> str:
+        if gave_up:
+            return ""
+        was = Path(record.path)
+        title = f"Where is {was.name}, the image '{record.name}' of the session?"
+        if record.content.startswith("folder:"):
+            path = QFileDialog.getExistingDirectory(parent, title, str(was.parent))
+        else:
+            kinds = f"{was.name} ({was.name});;All files (*)"
+            path, _ = QFileDialog.getOpenFileName(parent, title, str(was.parent), kinds)
+        if not path:
+            gave_up.append(record)
+        return str(path)
+
+    return ask
+
+
+def open_images(
+    viewer: ViewerModel, folder: Path, records: Iterable[ImageRecord], ask: Ask
+) -> OpenedImages:
+    """Add the images of a session to the viewer, but for those that are open there.
+
+    Parameters
+    ----------
+    viewer
+        Where they are opened.
+    folder
+        Of the session; images are looked for beside it, too.
+    records
+        Where the images were.
+    ask
+        Asks the user for an image that is not found.
+    """
+    opened = OpenedImages()
+    read: dict[tuple[object, str], list[Image]] = {}
+    places = [folder.parent]
+    for record in records:
+        try:
+            known = _known(viewer, record, opened, is_used=False)
+            if known is None:
+                where, told = _find(record, places, ask)
+                key = record.sample, where
+                if key not in read:
+                    read[key] = _read(record, where)
+                known = _taken(read[key], record)
+                if known is not None:
+                    opened.told += told
+                    _settle(known, record)
+                    viewer.add_layer(known)
+            # The same image may have had another name before.
+            known = known or _known(viewer, record, opened, is_used=True)
+            if known is None:
+                raise _other_shape(record)
+            opened.layers[record.name] = known
+        except SparseSegError as error:
+            opened.told.append(str(error))
+    return opened
+
+
+def _known(
+    viewer: ViewerModel, record: ImageRecord, opened: OpenedImages, *, is_used: bool
+) -> Image | None:
+    """Return an image that is in the viewer already, of that name if there is."""
+    images = [
+        layer
+        for layer in viewer.layers
+        if isinstance(layer, Image)
+        and not is_prediction(layer)
+        and (layer in opened.layers.values()) == is_used
+        and level_shape(layer) == record.shape
+        and _is_of(layer, record)
+    ]
+    return max(images, key=lambda each: each.name == record.name, default=None)
+
+
+def _is_of(image: Image, record: ImageRecord) -> bool:
+    """Tell whether an image is the one of a record, whatever its name."""
+    source = image.source
+    if source.path is not None:
+        return source.path == record.path or is_same(record, Path(source.path))
+    if source.sample is not None:
+        return tuple(source.sample) == record.sample
+    if isinstance(image.data, np.ndarray) and not record.path:
+        return fingerprint_of_pixels(image.data) == record.content
+    return bool(image.name == record.name and not record.path)
+
+
+def _find(record: ImageRecord, places: list[Path], ask: Ask) -> tuple[str, list[str]]:
+    """Return where an image is, and what the user must know of that.
+
+    Raises
+    ------
+    ImageError
+        If it was never in a file, or is not found.
+    """
+    if record.sample:
+        return "", []
+    if not record.path:
+        raise ImageError(
+            f"The image '{record.name}' was never in a file, so it is not opened again "
+            f"with its labels; add it as before, of shape {record.shape}."
+        )
+    path, same = find_image(record, places)
+    if path is None:
+        answer = ask(record)
+        if not answer:
+            raise ImageError(
+                f"The image '{record.name}' is not at {record.path} any more, so its "
+                "labels are opened without it; open it from where it is now.",
+                path=record.path,
+            )
+        # Others may have been moved there as well.
+        places.append(Path(answer).parent)
+        path, same = find_image(replace(record, path=answer), ())
+    if path is None or same:
+        return str(path), []
+    return str(path), [
+        f"{path} is not the image that '{record.name}' was when its labels were "
+        "painted: its content is another one; check that the labels fit."
+    ]
+
+
+def _read(record: ImageRecord, where: str) -> list[Image]:
+    """Open a file, or a sample, with napari's readers.
+
+    Raises
+    ------
+    ImageError
+        If they cannot read it.
+    """
+    # Not in the window: besides the image there may be labels, which the session has.
+    aside = ViewerModel()
+    try:
+        if record.sample:
+            aside.open_sample(*record.sample)
+        else:
+            aside.open(where, plugin=_reader(record))
+    except Exception as error:
+        # Readers are plugins and raise whatever they like.
+        logger.exception("an image of a session cannot be opened")
+        reason = str(error.__cause__ or error).partition("\n")[0].rstrip(".")
+        raise ImageError(
+            f"The image '{record.name}' cannot be opened again ({reason}), so its "
+            "labels are opened without it; open it in another way.",
+            path=where,
+        ) from error
+    layers: list[Layer] = list(aside.layers)
+    aside.layers.clear()
+    return [layer for layer in layers if isinstance(layer, Image)]
+
+
+def _reader(record: ImageRecord) -> str | None:
+    """Return the plugin that opened an image, None where it is not there any more."""
+    known = {manifest.name for manifest in PluginManager.instance().iter_manifests()}
+    return record.plugin if record.plugin in known else None
+
+
+def _taken(images: list[Image], record: ImageRecord) -> Image | None:
+    """Take one out of the images of a file: of that shape, if possible of that name."""
+    fitting = [each for each in images if level_shape(each) == record.shape]
+    picked = max(fitting, key=lambda each: each.name == record.name, default=None)
+    if picked is not None:
+        images.remove(picked)
+    return picked
+
+
+def _other_shape(record: ImageRecord) -> ImageError:
+    return ImageError(
+        f"The image '{record.name}' has another shape than {record.shape}, which it "
+        "had when its labels were painted, so they are opened without it; open the "
+        "image of before.",
+        expected=record.shape,
+    )
+
+
+def _settle(image: Image, record: ImageRecord) -> None:
+    """Give an image its name, place and window of before."""
+    image.name = record.name
+    for key, value in record.placement.items():
+        setattr(image, key, value)
+    if record.contrast_limits and not image.rgb:
+        image.contrast_limits = record.contrast_limits

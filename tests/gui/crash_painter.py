@@ -1,0 +1,148 @@
+"""``python crash_painter.py``: paint in real windows until they are killed.
+
+For each line ``SEED FOLDER`` on its input it opens a napari in a process of its own, of
+which it prints the number; so all that is imported is imported once. As soon as there
+is a file ``FOLDER/go``, that draws stroke after stroke with the mouse, on one plane and
+another. What a stroke has changed is added to ``FOLDER/strokes.jsonl`` when the mouse
+is released.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import napari
+import numpy as np
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+
+from napari_sparseseg.gui import label_and_train
+from napari_sparseseg.gui.engine_link import EngineLink
+from napari_sparseseg.gui.label_and_train import LabelAndTrain
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+#: Strokes lie in cells of so many pixels, each in one of its own.
+CELL_PX = 16
+
+#: A plane is painted on so often before another one is.
+STROKES_OF_A_PLANE = 5
+
+#: Between two strokes, in milliseconds.
+PAUSE_MS = 60
+
+STUB = Path(__file__).with_name("stub_engine.py")
+
+# qtpy does not say what is in it.
+TEST: Any = QTest
+
+
+class Painter:
+    """Draws strokes in a window with the dock.
+
+    Parameters
+    ----------
+    folder
+        With ``image.tif``; the strokes are noted there.
+    seed
+        Of their places.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self._log = (folder / "strokes.jsonl").open("a", encoding="utf-8")
+        self.viewer = napari.Viewer(show=True)
+        self.viewer.window.resize(1100, 800)
+        (image,) = self.viewer.open(folder / "image.tif", plugin="napari")
+        command = [sys.executable, str(STUB), "works"]
+        link = functools.partial(EngineLink, command=command)
+        with patch.object(label_and_train, "EngineLink", link):
+            self.dock = LabelAndTrain(self.viewer)
+        self.viewer.window.add_dock_widget(self.dock, name="Label and train")
+        labels = self.dock.controller.pairs.new_labels()
+        assert labels is not None
+        self._labels: Labels = labels
+        self._canvas = self.viewer.window._qt_viewer.canvas.native
+        n, height, width = image.data.shape
+        grid = (n, height // CELL_PX, width // CELL_PX)
+        order = np.random.default_rng(seed).permutation(grid[1] * grid[2])
+        self._cells = [np.unravel_index(int(cell), grid[1:]) for cell in order]
+        self._n_planes = n
+
+    def paint(self) -> None:
+        """Draw strokes until there is no cell left."""
+        self.viewer.reset_view()
+        TEST.qWait(100)
+        rounds = len(self._cells) // STROKES_OF_A_PLANE
+        for number in range(rounds * STROKES_OF_A_PLANE * self._n_planes):
+            turn, stroke = divmod(number, STROKES_OF_A_PLANE)
+            round_, plane = divmod(turn, self._n_planes)
+            cell = self._cells[round_ * STROKES_OF_A_PLANE + stroke]
+            self._stroke(plane, 1 + number % 2, cell)
+            TEST.qWait(PAUSE_MS)
+
+    def _stroke(self, plane: int, value: int, cell: Any) -> None:
+        self.viewer.dims.set_current_step(0, plane)
+        self.dock.controller.classes.select(value)
+        self._labels.mode = "paint"
+        self._labels.brush_size = 3
+        y, x = (CELL_PX * int(at) + CELL_PX // 2 for at in cell)
+        before = self._labels.data[plane].copy()
+        self._drag((y - 3, x - 4), (y + 3, x), (y - 3, x + 4))
+        changed = np.flatnonzero(self._labels.data[plane] != before)
+        note = {"plane": plane, "value": value, "pixels": changed.tolist()}
+        self._log.write(json.dumps({"at": time.time(), **note}) + "\n")
+        self._log.flush()
+
+    def _drag(self, *points: tuple[int, int]) -> None:
+        on_canvas = [self._on_canvas(point) for point in points]
+        TEST.mouseMove(self._canvas, on_canvas[0])
+        TEST.mousePress(self._canvas, Qt.MouseButton.LeftButton, pos=on_canvas[0])
+        for start, end in pairwise(on_canvas):
+            for share in (0.5, 1.0):
+                TEST.mouseMove(self._canvas, start + (end - start) * share)
+                TEST.qWait(8)
+        TEST.mouseRelease(self._canvas, Qt.MouseButton.LeftButton, pos=on_canvas[-1])
+
+    def _on_canvas(self, point: tuple[int, int]) -> QPoint:
+        camera = getattr(self.viewer, "scene", self.viewer).camera
+        y, x = (np.array(point) - camera.center[-2:]) * camera.zoom
+        middle = self._canvas.width() / 2, self._canvas.height() / 2
+        return QPoint(round(x + middle[0]), round(y + middle[1]))
+
+
+def open_window(folder: Path, seed: int) -> None:
+    """Open a window, and paint once that is wished."""
+    for name in ("CACHE", "CONFIG", "DATA", "STATE"):
+        os.environ[f"XDG_{name}_HOME"] = str(folder / name.lower())
+    painter = Painter(folder, seed)
+    while not (folder / "go").exists():
+        TEST.qWait(20)
+    painter.paint()
+    TEST.qWait(600_000)
+
+
+def main() -> None:
+    """Open the windows that are asked for."""
+    # So that none that was killed stays as a zombie.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        seed, _, folder = line.rstrip("\n").partition(" ")
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            open_window(Path(folder), int(seed))
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    main()
