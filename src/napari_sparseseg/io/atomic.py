@@ -60,7 +60,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
             raise
     except OSError as error:
         raise OutputError(
-            f"{target} cannot be written: {_reason(error)}.", path=str(target)
+            f"{target} cannot be written: {reason_of(error)}.", path=str(target)
         ) from error
 
 
@@ -88,6 +88,7 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """Say why a file cannot be written, and what to do."""
     text = _REASONS.get(error.errno or 0)
     return text or (error.strerror or str(error) or type(error).__name__)
