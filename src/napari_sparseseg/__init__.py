@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         train,
     )
     from napari_sparseseg.errors import SparseSegError
+    from napari_sparseseg.io.sources import list_series, open_image
     from napari_sparseseg.pseudo_masks.api import make_pseudo_masks
 
     __version__: str
@@ -32,8 +33,10 @@ __all__ = [
     "evaluate",
     "export_onnx",
     "iter_train",
+    "list_series",
     "load_model",
     "make_pseudo_masks",
+    "open_image",
     "predict",
     "save_model",
     "train",
@@ -45,8 +48,10 @@ _HOMES = {
     "evaluate": "napari_sparseseg.api",
     "export_onnx": "napari_sparseseg.api",
     "iter_train": "napari_sparseseg.api",
+    "list_series": "napari_sparseseg.io.sources",
     "load_model": "napari_sparseseg.api",
     "make_pseudo_masks": "napari_sparseseg.pseudo_masks.api",
+    "open_image": "napari_sparseseg.io.sources",
     "predict": "napari_sparseseg.api",
     "save_model": "napari_sparseseg.api",
     "train": "napari_sparseseg.api",

@@ -14,13 +14,23 @@ from napari_sparseseg.io.images import (
     write_label_map,
     write_probabilities,
 )
+from napari_sparseseg.io.sources import (
+    ImageSource,
+    image_files,
+    list_series,
+    open_image,
+)
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "ImageFile",
+    "ImageSource",
     "StemMatch",
+    "image_files",
     "list_images",
+    "list_series",
     "match_by_stem",
+    "open_image",
     "read_image",
     "read_label_map",
     "read_probabilities",

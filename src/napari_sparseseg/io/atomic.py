@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,9 @@ _REASONS = {
 }
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+def write_atomically(
+    path: str | Path, write: Callable[[Path], None], suffix: str | None = None
+) -> None:
     """Write a file under a temporary name in its folder, then rename it.
 
     Whoever reads ``path`` sees the old file or the new one, never a part of either,
@@ -40,6 +43,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
         The file to write or replace.
     write
         Writes the content to the path it is given, which has the suffix of ``path``.
+    suffix
+        Of the path it is given, where it has several parts, as ``.nii.gz``.
 
     Raises
     ------
@@ -48,7 +53,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
         ``OSError`` pass unchanged.
     """
     target = Path(path)
-    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    temporary = _temporary(target, target.suffix if suffix is None else suffix)
     try:
         try:
             write(temporary)
@@ -64,6 +69,51 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
         ) from error
 
 
+def write_folder_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Write a folder under a temporary name beside it, then rename it.
+
+    Whoever reads ``path`` sees the old folder or the new one, or for an instant none;
+    a failure leaves the old folder as it was and nothing else behind.
+
+    Parameters
+    ----------
+    path
+        The folder to write, or to replace with all that is in it.
+    write
+        Makes the folder of the path it is given, and its files.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, with the reason. Errors of ``write`` other than
+        ``OSError`` pass unchanged.
+    """
+    target = Path(path)
+    temporary, old = _temporary(target, ".new"), _temporary(target, ".old")
+    try:
+        try:
+            write(temporary)
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _flush_to_disk(file)
+            if target.exists():
+                target.rename(old)
+            try:
+                temporary.rename(target)
+            except BaseException:
+                if old.exists():
+                    old.rename(target)
+                raise
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise OutputError(
+            f"{target} cannot be written: {_reason(error)}.", path=str(target)
+        ) from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def write_text_atomically(path: str | Path, text: str) -> None:
     """Write a text and the end of its last line: UTF-8, lines ending as on Unix.
 
@@ -77,6 +127,10 @@ def write_text_atomically(path: str | Path, text: str) -> None:
         temporary.write_text(f"{text}\n", encoding="utf-8", newline="\n")
 
     write_atomically(path, write)
+
+
+def _temporary(target: Path, suffix: str) -> Path:
+    return target.with_name(f".{secrets.token_hex(8)}{suffix}")
 
 
 def _flush_to_disk(path: Path) -> None:

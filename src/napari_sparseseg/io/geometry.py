@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
 
 from napari_sparseseg.errors import ImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Unit = Literal["um", "mm", "px"]
 
@@ -27,7 +32,9 @@ class Geometry:
     unit
         ``"px"`` where the file does not say; *spacing* is then 1.
     origin
-        Place of the centre of the first pixel along each axis, in *unit*.
+        Place of the centre of the first pixel, in *unit*. Of a volume of a patient its
+        components towards superior, posterior and left: ITK's origin the other way
+        round, whatever the directions of the axes.
     direction
         Rows are the directions of the axes z, y, x in a patient: components towards
         left, posterior and superior (LPS, as DICOM and ITK have it). None: not known,
@@ -70,3 +77,75 @@ class Geometry:
         if self.unit == "px":
             return None
         return math.sqrt(self.spacing[-1] * self.spacing[-2]) * UM_PER_UNIT[self.unit]
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """(4, 4): indices (z, y, x, 1) to places towards left, posterior, superior.
+
+        In *unit*. Where no direction is known the axes are taken as those of an image
+        that is seen from the feet, as most slices are.
+        """
+        affine = np.eye(4)
+        rows = np.asarray(self.direction or np.eye(3)[::-1])
+        affine[:3, :3] = rows.T * self.spacing
+        affine[:3, 3] = self.origin[::-1]
+        return affine
+
+    def lengths(self, unit: Literal["um", "mm"]) -> Geometry:
+        """Return the same in another unit of length; unchanged where none is known."""
+        if self.unit == "px":
+            return self
+        factor = UM_PER_UNIT[self.unit] / UM_PER_UNIT[unit]
+        return replace(
+            self,
+            spacing=tuple(each * factor for each in self.spacing),
+            origin=tuple(each * factor for each in self.origin),
+            unit=unit,
+        )
+
+    def with_um_per_px(self, um_per_px: float) -> Geometry:
+        """Give the same with square pixels of a known side.
+
+        Parameters
+        ----------
+        um_per_px
+            Micrometres. Where the unit was not known, other axes get the same spacing.
+
+        Raises
+        ------
+        ImageError
+            If it is no positive number.
+        """
+        unit: Unit = "um" if self.unit == "px" else self.unit
+        side = um_per_px / UM_PER_UNIT[unit]
+        others = self.spacing[:-2]
+        if self.unit == "px":
+            others = (side,) * len(others)
+        return replace(self, spacing=(*others, side, side), unit=unit)
+
+
+class Grid(NamedTuple):
+    """The pixels of an image: how many along each axis but channels, and where."""
+
+    shape: tuple[int, ...]
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class Field:
+    """A part of a slide that is an image of its own.
+
+    Attributes
+    ----------
+    offset_px
+        (y, x) of its upper left corner, in pixels of the slide's finest level.
+    step_px
+        Side of its pixels, in pixels of the slide's finest level.
+    """
+
+    offset_px: tuple[float, float] = (0.0, 0.0)
+    step_px: float = 1.0
+
+
+WHOLE_SLIDE = Field()
+"""Of an image whose pixels are those of the slide."""

@@ -31,14 +31,33 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ome.tif", ".ome.tiff", ".tif", ".tiff")
 """Suffixes of files that can be read here, in lower case."""
 
+VOLUME_SUFFIXES = (
+    *(".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".ima"),
+)
+"""Suffixes of volumes and DICOM files, in lower case."""
+
+SLIDE_SUFFIXES = (
+    *(".svs", ".svslide", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".czi"),
+    *(".qptiff",),
+)
+"""Suffixes of whole slides, in lower case; .tif and .dcm may be slides too."""
+
+ZARR_SUFFIXES = (".ome.zarr", ".zarr")
+"""Suffixes of folders of chunked images."""
+
+ALL_SUFFIXES = (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES, *SLIDE_SUFFIXES, *ZARR_SUFFIXES)
+"""Suffixes of all that `open_image` opens, the longer of two first."""
+
 _LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 _BLACK = (0, 0, 0)
 _PREDICTION = "prediction of napari-sparseseg"
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+#: How files begin.
+PNG = b"\x89PNG\r\n\x1a\n"
+JPEG = b"\xff\xd8\xff"
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PRINT_DPI = (72, 96, 150, 300, 600)
-_UM_PER_UNIT = {
+#: Micrometres of a unit of length, as image files spell it.
+UM_PER_NAME = {
     "pm": 1e-6,
     "Å": 1e-4,
     "nm": 1e-3,
@@ -49,6 +68,9 @@ _UM_PER_UNIT = {
     "micron": 1.0,
     "microns": 1.0,
     "micrometer": 1.0,
+    "millimeter": 1e3,
+    "nanometer": 1e-3,
+    "meter": 1e6,
     "mm": 1e3,
     "cm": 1e4,
     "m": 1e6,
@@ -133,7 +155,7 @@ def read_image(path: str | Path) -> ImageFile:
         colours other than grey and RGB, or pixels that are not finite numbers.
     """
     file = Path(path)
-    with _reading(file):
+    with reading(file):
         data, um_per_px = _read_pixels(file)
     return ImageFile(check_pixels(data, str(file)), um_per_px)
 
@@ -166,8 +188,8 @@ def read_label_map(
         values, or is a JPEG file.
     """
     file = Path(path)
-    with _reading(file):
-        if _signature(file).startswith(_JPEG):
+    with reading(file):
+        if _signature(file).startswith(JPEG):
             raise LabelError(
                 f"The label map {file} is a JPEG file, which changes values when it is "
                 "saved; save the label map as PNG or TIFF.",
@@ -193,6 +215,7 @@ def write_label_map(
     table: ClassTable | None = None,
     *,
     prediction: bool = False,
+    beside: bool = True,
 ) -> None:
     """Write a label map to a PNG or TIFF file, completely or not at all.
 
@@ -211,6 +234,8 @@ def write_label_map(
         Whether a program made it, and not a user: a PNG is then marked so (see
         `is_prediction`), and has plain grey values instead of a palette, which some
         readers turn into colours.
+    beside
+        Whether to write the table beside it.
 
     Raises
     ------
@@ -236,7 +261,7 @@ def write_label_map(
         else:
             _write_tiff(temporary, labels, compression="zlib")
         # Before the rename, so that no label map is left without its classes.
-        if table is not None:
+        if table is not None and beside:
             write_class_table(file.with_name(f"{stem_of(file)}.classes.json"), table)
 
     write_atomically(file, write)
@@ -298,7 +323,7 @@ def read_probabilities(path: str | Path) -> NDArray[np.float32]:
     from tifffile import TiffFile
 
     file = Path(path)
-    with _reading(file), TiffFile(file) as tiff:
+    with reading(file), TiffFile(file) as tiff:
         series = tiff.series[0]
         if series.axes != "CYX" or series.dtype != np.float32:
             raise ImageError(
@@ -337,26 +362,32 @@ def check_pixels(data: NDArray[Any], name: str = "the image") -> NDArray[Any]:
             "save it again as a plane of 8 or 16 bits.",
             name=name,
         )
-    if data.dtype.kind == "f":
-        n_bad = int(data.size - np.count_nonzero(np.isfinite(data)))
-        if n_bad:
-            raise ImageError(
-                f"{name} has {n_bad} of {data.size} values that are not finite numbers "
-                "(NaN or infinite); replace them, for example by the lowest value.",
-                name=name,
-                n_bad=n_bad,
-            )
+    check_finite(data, name)
     return np.ascontiguousarray(data, data.dtype.newbyteorder("="))
+
+
+def check_finite(data: NDArray[Any], name: str) -> None:
+    """Raise ImageError, calling the array *name*, where a value is NaN or infinite."""
+    if data.dtype.kind != "f":
+        return
+    n_bad = int(data.size - np.count_nonzero(np.isfinite(data)))
+    if n_bad:
+        raise ImageError(
+            f"{name} has {n_bad} of {data.size} values that are not finite numbers "
+            "(NaN or infinite); replace them, for example by the lowest value.",
+            name=name,
+            n_bad=n_bad,
+        )
 
 
 def stem_of(path: str | Path) -> str:
     """Give a file's name without its image suffix, by which files are matched.
 
-    Only the suffixes in `IMAGE_SUFFIXES` are taken off, in upper or lower case, so that
-    ``case_1.5mm.tif`` and ``case_1.5mm.png`` have the stem ``case_1.5mm``.
+    Only the suffixes in `ALL_SUFFIXES` are taken off, in upper or lower case, so that
+    ``case_1.5mm.tif`` and ``case_1.5mm.nii.gz`` have the stem ``case_1.5mm``.
     """
     name = Path(path).name
-    for suffix in IMAGE_SUFFIXES:
+    for suffix in ALL_SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)]
     return name
@@ -430,8 +461,11 @@ def match_by_stem(images: Mapping[str, Path], labels: Mapping[str, Path]) -> Ste
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while a file is decoded into an ImageError."""
+def reading(file: Path, formats: str = "PNG or TIFF") -> Iterator[None]:
+    """Turn whatever goes wrong while a file is decoded into an ImageError.
+
+    Its sentence advises to save the image again in one of some *formats*.
+    """
     try:
         yield
     except FileNotFoundError as error:
@@ -455,7 +489,7 @@ def _reading(file: Path) -> Iterator[None]:
         raise ImageError(
             f"{file} cannot be read, because it is damaged, incomplete or of a kind "
             f"that is not supported ({reason}); open it in the program that made it "
-            "and save it again as PNG or TIFF.",
+            f"and save it again as {formats}.",
             path=str(file),
         ) from error
 
@@ -468,11 +502,11 @@ def _signature(file: Path) -> bytes:
 def _read_pixels(file: Path, raw: bool = False) -> tuple[NDArray[Any], float | None]:
     """Read (y, x) or (y, x, c) and the pixel size; raw = numbers, not colours."""
     signature = _signature(file)
-    if signature.startswith(_PNG):
+    if signature.startswith(PNG):
         return _read_png(file, signature, raw), None
-    if signature.startswith(_JPEG):
+    if signature.startswith(JPEG):
         return _read_with_pillow(file, "JPEG", raw), None
-    if signature.startswith(_TIFF):
+    if signature.startswith(TIFF):
         return _read_tiff(file, raw)
     raise ImageError(
         f"{file} is neither a PNG, a JPEG nor a TIFF file; convert it to one of them.",
@@ -527,18 +561,18 @@ def _read_tiff(file: Path, raw: bool) -> tuple[NDArray[Any], float | None]:
 
     with TiffFile(file) as tiff:
         series = _only_series(tiff, file)
-        _check_complete(series)
+        check_complete(series)
         pixels = _channels_last(series.asarray(), series.axes)
         page = tiff.pages.first
         if not raw:
             pixels = _as_colors(pixels, page, file)
-        return pixels, _um_per_px(tiff, page)
+        return pixels, tiff_um_per_px(tiff, page)
 
 
 def _only_series(tiff: TiffFile, file: Path) -> TiffPageSeries:
     """Give the one image of a file without reading its pixels."""
     series = tiff.series[0]
-    axes = _long_axes(series.axes, series.shape)
+    axes = long_axes(series.axes, series.shape)
     if len(tiff.series) > 1 or axes not in ("YX", "YXS", "YXC", "SYX", "CYX"):
         held = (
             f"{len(tiff.series)} images of different sizes or kinds"
@@ -554,7 +588,7 @@ def _only_series(tiff: TiffFile, file: Path) -> TiffPageSeries:
     return series
 
 
-def _check_complete(series: TiffPageSeries) -> None:
+def check_complete(series: TiffPageSeries) -> None:
     """Refuse a file that was cut off, since some decoders fill up what is missing."""
     for page in series.pages:
         if page is None:
@@ -565,7 +599,7 @@ def _check_complete(series: TiffPageSeries) -> None:
             raise EOFError(f"it ends at byte {size}, before its pixels do")
 
 
-def _long_axes(axes: str, shape: tuple[int, ...]) -> str:
+def long_axes(axes: str, shape: tuple[int, ...]) -> str:
     """Leave out axes of length 1 other than y and x."""
     return "".join(
         axis for axis, size in zip(axes, shape, strict=True) if axis in "YX" or size > 1
@@ -573,10 +607,10 @@ def _long_axes(axes: str, shape: tuple[int, ...]) -> str:
 
 
 def _channels_last(pixels: NDArray[Any], axes: str) -> NDArray[Any]:
-    long_axes = _long_axes(axes, pixels.shape)
-    short = tuple(index for index, axis in enumerate(axes) if axis not in long_axes)
+    kept = long_axes(axes, pixels.shape)
+    short = tuple(index for index, axis in enumerate(axes) if axis not in kept)
     pixels = pixels.squeeze(short)
-    return np.moveaxis(pixels, 0, -1) if long_axes[0] != "Y" else pixels
+    return np.moveaxis(pixels, 0, -1) if kept[0] != "Y" else pixels
 
 
 def _as_colors(pixels: NDArray[Any], page: TiffPage, file: Path) -> NDArray[Any]:
@@ -614,16 +648,18 @@ def _strange_colors(file: Path, colors: str) -> ImageError:
     )
 
 
-def _um_per_px(tiff: TiffFile, page: TiffPage) -> float | None:
+def tiff_um_per_px(tiff: TiffFile, page: TiffPage, index: int = 0) -> float | None:
+    """Give the side of a pixel of one of the images of a file, None where not known."""
     if tiff.is_ome:
-        size = _ome_um_per_px(tiff.ome_metadata or "")
+        xml = tiff.ome_metadata or ""
+        size = _square(ome_um(xml, "X", index), ome_um(xml, "Y", index))
         if size is not None:
             return size
     per_unit = [_number_tag(page, name) for name in ("XResolution", "YResolution")]
     unit = str((tiff.imagej_metadata or {}).get("unit", ""))
-    um = _UM_PER_UNIT.get(unit)
+    um = UM_PER_NAME.get(unit)
     if um is None and _number_tag(page, "ResolutionUnit") == 3:
-        um = None if _is_print_resolution(per_unit[0]) else _UM_PER_UNIT["cm"]
+        um = None if _is_print_resolution(per_unit[0]) else UM_PER_NAME["cm"]
     if um is None:
         return None
     return _square(*(um / number if number else None for number in per_unit))
@@ -636,22 +672,20 @@ def _is_print_resolution(px_per_cm: float | None) -> bool:
     )
 
 
-def _ome_um_per_px(xml: str) -> float | None:
+def ome_um(xml: str, axis: str, index: int = 0) -> float | None:
+    """Give the distance of pixels along X, Y or Z of an image of OME-XML, or None."""
     try:
-        pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
+        images = ElementTree.fromstring(xml).findall(".//{*}Pixels")
     except ElementTree.ParseError:
         return None
-    if pixels is None:
+    if index >= len(images):
         return None
-    sizes = []
-    for axis in "XY":
-        um = _UM_PER_UNIT.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        try:
-            size = float(pixels.get(f"PhysicalSize{axis}", "nan"))
-        except ValueError:
-            size = np.nan
-        sizes.append(size * um if um is not None and size > 0 else None)
-    return _square(*sizes)
+    um = UM_PER_NAME.get(images[index].get(f"PhysicalSize{axis}Unit", "µm"))
+    try:
+        size = float(images[index].get(f"PhysicalSize{axis}", "nan"))
+    except ValueError:
+        return None
+    return size * um if um is not None and size > 0 else None
 
 
 def _square(x: float | None, y: float | None) -> float | None:

@@ -1,0 +1,311 @@
+"""Label maps as DICOM segmentations, through highdicom."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sparseseg.errors import LabelError, OutputError
+from napari_sparseseg.io.geometry import Geometry
+from napari_sparseseg.io.itk_labels import TOLERANCE_PX, place_on
+from napari_sparseseg.io.named_classes import LabelPainter, check_any
+from napari_sparseseg.io.optional import library
+from napari_sparseseg.io.volumes import rows_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_sparseseg.annotations.classes import ClassTable, Color, LabelClass
+    from napari_sparseseg.io.geometry import Grid
+    from napari_sparseseg.io.named_classes import NamedClasses, Overlap
+
+MAKER = "napari-sparseseg"
+
+_WHAT = "DICOM segmentations"
+
+# What pydicom and highdicom raise where a file lacks what a segmentation needs.
+_UNFIT = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)
+
+
+def read_headers(files: Sequence[Path]) -> list[Any]:
+    """Read DICOM files but for their pixels.
+
+    Raises
+    ------
+    OutputError
+        If one is missing or no DICOM file.
+    """
+    pydicom = library("pydicom", "volumes", _WHAT)
+    headers = []
+    for file in files:
+        try:
+            headers.append(pydicom.dcmread(file, stop_before_pixels=True))
+        except (OSError, pydicom.errors.InvalidDicomError) as error:
+            raise OutputError(
+                f"{file} cannot be read, but a DICOM segmentation needs the series it "
+                "belongs to; give the complete series.",
+                path=str(file),
+            ) from error
+    return headers
+
+
+def make_segmentation(
+    labels: NDArray[Any],
+    classes: ClassTable,
+    headers: Sequence[Any],
+    geometry: Geometry | None,
+    *,
+    is_prediction: bool,
+) -> Any:
+    """Make a binary DICOM segmentation with one segment a class.
+
+    Segments are numbered by ascending class value. Their category and type are SNOMED's
+    "Tissue", since names are the user's own. Patient and study are those of the series.
+
+    Parameters
+    ----------
+    labels
+        (z, y, x), or (y, x) of one file; uint8 or uint16. 0 = not annotated, which is
+        in no segment.
+    classes
+        Of all values.
+    headers
+        Of the DICOM files of the series, one a plane, in the order of z.
+    geometry
+        Where the labels lie, if known: it must be where the files are.
+    is_prediction
+        Whether a model made them, and not a user by hand.
+
+    Returns
+    -------
+    highdicom.seg.Segmentation
+        To be written with ``save_as``.
+
+    Raises
+    ------
+    OutputError
+        If the files do not fit the labels, or a segmentation cannot refer to them.
+    """
+    planes = labels.reshape(-1, *labels.shape[-2:])
+    _check_fit(planes, headers, geometry)
+    if not planes.any():
+        raise OutputError(
+            "Nothing is annotated, but a DICOM segmentation needs at least one pixel "
+            "of a class; label something first."
+        )
+    seg = library("highdicom", "volumes", _WHAT).seg
+    uid = library("highdicom", "volumes", _WHAT).UID
+    channels = classes.to_channels(planes)
+    version = library("napari_sparseseg", "volumes", _WHAT).__version__
+    try:
+        return seg.Segmentation(
+            source_images=headers,
+            pixel_array=channels.astype(np.uint16 if len(classes) > 255 else np.uint8),
+            segmentation_type="BINARY",
+            segment_descriptions=[
+                _description(number, each, is_prediction, version)
+                for number, each in enumerate(classes, 1)
+            ],
+            series_instance_uid=uid(),
+            series_number=1000,
+            sop_instance_uid=uid(),
+            instance_number=1,
+            manufacturer=MAKER,
+            manufacturer_model_name=MAKER,
+            software_versions=version,
+            device_serial_number="0",
+            series_description="Segmentation",
+        )
+    except _UNFIT as error:
+        raise OutputError(
+            "The DICOM series lacks what a segmentation must refer to "
+            f"({' '.join(str(error).split())}); export to .nii.gz or .nrrd."
+        ) from error
+
+
+def labels_of_segmentation(
+    path: Path, grid: Grid, names: NamedClasses, *, name: str, overlap: Overlap
+) -> tuple[NDArray[Any], list[str]]:
+    """Read a DICOM segmentation onto the pixels of an image.
+
+    Parameters
+    ----------
+    path
+        The file.
+    grid
+        Of the image: (z, y, x) with a direction.
+    names
+        The classes.
+    name
+        What messages call the file.
+    overlap
+        What pixels in segments of several classes get.
+
+    Returns
+    -------
+    tuple
+        (z, y, x) uint8 or uint16, and sentences for the user.
+
+    Raises
+    ------
+    LabelError
+        If it is damaged, has shares instead of segments, lies on a slide, or elsewhere
+        than the image.
+    """
+    if grid.geometry.direction is None or len(grid.shape) != 3:
+        raise LabelError(
+            f"{name} lies in a patient, but of the image it is not known where it "
+            "lies; give the DICOM series that was segmented.",
+            name=name,
+        )
+    seg = library("highdicom", "volumes", _WHAT).seg
+    try:
+        segmentation = seg.segread(path)
+        own = _geometry_of(segmentation)
+        segments = [
+            (number, *_name_and_color(segmentation.get_segment_description(number)))
+            for number in segmentation.segment_numbers
+        ]
+    except (OSError, *_UNFIT) as error:
+        raise LabelError(
+            f"{path} cannot be read as a DICOM segmentation of planes in a patient "
+            f"({' '.join(str(error).split())}).",
+            path=str(path),
+        ) from error
+    painter = LabelPainter(grid.shape, overlap)
+    notes: list[str] = []
+    values = []
+    for number, segment, color in segments:
+        value = names.value(segment, color)
+        if value:
+            values.append(value)
+            mask = _mask_of(segmentation, number, path)
+            placed, told = place_on(mask, own, grid, f"'{segment}' of {name}")
+            notes += told
+            painter.paint(value, placed != 0)
+    check_any(painter.labels, name, values)
+    labels, told = painter.finish(name)
+    return labels, [*notes, *told]
+
+
+def _check_fit(
+    planes: NDArray[Any], headers: Sequence[Any], geometry: Geometry | None
+) -> None:
+    """Refuse files that are not the planes of the labels, in their order."""
+    if len(headers) != len(planes):
+        raise OutputError(
+            f"The labels have {len(planes)} planes, but the DICOM series has "
+            f"{len(headers)} files; give the series they were drawn on.",
+            planes=len(planes),
+            files=len(headers),
+        )
+    for index, header in enumerate(headers):
+        size = (header.get("Rows"), header.get("Columns"))
+        if size != planes.shape[1:]:
+            raise OutputError(
+                f"The labels have {planes.shape[1:]} pixels a plane, but the DICOM "
+                f"series {size}; give the series they were drawn on.",
+                shape=planes.shape,
+            )
+        if "ImagePositionPatient" not in header or "FrameOfReferenceUID" not in header:
+            raise OutputError(
+                "The DICOM series does not say where it lies in the patient, as a "
+                "segmentation needs it; export to .tif."
+            )
+        if geometry is not None and geometry.direction is not None:
+            _check_place(header, geometry.lengths("mm"), index)
+
+
+def _check_place(header: Any, geometry: Geometry, plane: int) -> None:
+    """Refuse a file that does not lie where a plane of the labels does."""
+    affine = geometry.affine
+    row, column = np.reshape(np.array(header.ImageOrientationPatient, float), (2, 3))
+    dy, dx = map(float, header.PixelSpacing)
+    first = np.array(header.ImagePositionPatient, float)
+    rows, columns = header.Rows - 1, header.Columns - 1
+    theirs = [
+        first,
+        first + column * dy * rows,
+        first + row * dx * columns,
+    ]
+    ours = [
+        (affine @ (plane, y, x, 1))[:3] for y, x in ((0, 0), (rows, 0), (0, columns))
+    ]
+    apart = float(np.abs(np.subtract(theirs, ours)).max())
+    # Positions in files are rounded, and planes are never quite evenly spaced.
+    if apart > max(TOLERANCE_PX * min(dy, dx), 0.1 * geometry.spacing[0]):
+        raise OutputError(
+            f"Plane {plane} of the labels lies {apart:.3g} mm away from its file of "
+            "the DICOM series; give the series they were drawn on.",
+            plane=plane,
+        )
+
+
+def _description(
+    number: int, each: LabelClass, is_prediction: bool, version: str
+) -> Any:
+    highdicom = library("highdicom", "volumes", _WHAT)
+    codes = library("pydicom.sr.codedict", "volumes", _WHAT).codes
+    algorithm: dict[str, Any] = {"algorithm_type": "MANUAL"}
+    if is_prediction:
+        algorithm = {
+            "algorithm_type": "AUTOMATIC",
+            "algorithm_identification": highdicom.AlgorithmIdentificationSequence(
+                MAKER, codes.DCM.ArtificialIntelligence, version
+            ),
+        }
+    return highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=each.name,
+        segmented_property_category=codes.SCT.Tissue,
+        segmented_property_type=codes.SCT.Tissue,
+        display_color=highdicom.color.CIELabColor.from_rgb(*each.color),
+        **algorithm,
+    )
+
+
+def _geometry_of(segmentation: Any) -> Geometry:
+    volume = segmentation.get_volume_geometry()
+    if volume is None:
+        raise ValueError("its planes are not evenly spaced")
+    if volume.coordinate_system.value != "PATIENT":
+        raise ValueError("it lies on a slide")
+    affine = np.asarray(volume.affine)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    return Geometry(
+        ("z", "y", "x"),
+        tuple(spacing.tolist()),
+        "mm",
+        tuple(affine[2::-1, 3].tolist()),
+        rows_of((affine[:3, :3] / spacing).T),
+    )
+
+
+def _name_and_color(description: Any) -> tuple[str, Color | None]:
+    name = str(description.segment_label).strip()
+    stored = description.get("RecommendedDisplayCIELabValue")
+    if stored is None:
+        return name, None
+    color = library("highdicom", "volumes", _WHAT).color.CIELabColor
+    red, green, blue = map(int, color.from_dicom_value(stored).to_rgb())
+    return name, (red, green, blue)
+
+
+def _mask_of(segmentation: Any, number: int, path: Path) -> NDArray[np.uint8]:
+    """Return (z, y, x) uint8, 1 where a segment is."""
+    try:
+        volume = segmentation.get_volume(
+            segment_numbers=[number], combine_segments=True, relabel=True
+        )
+    except (OSError, *_UNFIT) as error:
+        raise LabelError(
+            f"Segment {number} of {path} cannot be read as a mask of yes and no "
+            f"({' '.join(str(error).split())}).",
+            path=str(path),
+        ) from error
+    mask: NDArray[np.uint8] = (volume.array != 0).astype(np.uint8)
+    return mask

@@ -1,0 +1,131 @@
+"""Whole slides: levels of RGB that OpenSlide reads where they are looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sparseseg.errors import ImageError
+from napari_sparseseg.io.geometry import Geometry
+from napari_sparseseg.io.images import stem_of
+from napari_sparseseg.io.lazy_arrays import BlockArray, Coarser
+from napari_sparseseg.io.optional import library
+from napari_sparseseg.io.sources import ImageSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_sparseseg.io.sources import LazyArray
+
+#: Where the coarsest level of a file has a longer side, coarser ones are computed.
+LARGEST_SIDE = 4096
+
+#: By which factor a computed level is coarser than the one before.
+COARSER = 4
+
+#: Memory for decoded tiles of a slide.
+CACHE_BYTES = 128 * 2**20
+
+
+class SlideLevel(BlockArray):
+    """(y, x, 3) uint8 of one level of a slide, over white.
+
+    Parameters
+    ----------
+    slide
+        An ``openslide.OpenSlide``.
+    level
+        0 is the finest.
+    """
+
+    def __init__(self, slide: Any, level: int) -> None:
+        width, height = slide.level_dimensions[level]
+        super().__init__((height, width, 3), np.uint8)
+        self._slide, self._level = slide, level
+
+    def make_block(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Read a block."""
+        factor = self._slide.level_downsamples[self._level]
+        # OpenSlide wants the place in pixels of the finest level.
+        place = (round(columns.start * factor), round(rows.start * factor))
+        size = (columns.stop - columns.start, rows.stop - rows.start)
+        return over_white(np.asarray(self._slide.read_region(place, self._level, size)))
+
+
+def is_slide(path: Path) -> bool:
+    """Tell whether a file is a slide of a scanner that OpenSlide knows.
+
+    False for tiled TIFF files of other programs, and where OpenSlide is missing.
+    """
+    try:
+        import openslide
+    except ImportError:
+        return False
+    vendor = openslide.OpenSlide.detect_format(str(path))
+    return vendor not in (None, "generic-tiff")
+
+
+def open_slide(path: Path) -> ImageSource:
+    """Open a slide; nothing but its header is read.
+
+    Levels are those of the file, and coarser ones, means of 4 x 4 pixels, where all of
+    them are large.
+
+    Raises
+    ------
+    ImageError
+        If OpenSlide cannot open it, or is not installed.
+    """
+    openslide = library("openslide", "slides", "whole slides")
+    try:
+        slide = openslide.OpenSlide(str(path))
+    except openslide.OpenSlideError as error:
+        reason = " ".join(str(error).split()).removeprefix(f"Reading {path}: ")
+        raise ImageError(
+            f"{path} cannot be opened as a slide ({reason.rstrip('.')}); export it "
+            "anew from the program of the scanner, or convert it to OME-TIFF.",
+            path=str(path),
+        ) from error
+    slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
+    levels: list[LazyArray] = [
+        SlideLevel(slide, level) for level in range(slide.level_count)
+    ]
+    notes = []
+    while max(levels[-1].shape[:2]) > LARGEST_SIDE:
+        levels.append(Coarser(levels[-1], COARSER))
+    n_computed = len(levels) - slide.level_count
+    if n_computed:
+        notes.append(
+            f"{path.name} has {_resolutions(slide.level_count)} only; "
+            f"{n_computed} coarser ones are computed while it is looked at."
+        )
+    return ImageSource(
+        path, stem_of(path), tuple(levels), _geometry(slide), True, notes=tuple(notes)
+    )
+
+
+def over_white(rgba: NDArray[Any]) -> NDArray[np.uint8]:
+    """Lay (y, x, 4) uint8 on white, which is what no scanner has seen."""
+    alpha = rgba[..., 3:]
+    if alpha.min() == 255:
+        return np.ascontiguousarray(rgba[..., :3])
+    share = alpha.astype(np.float32) / 255
+    mixed = rgba[..., :3] * share + 255 * (1 - share)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def _geometry(slide: Any) -> Geometry:
+    """Give the place of the finest level; pixels where the file has no size."""
+    sizes = [slide.properties.get(f"openslide.mpp-{axis}") for axis in "yx"]
+    try:
+        y, x = (float(size) for size in sizes if size is not None)
+        return Geometry(("y", "x"), (y, x), "um")
+    except (ValueError, ImageError):
+        return Geometry(("y", "x"), (1.0, 1.0))
+
+
+def _resolutions(n: int) -> str:
+    return "one resolution" if n == 1 else f"{n} resolutions"

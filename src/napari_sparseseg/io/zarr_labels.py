@@ -1,0 +1,207 @@
+"""Label maps as OME-Zarr: zarr 3, metadata of OME-NGFF 0.5.
+
+https://ngff.openmicroscopy.org/0.5/
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sparseseg.annotations.classes import ClassTable, LabelClass
+from napari_sparseseg.errors import LabelError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_sparseseg.io.geometry import Geometry
+
+VERSION = "0.5"
+
+_UNITS = {"um": "micrometer", "mm": "millimeter"}
+_CHUNK_PX, _SMALLEST_PX = 512, 1024
+
+
+def write_ome_zarr(
+    path: Path, labels: NDArray[Any], classes: ClassTable, geometry: Geometry | None
+) -> None:
+    """Write a label map as an OME-Zarr folder with a pyramid.
+
+    Each coarser level has every second pixel of the one before along y and x, so that
+    no value is made up, until a plane fits 1024 x 1024.
+
+    Parameters
+    ----------
+    path
+        The folder, which does not exist yet.
+    labels
+        (y, x), (z, y, x) or (t, z, y, x) uint8 or uint16.
+    classes
+        Of all values.
+    geometry
+        Where the pixels lie; None = not known.
+    """
+    import zarr
+
+    levels = [labels]
+    while max(levels[-1].shape[-2:]) > _SMALLEST_PX:
+        levels.append(levels[-1][..., ::2, ::2])
+    ome = label_metadata(labels.ndim, classes, geometry, len(levels))
+    group = zarr.open_group(path, mode="w", attributes={"ome": ome})
+    for number, level in enumerate(levels):
+        sides = (min(_CHUNK_PX, size) for size in level.shape[-2:])
+        array = group.create_array(
+            str(number),
+            shape=level.shape,
+            dtype=level.dtype,
+            chunks=(1,) * (level.ndim - 2) + tuple(sides),
+            dimension_names=_axes(level.ndim),
+        )
+        array[:] = level
+
+
+def label_metadata(
+    n_axes: int,
+    classes: ClassTable,
+    geometry: Geometry | None,
+    n_levels: int,
+    step: int = 2,
+) -> dict[str, Any]:
+    """Return the metadata of a label image: axes, places and classes.
+
+    Parameters
+    ----------
+    n_axes
+        Of the label map: y, x and before them z and t.
+    classes
+        Their names are properties, beside that 0 is not annotated.
+    geometry
+        Of the finest level; None = not known.
+    n_levels
+        Arrays ``"0"``, ``"1"`` ..., the finest first. The first pixels of all levels
+        have the same centre.
+    step
+        How many pixels of a level lie between two of the next along y and x.
+
+    Returns
+    -------
+    dict
+        The content of ``ome`` in the attributes of the group.
+    """
+    known = geometry is not None and geometry.unit != "px"
+    axes = [
+        {"name": name, "type": "time" if name == "t" else "space"}
+        | ({"unit": _UNITS[geometry.unit]} if known and name != "t" else {})
+        for name in _axes(n_axes)
+    ]
+    return {
+        "version": VERSION,
+        "multiscales": [
+            {
+                "name": "labels",
+                "axes": axes,
+                "datasets": [
+                    {
+                        "path": str(level),
+                        "coordinateTransformations": _transformations(
+                            n_axes, geometry, step**level
+                        ),
+                    }
+                    for level in range(n_levels)
+                ],
+            }
+        ],
+        "image-label": {
+            "colors": [
+                {"label-value": 0, "rgba": [0, 0, 0, 0]},
+                *(
+                    {"label-value": each.value, "rgba": [*each.color, 255]}
+                    for each in classes
+                ),
+            ],
+            "properties": [
+                {"label-value": 0, "name": "not annotated"},
+                *({"label-value": each.value, "name": each.name} for each in classes),
+            ],
+        },
+    }
+
+
+def classes_of_zarr(ome: Any) -> ClassTable | None:
+    """Return the classes of a label image's metadata, None where it has no names.
+
+    Raises
+    ------
+    ClassTableError
+        If names or values occur twice.
+    """
+    about = ome.get("image-label", {})
+    colors = {each["label-value"]: each["rgba"] for each in about.get("colors", ())}
+    found = [
+        LabelClass(
+            each["label-value"],
+            each["name"],
+            tuple(colors.get(each["label-value"], (128, 128, 128))[:3]),
+        )
+        for each in about.get("properties", ())
+        if each["label-value"] != 0 and "name" in each
+    ]
+    return ClassTable(tuple(found)) if found else None
+
+
+def is_label_zarr(path: Path) -> bool:
+    """Tell whether a folder is an OME-Zarr label image."""
+    try:
+        about = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return "image-label" in about.get("attributes", {}).get("ome", {})
+
+
+def read_ome_zarr(path: Path) -> tuple[NDArray[Any], Any]:
+    """Read the finest level of a label image, and its metadata.
+
+    Raises
+    ------
+    LabelError
+        If the folder is no OME-Zarr image, or is damaged.
+    """
+    import zarr
+
+    try:
+        group = zarr.open_group(path, mode="r")
+        attributes = dict(group.attrs)
+        ome: Any = attributes.get("ome", attributes)
+        finest = ome["multiscales"][0]["datasets"][0]["path"]
+        return np.asarray(group[finest][:]), ome
+    except (OSError, LookupError, ValueError, TypeError, RuntimeError) as error:
+        raise LabelError(
+            f"{path} is no OME-Zarr label image, or is damaged "
+            f"({' '.join(str(error).split()) or type(error).__name__}); give a folder "
+            "whose zarr.json or .zattrs names multiscales.",
+            path=str(path),
+        ) from error
+
+
+def _axes(n_axes: int) -> Sequence[str]:
+    return ("t", "z", "y", "x")[-n_axes:]
+
+
+def _transformations(
+    n_axes: int, geometry: Geometry | None, factor: int
+) -> list[dict[str, Any]]:
+    """Return scale and translation of a level, *factor* times coarser in y and x."""
+    scale, translation = np.ones(n_axes), np.zeros(n_axes)
+    if geometry is not None:
+        scale[-len(geometry.axes) :] = geometry.spacing
+        translation[-len(geometry.axes) :] = geometry.origin
+    scale[-2:] *= factor
+    return [
+        {"type": "scale", "scale": scale.tolist()},
+        {"type": "translation", "translation": translation.tolist()},
+    ]
