@@ -2,3 +2,7 @@
 
 #: The class table, as of ``ClassTable.to_json``.
 CLASSES_KEY = "sparseseg_classes"
+
+#: What file an image came from: ``path``, ``series`` (as `open_image` takes it),
+#: ``geometry`` (a `Geometry`) and ``files`` (of DICOM, one a plane).
+SOURCE_KEY = "sparseseg_source"

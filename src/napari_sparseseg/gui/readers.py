@@ -12,9 +12,11 @@ from napari_sparseseg.annotations.boxes import fit_boxes, read_boxes
 from napari_sparseseg.annotations.classes import ClassTable, find_class_table
 from napari_sparseseg.errors import LabelError
 from napari_sparseseg.gui.boxes_layer import layer_of_boxes
+from napari_sparseseg.gui.image_layers import open_layers
 from napari_sparseseg.gui.painted_classes import with_values
 from napari_sparseseg.gui.planes import labels_level, level_shape, placement
 from napari_sparseseg.gui.prediction_layer import is_prediction
+from napari_sparseseg.io.sources import may_be_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
     from napari_sparseseg.annotations.boxes import Box
 
     BoxesData = list[tuple[Any, dict[str, Any], str]]
+
+
+def image_reader(
+    path: str | Sequence[str],
+) -> Callable[[str | Sequence[str]], list[Any]] | None:
+    """Return what opens an image, None of lists of files and of other folders."""
+    if not isinstance(path, str) or not may_be_image(path):
+        return None
+    return lambda _: open_layers(Path(path))
 
 
 def boxes_reader(

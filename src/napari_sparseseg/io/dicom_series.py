@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,9 @@ _CONTOURS = "1.2.840.10008.5.1.4.1.1.481.3"
 
 #: How far planes may be from even, as a share of their distance.
 _UNEVEN = 0.1
+
+#: In how many files of a folder a DICOM file is looked for.
+_LOOKED_AT = 500
 
 #: Components of directions and millimetres that differ by less are equal.
 _CLOSE = 1e-3
@@ -130,6 +134,16 @@ def is_dicom(path: Path) -> bool:
         for each in (little, big)
         if len(each) == 4
     )
+
+
+def has_dicom(folder: Path) -> bool:
+    """Tell whether there is a DICOM file among the first files in a folder."""
+    files = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    for file in islice(files, _LOOKED_AT):
+        with suppress(OSError):
+            if is_dicom(file):
+                return True
+    return False
 
 
 def find_series(path: Path) -> list[SeriesInfo]:

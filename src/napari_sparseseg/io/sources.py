@@ -158,6 +158,16 @@ def list_series(path: str | Path) -> list[SeriesInfo]:
     return dicom_series.find_series(place)
 
 
+def may_be_image(path: str | Path) -> bool:
+    """Tell whether a path is a file, an OME-Zarr, or a folder with a DICOM file."""
+    from napari_sparseseg.io import dicom_series, zarr_images
+
+    place = Path(path)
+    if place.is_dir():
+        return zarr_images.is_zarr(place) or dicom_series.has_dicom(place)
+    return place.is_file()
+
+
 def image_files(folder: str | Path) -> list[Path]:
     """List what `open_image` may open in a folder, by suffix, sorted by name.
 

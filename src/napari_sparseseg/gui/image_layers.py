@@ -1,0 +1,179 @@
+"""Images of files as layers: where they lie, and what the user is asked about them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import napari
+import numpy as np
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtWidgets import QInputDialog
+
+from napari_sparseseg.errors import SparseSegError
+from napari_sparseseg.gui.layer_keys import SOURCE_KEY
+from napari_sparseseg.io.lazy_arrays import Channel
+from napari_sparseseg.io.sources import list_series, open_image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from qtpy.QtWidgets import QWidget
+
+    from napari_sparseseg.io.dicom_series import SeriesInfo
+    from napari_sparseseg.io.geometry import Geometry
+    from napari_sparseseg.io.sources import ImageSource, LazyArray
+
+    LayerTuple = tuple[Any, dict[str, Any], str]
+
+#: What a reader of napari returns where there is nothing to open.
+NOTHING: list[Any] = [(None,)]
+
+#: How napari calls units of length.
+_UNITS = {"um": "um", "mm": "mm", "px": "pixel"}
+
+
+def open_layers(path: Path) -> list[Any]:
+    """Open an image for napari, and ask what the file leaves open.
+
+    In a window the user chooses one of several series, and says how large the pixels
+    of a pyramid are where the file does not; what goes wrong is told there, and nothing
+    is opened.
+
+    Raises
+    ------
+    SparseSegError
+        Without a window, if the image cannot be opened.
+    """
+    window = _window()
+    if window is None:
+        return layers_of(open_image(path))
+    try:
+        source = _opened(path, window)
+    except SparseSegError as error:
+        show_error(str(error))
+        return NOTHING
+    if source is None:
+        return NOTHING
+    for note in source.notes:
+        show_info(note)
+    return layers_of(source)
+
+
+def layers_of(source: ImageSource) -> list[LayerTuple]:
+    """Give an image as layers for napari, one a channel unless it is RGB.
+
+    Levels are arrays that are read by slices. The layer lies where the geometry says;
+    of volumes whose axes are not those of the patient only the spacing counts, since
+    napari shows no oblique planes. The ``metadata`` have under `SOURCE_KEY` the path,
+    the series, the geometry and the DICOM files.
+    """
+    if source.is_rgb or source.n_channels == 1:
+        return [_layer(source, source.levels, source.name)]
+    return [
+        _layer(
+            source,
+            [Channel(level, index) for level in source.levels],
+            f"{source.name} channel {index + 1}",
+            blending="additive",
+        )
+        for index in range(source.n_channels)
+    ]
+
+
+def _layer(
+    source: ImageSource, levels: Sequence[LazyArray], name: str, **more: str
+) -> LayerTuple:
+    geometry = source.geometry
+    multiscale = len(levels) > 1
+    arguments = {
+        "name": name,
+        "rgb": source.is_rgb,
+        "multiscale": multiscale,
+        "scale": geometry.spacing,
+        "translate": _translation(geometry),
+        "units": [
+            "pixel" if axis == "t" else _UNITS[geometry.unit] for axis in geometry.axes
+        ],
+        "axis_labels": geometry.axes,
+        "metadata": {
+            SOURCE_KEY: {
+                "path": str(source.path),
+                "series": source.series,
+                "geometry": geometry,
+                "files": [str(file) for file in source.files],
+            }
+        },
+        **more,
+    }
+    if source.window is not None:
+        arguments["contrast_limits"] = source.window
+    return (list(levels) if multiscale else levels[0]), arguments, "image"
+
+
+def _translation(geometry: Geometry) -> tuple[float, ...]:
+    """Give where a layer begins, 0 where axes are not those of the patient."""
+    straight = np.eye(3)[::-1]
+    if geometry.direction is not None and not np.allclose(geometry.direction, straight):
+        return (0.0,) * len(geometry.axes)
+    return geometry.origin
+
+
+def _opened(path: Path, window: QWidget) -> ImageSource | None:
+    """Open an image after the user has answered what is open; None: cancelled."""
+    series = None
+    if path.is_dir() and len(found := list_series(path)) > 1:
+        series = ask_series(found, window)
+        if series is None:
+            return None
+    source = open_image(path, series=series)
+    if source.geometry.unit == "px" and len(source.levels) > 1:
+        um_per_px = ask_um_per_px(source.name, window)
+        if um_per_px is not None:
+            return open_image(path, series=series, um_per_px=um_per_px)
+    return source
+
+
+def ask_series(found: Sequence[SeriesInfo], window: QWidget) -> str | None:
+    """Let the user choose one of several series; its UID, None where cancelled."""
+    choices = [f"{each.number}: {each}" for each in found]
+    chosen, is_chosen = QInputDialog.getItem(
+        window, "Open a series", "Which series?", choices, 0, False
+    )
+    return found[choices.index(chosen)].uid if is_chosen else None
+
+
+def ask_um_per_px(name: str, window: QWidget) -> float | None:
+    """Ask how large pixels are; None where the user does not know."""
+    dialog = QInputDialog(window)
+    dialog.setWindowTitle("Pixel size")
+    dialog.setLabelText(
+        f"'{name}' does not say how large its pixels are.\n"
+        "Micrometres per pixel, or leave it empty:"
+    )
+    dialog.setOkButtonText("Set")
+    dialog.setCancelButtonText("Not known")
+    is_given = dialog.exec()
+    text = dialog.textValue().strip().replace(",", ".")
+    dialog.deleteLater()
+    if not is_given or not text:
+        return None
+    try:
+        um_per_px = float(text)
+    except ValueError:
+        um_per_px = 0.0
+    if not 0 < um_per_px < np.inf:
+        show_error(
+            f"'{text}' is no pixel size; the image is shown in pixels. Open it again "
+            "to give a number of micrometres above 0, as 0.25."
+        )
+        return None
+    return um_per_px
+
+
+def _window() -> QWidget | None:
+    """Return napari's window, None where there is none."""
+    viewer = napari.current_viewer()
+    window = None if viewer is None else getattr(viewer, "window", None)
+    frame: QWidget | None = getattr(window, "_qt_window", None)
+    return frame
