@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         train,
     )
     from napari_sparseseg.errors import SparseSegError
+    from napari_sparseseg.files import iter_predict_file, predict_file
     from napari_sparseseg.io.sources import list_series, open_image
     from napari_sparseseg.pseudo_masks.api import make_pseudo_masks
 
@@ -32,12 +33,14 @@ __all__ = [
     "__version__",
     "evaluate",
     "export_onnx",
+    "iter_predict_file",
     "iter_train",
     "list_series",
     "load_model",
     "make_pseudo_masks",
     "open_image",
     "predict",
+    "predict_file",
     "save_model",
     "train",
 ]
@@ -47,12 +50,14 @@ _HOMES = {
     "SparseSegError": "napari_sparseseg.errors",
     "evaluate": "napari_sparseseg.api",
     "export_onnx": "napari_sparseseg.api",
+    "iter_predict_file": "napari_sparseseg.files",
     "iter_train": "napari_sparseseg.api",
     "list_series": "napari_sparseseg.io.sources",
     "load_model": "napari_sparseseg.api",
     "make_pseudo_masks": "napari_sparseseg.pseudo_masks.api",
     "open_image": "napari_sparseseg.io.sources",
     "predict": "napari_sparseseg.api",
+    "predict_file": "napari_sparseseg.files",
     "save_model": "napari_sparseseg.api",
     "train": "napari_sparseseg.api",
 }

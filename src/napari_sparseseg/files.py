@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import shutil
-import time
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -36,17 +35,16 @@ from napari_sparseseg.errors import (
     enumerated,
 )
 from napari_sparseseg.folders import check_writable, make_folder
-from napari_sparseseg.io.atomic import reason_of
+from napari_sparseseg.io.atomic import reason_of, write_folder_atomically
 from napari_sparseseg.io.export import ExportOptions, export_labels
 from napari_sparseseg.io.geometry import Field
-from napari_sparseseg.io.model_file import model_bytes
-from napari_sparseseg.io.ome_zarr import (
-    OWN_ATTRIBUTES,
+from napari_sparseseg.io.label_store import (
     chunk_path,
     create_label_store,
     finish_label_store,
     open_labels,
 )
+from napari_sparseseg.io.model_file import model_bytes, save_model
 from napari_sparseseg.io.sources import open_image
 from napari_sparseseg.prediction.large import (
     ChunkDone,
@@ -77,7 +75,7 @@ if TYPE_CHECKING:
 ZARR_SUFFIX = ".ome.zarr"
 
 #: Suffixes of files that hold one plane, and those that also hold volumes.
-PLANE_SUFFIXES = (".geojson",)
+PLANE_SUFFIXES = (".geojson", ".png")
 FILE_SUFFIXES = (
     *PLANE_SUFFIXES,
     ".nii.gz",
@@ -90,6 +88,9 @@ FILE_SUFFIXES = (
     ".dcm",
     ZARR_SUFFIX,
 )
+
+#: Where a store keeps what is predicted.
+OWN_ATTRIBUTES = "napari-sparseseg"
 
 #: Of the store in which labels are collected.
 UNFINISHED = ".unfinished"
@@ -200,6 +201,11 @@ class PredictionWritten:
     note: str = ""
 
 
+def is_file_format(out: str | Path) -> bool:
+    """Tell whether a suffix is one of a file of labels, and not a folder's name."""
+    return Path(out).name.lower().endswith(FILE_SUFFIXES)
+
+
 FileEvent = PredictionStarted | ChunkDone | PredictionWritten
 
 
@@ -253,7 +259,7 @@ def iter_predict_file(
     Yields
     ------
     PredictionStarted, ChunkDone, PredictionWritten
-        One, many, one.
+        One, many, one; the last alone where the result is there already.
     """
     check_names(wishes, PredictionWishes, "prediction")
     _check_wishes(wishes)
@@ -261,15 +267,15 @@ def iter_predict_file(
     _check_apart(source_path, target)
     _check_free(target, bool(wishes.get("overwrite")))
     um_per_px = wishes.get("um_per_px")
-    source = open_image(
-        source_path, series=wishes.get("series"), um_per_px=um_per_px
-    )
+    source = open_image(source_path, series=wishes.get("series"), um_per_px=um_per_px)
     _check_image(model, source, target, wishes)
     make_folder(target.resolve().parent)
     check_writable(target.resolve().parent)
-    plan = _Plan.of(model, source, target, wishes)
-    content = model_bytes(model)
-    notes = [*source.notes, *plan.prepare(_identity(content, plan, wishes))]
+    plan = _plan(model, source, target, wishes)
+    if not wishes.get("overwrite") and _identity_of(target) == plan.identity:
+        yield PredictionWritten((target,), f"{target} was there already, and complete.")
+        return
+    notes = [*source.notes, *plan.prepare()]
     warning = size_warning(model, source.geometry.um_per_px)
     notes += [] if warning is None else [warning]
     places, n_glass = plan.places()
@@ -282,7 +288,7 @@ def iter_predict_file(
         n_chunks, n_chunks - n_todo, n_glass, n_pixels, tuple(notes)
     )
     if runs:
-        yield from _predict(model, content, plan, runs, wishes)
+        yield from _predict(plan, runs, wishes)
     yield _finish(plan, target)
 
 
@@ -295,39 +301,26 @@ class _Plan:
     job: ChunkJob
     skips_glass: bool
     glass: int
+    model_hash: str
+    image_hash: str
 
-    @classmethod
-    def of(
-        cls,
-        model: SegmentationModel,
-        source: ImageSource,
-        target: Path,
-        wishes: PredictionWishes,
-    ) -> _Plan:
-        level, ratio = choose_level(model, source)
-        has_planes = len(source.geometry.axes) == 3
-        image = source.levels[level]
-        plane_shape = image.shape[1:] if has_planes else image.shape
-        parts = parts_on(model, image, ratio)
-        job = ChunkJob(
-            store=target.resolve().with_name(target.name + UNFINISHED),
-            image=source.path.resolve(),
-            series=wishes.get("series"),
-            level=level,
-            has_planes=has_planes,
-            ratio=ratio,
-            side=min(
-                tile_side(parts, wishes.get("tile", TILE)),
-                LONGEST_SIDE,
-                max(plane_shape[:2]),
-            ),
-            smooth_planes=float(wishes.get("smooth_planes", 0)),
-        )
-        skips_glass = wishes.get("tissue_mask")
-        if skips_glass is None:
-            skips_glass = _may_have_glass(source)
-        glass = _class_value(model, wishes.get("glass", 0))
-        return cls(model, source, job, skips_glass, glass)
+    @property
+    def identity(self) -> dict[str, Any]:
+        """By what an unfinished prediction is recognised, as JSON values."""
+        job = self.job
+        return {
+            "model": self.model_hash,
+            "image": self.image_hash,
+            "options": {
+                "series": job.series,
+                "level": job.level,
+                "ratio": job.ratio,
+                "side": job.side,
+                "smooth_planes": job.smooth_planes,
+                "skips_glass": self.skips_glass,
+                "glass": self.glass,
+            },
+        }
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -372,7 +365,7 @@ class _Plan:
         columns = min(side, width - run.column * side)
         return rows * columns * (run.stop - run.first)
 
-    def prepare(self, identity: dict[str, Any]) -> list[str]:
+    def prepare(self) -> list[str]:
         """Make the store, or take up the one that is there.
 
         Returns
@@ -395,34 +388,28 @@ class _Plan:
                     "else; move it away, or choose another name for the result.",
                     path=str(store),
                 )
-            differing = [name for name in identity if before.get(name) != identity[name]]
+            identity = self.identity
+            differing = [
+                name for name in identity if before.get(name) != identity[name]
+            ]
             if not differing:
                 return []
             notes.append(
                 f"{store.name} was begun with another {' and '.join(differing)}; "
                 "starting over"
             )
-            shutil.rmtree(store)
-        try:
-            self._make_store(identity)
-        except OSError as error:
-            raise OutputError(
-                f"{store} cannot be made: {reason_of(error)}.", path=str(store)
-            ) from error
+        write_folder_atomically(store, self._make_store)
         return notes
 
-    def _make_store(self, identity: dict[str, Any]) -> None:
+    def _make_store(self, folder: Path) -> None:
         import zarr
 
         side = self.job.side
         planes = (1,) if self.job.has_planes else ()
         chunks = (*planes, *(min(side, n) for n in self.shape[-2:]))
-        create_label_store(
-            self.job.store, self.shape, label_type(self.model), chunks
-        )
-        # Last: a store without it is not taken up.
-        group = zarr.open_group(self.job.store, mode="r+")
-        group.attrs[OWN_ATTRIBUTES] = {"prediction": identity}
+        create_label_store(folder, self.shape, label_type(self.model), chunks)
+        group = zarr.open_group(folder, mode="r+")
+        group.attrs[OWN_ATTRIBUTES] = {"prediction": self.identity}
 
     def places(self) -> tuple[list[tuple[int, int]], int]:
         """Return (row, column) of the chunks to be predicted, and how many are glass.
@@ -451,6 +438,37 @@ class _Plan:
             if not chunk_path(self.job.store, (row, column)).exists():
                 y, x = row * side, column * side
                 labels[y : y + side, x : x + side] = self.glass
+
+
+def _plan(
+    model: SegmentationModel,
+    source: ImageSource,
+    target: Path,
+    wishes: PredictionWishes,
+) -> _Plan:
+    level, ratio = choose_level(model, source)
+    has_planes = len(source.geometry.axes) == 3
+    image = source.levels[level]
+    plane_shape = image.shape[1:] if has_planes else image.shape
+    tile = tile_side(parts_on(model, image, ratio), wishes.get("tile", TILE))
+    model_hash = hashlib.sha256(model_bytes(model)).hexdigest()
+    image_hash = image_identity(source, level)
+    job = ChunkJob(
+        store=target.resolve().with_name(target.name + UNFINISHED),
+        image=source.path.resolve(),
+        series=wishes.get("series"),
+        level=level,
+        has_planes=has_planes,
+        ratio=ratio,
+        side=min(tile, LONGEST_SIDE, max(plane_shape[:2])),
+        smooth_planes=float(wishes.get("smooth_planes", 0)),
+        key=model_hash + image_hash,
+    )
+    skips_glass = wishes.get("tissue_mask")
+    if skips_glass is None:
+        skips_glass = _may_have_glass(source)
+    glass = _class_value(model, wishes.get("glass", 0))
+    return _Plan(model, source, job, skips_glass, glass, model_hash, image_hash)
 
 
 def choose_level(model: SegmentationModel, source: ImageSource) -> tuple[int, float]:
@@ -506,20 +524,15 @@ def _is_brightfield(source: ImageSource) -> bool:
 
 
 def _predict(
-    model: SegmentationModel,
-    content: bytes,
-    plan: _Plan,
-    runs: Sequence[ChunkRun],
-    wishes: PredictionWishes,
+    plan: _Plan, runs: Sequence[ChunkRun], wishes: PredictionWishes
 ) -> Iterator[ChunkDone]:
     """Predict runs in this process, or in others."""
     device = wishes.get("device", "auto")
     address, workers = wishes.get("scheduler"), wishes.get("workers", 1)
     image = plan.source.levels[plan.job.level]
     on_cluster = address is not None or workers > 1
-    predictor = ChunkPredictor(
-        model if on_cluster else model.to(choose_device(device)), image, plan.job
-    )
+    model = plan.model if on_cluster else plan.model.to(choose_device(device))
+    predictor = ChunkPredictor(model, image, plan.job)
     if not on_cluster:
         for run in runs:
             yield from predictor.predict(run)
@@ -529,7 +542,7 @@ def _predict(
     # Here, so that all workers use the very same numbers.
     for z in range(plan.n_planes):
         predictor.measure(z)
-    cluster.write_model(plan.job.store / MODEL_FILE, content)
+    save_model(plan.model, plan.job.store / MODEL_FILE)
     with cluster.connect(address, workers, wishes.get("tls")) as client:
         yield from cluster.iter_runs(
             client, plan.job, plan.job.store / MODEL_FILE, runs, device
@@ -580,26 +593,6 @@ def _planes_at_once(wishes: PredictionWishes, n_planes: int) -> int:
         return 1
     is_alone = wishes.get("scheduler") is None and wishes.get("workers", 1) == 1
     return n_planes if is_alone else PLANES_AT_ONCE
-
-
-def _identity(
-    content: bytes, plan: _Plan, wishes: PredictionWishes
-) -> dict[str, Any]:
-    """Return by what an unfinished prediction is recognised, as JSON values."""
-    job = plan.job
-    return {
-        "model": hashlib.sha256(content).hexdigest(),
-        "image": image_identity(plan.source, job.level),
-        "options": {
-            "series": job.series,
-            "level": job.level,
-            "ratio": job.ratio,
-            "side": job.side,
-            "smooth_planes": job.smooth_planes,
-            "skips_glass": plan.skips_glass,
-            "glass": plan.glass,
-        },
-    }
 
 
 def _identity_of(store: Path) -> dict[str, Any] | None:

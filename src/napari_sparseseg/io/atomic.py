@@ -109,7 +109,7 @@ def write_folder_atomically(path: str | Path, write: Callable[[Path], None]) -> 
             raise
     except OSError as error:
         raise OutputError(
-            f"{target} cannot be written: {_reason(error)}.", path=str(target)
+            f"{target} cannot be written: {reason_of(error)}.", path=str(target)
         ) from error
     shutil.rmtree(old, ignore_errors=True)
 

@@ -314,9 +314,7 @@ def _info(content: Mapping[str, Any]) -> ModelInfo:
     )
 
 
-def _bytes(
-    kind: Kind, content: Mapping[str, Any], tensors: Mapping[str, Any]
-) -> bytes:
+def _bytes(kind: Kind, content: Mapping[str, Any], tensors: Mapping[str, Any]) -> bytes:
     entry = json.dumps({"kind": kind, "version": VERSION, "content": dict(content)})
     plain = {key: value.cpu().contiguous() for key, value in tensors.items()}
     # Not save_file: it gives no OSError on a full disk, and files only the user reads.

@@ -19,7 +19,7 @@ from napari_sparseseg.errors import OutputError
 from napari_sparseseg.inputs.resolution import whole
 from napari_sparseseg.inputs.tiling import cover
 from napari_sparseseg.io.atomic import reason_of, write_atomically
-from napari_sparseseg.io.ome_zarr import chunk_path, open_labels
+from napari_sparseseg.io.label_store import chunk_path, open_labels
 from napari_sparseseg.prediction.predictor import (
     Budget,
     PredictOptions,
@@ -50,7 +50,7 @@ class ChunkJob:
     Attributes
     ----------
     store
-        Folder of the labels, see :mod:`napari_sparseseg.io.ome_zarr`.
+        Folder of the labels, see :mod:`napari_sparseseg.io.label_store`.
     image
         The file or folder of the image.
     series
@@ -66,6 +66,9 @@ class ChunkJob:
     smooth_planes
         Standard deviation, in planes, of the Gaussian by which class probabilities are
         averaged across planes; 0: not.
+    key
+        Of the contents of model and image: what a process has loaded for another one
+        is not used.
     """
 
     store: Path
@@ -76,6 +79,7 @@ class ChunkJob:
     ratio: float
     side: int
     smooth_planes: float = 0.0
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +196,8 @@ class ChunkPredictor:
         kept: dict[int, NDArray[np.float32]] = {}
         for z in planes:
             around = [
-                min(max(z + k, 0), self.n_planes - 1) for k in range(-radius, radius + 1)
+                min(max(z + k, 0), self.n_planes - 1)
+                for k in range(-radius, radius + 1)
             ]
             kept = {k: maps for k, maps in kept.items() if k in around}
             for k in around:
@@ -221,9 +226,7 @@ class ChunkPredictor:
         # In working pixels, so that a chunk is one tile.
         tile = math.ceil(self._job.side * max(part.scale for part in parts)) + 1
         options = PredictOptions(tile, probabilities=probabilities, region=region)
-        return iter_predict(
-            self._model, self._plane(z), options, self._budget, parts
-        )
+        return iter_predict(self._model, self._plane(z), options, self._budget, parts)
 
     def _plane(self, z: int) -> LazyArray | Plane:
         return Plane(self._image, z) if self._job.has_planes else self._image

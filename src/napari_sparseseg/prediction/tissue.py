@@ -1,10 +1,10 @@
 """Where a slide has tissue and where it is glass, so that glass is not predicted.
 
 Glass is bright and has next to no colour, and it is alike everywhere. It is described
-by the brightest and palest of the pixels that Otsu's threshold on the saturation puts on
-its side; what differs from these by more than their own noise is tissue. So faint tissue
-stays, which Otsu's threshold alone, half way between strong stain and glass, would give
-away.
+by the brightest and palest of the pixels that Otsu's threshold on the saturation puts
+on its side; what differs from these by more than their own noise is tissue. So faint
+tissue stays, which Otsu's threshold alone, half way between strong stain and glass,
+would give away.
 """
 
 from __future__ import annotations
@@ -102,9 +102,7 @@ def tissue_mask(overview: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.asarray(maximum_filter(tissue & scanned, 2 * MARGIN_PX + 1), dtype=bool)
 
 
-def has_tissue(
-    mask: NDArray[np.bool_], shape: tuple[int, ...], region: Region
-) -> bool:
+def has_tissue(mask: NDArray[np.bool_], shape: tuple[int, ...], region: Region) -> bool:
     """Tell whether a region of an image of *shape* (y, x) has tissue in its overview.
 
     Parameters
