@@ -531,10 +531,11 @@ def predict(
             wishes["tls"] = Tls(*tls)
         predict_one(talk, load_model(model), images, out, wishes)
         return
+    unasked = {"glass": "0", "smooth_planes": 0.0, "workers": 1}
     given = [
         f"--{name.replace('_', '-')}"
         for name, value in (wishes | {"tile": tile, "tls": tls}).items()
-        if value not in (None, "0", 0.0, 1)
+        if value != unasked.get(name)
     ]
     if given:
         raise OptionError(
