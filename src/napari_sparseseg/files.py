@@ -276,6 +276,11 @@ def iter_predict_file(
         yield PredictionWritten((target,), f"{target} was there already, and complete.")
         return
     notes = [*source.notes, *plan.prepare()]
+    if plan.job.level:
+        notes.append(
+            f"level {plan.job.level} of {source.path.name} suits the model: pixels of "
+            f"the labels are {plan.step_px:g} times as wide as those of the image"
+        )
     warning = size_warning(model, source.geometry.um_per_px)
     notes += [] if warning is None else [warning]
     places, n_glass = plan.places()
@@ -653,7 +658,7 @@ def _class_value(model: SegmentationModel, glass: str | int) -> int:
 def _check_wishes(wishes: PredictionWishes) -> None:
     check_positive("the pixel size in um", wishes.get("um_per_px"))
     check_not_negative("the smoothing across planes", wishes.get("smooth_planes", 0))
-    check_whole("the side of a tile", wishes.get("tile", TILE), 32, 1 << 16)
+    check_whole("the side of a tile", wishes.get("tile", TILE), 16, 1 << 16)
     check_whole("the number of workers", wishes.get("workers", 1), 1, 1 << 12)
     if wishes.get("scheduler") is not None and wishes.get("workers", 1) != 1:
         raise OptionError(

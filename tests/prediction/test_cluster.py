@@ -206,14 +206,13 @@ def test_a_worker_that_is_killed_changes_nothing(
         assert len(pids) == 2
         n_done = 0
         for event in iter_predict_file(
-            model, image, out, tile=8, scheduler=local.scheduler_address
+            model, image, out, tile=TILE, scheduler=local.scheduler_address
         ):
             n_done += isinstance(event, ChunkDone)
             if n_done == 3 and pids:
                 os.kill(pids.popitem()[1], signal.SIGKILL)
     assert len(pids) == 1
-    expected, _ = predict_image(model, tissue, PredictOptions(tile=8))
-    np.testing.assert_array_equal(labels_of(out), expected)
+    np.testing.assert_array_equal(labels_of(out), expected_labels(model, tissue))
 
 
 @pytest.mark.slow
