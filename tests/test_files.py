@@ -240,6 +240,24 @@ class TestGlass:
         predict_file(model, image, out, tile=32, tissue_mask=False)
         np.testing.assert_array_equal(finest(out), expected_labels(model, pixels, 32))
 
+    def test_of_a_real_slide_is_left_out_and_no_tissue_is(
+        self, tmp_path: Path, data_dir: Path
+    ) -> None:
+        openslide = pytest.importorskip("openslide")
+        path = data_dir / "formats" / "wsi" / "CMU-1-Small-Region.svs"
+        model = model_of(Fake(), scale=0.25, um_per_px=0.499)
+        out = tmp_path / "out.ome.zarr"
+        started, *_ = iter_predict_file(model, path, out, tile=64)
+        assert isinstance(started, PredictionStarted)
+        assert started.n_glass > 10
+        with openslide.OpenSlide(path) as file:
+            pixels = np.asarray(file.read_region((0, 0), 0, file.dimensions))[..., :3]
+        labels = finest(out)
+        is_stained = np.ptp(pixels, axis=2) > 40
+        assert labels[is_stained].all()
+        expected, _ = predict_image(model, pixels, PredictOptions(tile=64))
+        np.testing.assert_array_equal(labels[labels > 0], expected[labels > 0])
+
     def test_of_no_known_class_is_refused(
         self, tmp_path: Path, model: SegmentationModel
     ) -> None:

@@ -35,11 +35,10 @@ from napari_sparseseg.errors import (
     enumerated,
 )
 from napari_sparseseg.folders import check_writable, make_folder
-from napari_sparseseg.io.atomic import reason_of, write_folder_atomically
+from napari_sparseseg.io.atomic import write_folder_atomically
 from napari_sparseseg.io.export import ExportOptions, export_labels
 from napari_sparseseg.io.geometry import Field
 from napari_sparseseg.io.label_store import (
-    chunk_path,
     create_label_store,
     finish_label_store,
     open_labels,
@@ -50,8 +49,10 @@ from napari_sparseseg.prediction.large import (
     ChunkDone,
     ChunkJob,
     ChunkPredictor,
+    is_finished,
     missing_runs,
     statistics_path,
+    writing,
 )
 from napari_sparseseg.prediction.predictor import (
     SAME_PIXEL_SIZE,
@@ -440,9 +441,10 @@ class _Plan:
     def _fill(self, places: Sequence[tuple[int, int]]) -> None:
         labels, side = open_labels(self.job.store), self.job.side
         for row, column in places:
-            if not chunk_path(self.job.store, (row, column)).exists():
+            if not is_finished(self.job.store, (row, column)):
                 y, x = row * side, column * side
-                labels[y : y + side, x : x + side] = self.glass
+                with writing(self.job.store):
+                    labels[y : y + side, x : x + side] = self.glass
 
 
 def _plan(
@@ -568,18 +570,12 @@ def _finish(plan: _Plan, target: Path) -> PredictionWritten:
         )
         shutil.rmtree(store)
         return PredictionWritten(export.paths, export.note)
-    try:
+    with writing(target):
         _clear(store, plan.n_planes)
         finish_label_store(store, classes, plan.geometry)
         if target.exists():
             shutil.rmtree(target)
         store.rename(target)
-    except OSError as error:
-        raise OutputError(
-            f"{target} cannot be written: {reason_of(error)}; the same command then "
-            "goes on where it stopped.",
-            path=str(target),
-        ) from error
     return PredictionWritten((target,))
 
 

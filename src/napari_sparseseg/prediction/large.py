@@ -9,6 +9,7 @@ process may be killed at any time, and several may work on one store.
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -173,9 +174,7 @@ class ChunkPredictor:
             If they cannot be written.
         """
         region = self._region(run)
-        todo = [
-            z for z in range(run.first, run.stop) if not self._path(run, z).exists()
-        ]
+        todo = [z for z in range(run.first, run.stop) if not self._is_done(run, z)]
         for z, labels in self._iter_labels(todo, region):
             self._write(z, region, labels)
             yield ChunkDone(z, region)
@@ -270,26 +269,41 @@ class ChunkPredictor:
         y, x = run.row * self._job.side, run.column * self._job.side
         return y, x, min(y + self._job.side, height), min(x + self._job.side, width)
 
-    def _path(self, run: ChunkRun, z: int) -> Path:
+    def _is_done(self, run: ChunkRun, z: int) -> bool:
         planes = (z,) if self._job.has_planes else ()
-        return chunk_path(self._job.store, (*planes, run.row, run.column))
+        return is_finished(self._job.store, (*planes, run.row, run.column))
 
     def _write(self, z: int, region: Region, labels: NDArray[Any]) -> None:
         y0, x0, y1, x1 = region
         planes = (z,) if self._job.has_planes else ()
-        try:
+        with writing(self._job.store):
             self._labels[(*planes, slice(y0, y1), slice(x0, x1))] = labels
-        except OSError as error:
-            raise OutputError(
-                f"{self._job.store} cannot be written: {reason_of(error)}; the same "
-                "command then goes on where it stopped.",
-                path=str(self._job.store),
-            ) from error
 
 
 def statistics_path(store: Path, plane: int) -> Path:
     """Return the file of what was measured of a plane."""
     return store / f"statistics-{plane}.safetensors"
+
+
+def is_finished(store: Path, place: tuple[int, ...]) -> bool:
+    """Tell whether a chunk is on disk; an empty file is what a power cut leaves."""
+    try:
+        return chunk_path(store, place).stat().st_size > 0
+    except OSError:
+        return False
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn errors of writing into one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written: {reason_of(error)}; the same command then goes "
+            "on where it stopped.",
+            path=str(path),
+        ) from error
 
 
 def gaussian_weights(sigma: float) -> NDArray[np.float32]:
@@ -323,7 +337,7 @@ def missing_runs(
     for row, column in places:
         for z in range(n_planes):
             place = (z, row, column) if job.has_planes else (row, column)
-            if chunk_path(job.store, place).exists():
+            if is_finished(job.store, place):
                 continue
             last = runs[-1] if runs else None
             if (
