@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import zarr
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import binary_opening, gaussian_filter1d
 
 from napari_sparseseg import cli, files
 from napari_sparseseg.errors import ImageError, OptionError, OutputError
@@ -35,6 +35,7 @@ from napari_sparseseg.networks.registry import NetworkSpec
 from napari_sparseseg.prediction.large import ChunkDone, ChunkPredictor
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.samples import tissue_phantom
+from benchmarks._files_large import loadable
 from tests.prediction.test_predictor import (
     Fake,
     head_and_network,
@@ -73,7 +74,7 @@ def tissue() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def model(tissue: NDArray[np.uint8]) -> SegmentationModel:
-    return random_network(tissue, 0.5)
+    return loadable(random_network(tissue, 0.5))
 
 
 def write_zarr(path: Path, *levels: NDArray[Any], um: float | None = None) -> Path:
@@ -249,11 +250,13 @@ class TestGlass:
         out = tmp_path / "out.ome.zarr"
         started, *_ = iter_predict_file(model, path, out, tile=64)
         assert isinstance(started, PredictionStarted)
-        assert started.n_glass > 10
+        assert started.n_glass > 20
         with openslide.OpenSlide(path) as file:
             pixels = np.asarray(file.read_region((0, 0), 0, file.dimensions))[..., :3]
         labels = finest(out)
-        is_stained = np.ptp(pixels, axis=2) > 40
+        # Of pieces as small as a cell and smaller, as dust is, some are left out.
+        is_stained = binary_opening(np.ptp(pixels, axis=2) > 40, np.ones((9, 9)))
+        assert is_stained.mean() > 0.1
         assert labels[is_stained].all()
         expected, _ = predict_image(model, pixels, PredictOptions(tile=64))
         np.testing.assert_array_equal(labels[labels > 0], expected[labels > 0])
@@ -290,16 +293,18 @@ class TestLevel:
         ratio: float,
     ) -> None:
         image = random_image(400, 300, 3)
-        unit, side = ("px", 1.0) if given is None else ("um", given)
+        side = given or 1.0
         source = ImageSource(
             tmp_path,
             "slide",
             (image, image[::2, ::2], image[::4, ::4]),
-            Geometry(("y", "x"), (side, side), unit),
+            Geometry(("y", "x"), (side, side), "um" if given else "px"),
             is_rgb=True,
         )
         model = model_of(Fake(), scale=scale, um_per_px=trained)
-        assert choose_level(model, source) == (level, pytest.approx(ratio))
+        found, found_ratio = choose_level(model, source)
+        assert found == level
+        assert found_ratio == pytest.approx(ratio)
 
     def test_that_is_coarse_gives_its_labels_and_outlines_on_the_finest(
         self, tmp_path: Path

@@ -65,7 +65,7 @@ from napari_sparseseg.prediction.predictor import (
 from napari_sparseseg.prediction.tissue import has_tissue, overview_of, tissue_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from napari_sparseseg.io.geometry import Geometry
     from napari_sparseseg.io.sources import ImageSource
@@ -254,7 +254,7 @@ def iter_predict_file(
     image: str | Path,
     out: str | Path,
     **wishes: Unpack[PredictionWishes],
-) -> Iterator[FileEvent]:
+) -> Generator[FileEvent, None, None]:
     """Predict like :func:`predict_file`, telling what happens; to stop, stop asking.
 
     Yields
@@ -428,7 +428,8 @@ class _Plan:
         if not self.skips_glass:
             return places, 0
         mask = tissue_mask(overview_of(self.source.levels))
-        with_tissue, glass = [], []
+        with_tissue: list[tuple[int, int]] = []
+        glass: list[tuple[int, int]] = []
         for row, column in places:
             y, x = row * side, column * side
             region = (y, x, min(y + side, height), min(x + side, width))

@@ -20,6 +20,7 @@ from napari_sparseseg.prediction import cluster
 from napari_sparseseg.prediction.large import ChunkDone
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.samples import tissue_phantom
+from benchmarks._files_large import loadable
 from tests.prediction.test_predictor import random_network
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def tissue() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def model(tissue: NDArray[np.uint8]) -> SegmentationModel:
-    return random_network(tissue, 0.5)
+    return loadable(random_network(tissue, 0.5))
 
 
 @pytest.fixture
@@ -99,11 +100,16 @@ class TestCluster:
     ) -> None:
         planes = np.stack([np.roll(tissue[:80, :90, 0], 5 * z) for z in range(20)])
         zarr.create_array(tmp_path / "volume.zarr", data=planes, chunks=(1, 80, 90))
-        model = random_network(planes[0], 0.5)
-        for name, wishes in (("one", {}), ("many", {"scheduler": address})):
-            wishes |= {"smooth_planes": 1.0, "tile": 32}
-            out = tmp_path / f"{name}.ome.zarr"
-            predict_file(model, tmp_path / "volume.zarr", out, **wishes)  # type: ignore[arg-type]
+        model = loadable(random_network(planes[0], 0.5))
+        for name, scheduler in (("one", None), ("many", address)):
+            predict_file(
+                model,
+                tmp_path / "volume.zarr",
+                tmp_path / f"{name}.ome.zarr",
+                smooth_planes=1.0,
+                tile=32,
+                scheduler=scheduler,
+            )
         one, many = (labels_of(tmp_path / f"{n}.ome.zarr") for n in ("one", "many"))
         np.testing.assert_array_equal(one, many)
 

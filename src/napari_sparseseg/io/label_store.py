@@ -10,6 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_sparseseg.io.zarr_labels import (
     COARSEST_SIDE,
     dimension_names,
@@ -118,7 +120,7 @@ def _add_level(
     for block in _blocks(shape, coarser.chunks):
         *planes, y, x = block
         fine = (*planes, *(slice(2 * each.start, 2 * each.stop) for each in (y, x)))
-        coarser[block] = finer[fine][..., ::2, ::2]
+        coarser[block] = np.asarray(finer[fine])[..., ::2, ::2]
     return coarser
 
 

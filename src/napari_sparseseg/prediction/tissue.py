@@ -9,6 +9,7 @@ would give away.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Longest side of an overview in pixels.
 OVERVIEW_SIDE = 4096
+
+#: Its pixels are means of squares of at least that side, in which dust disappears.
+LEAST_FACTOR = 4
 
 #: Rows of an image without coarser levels that are read at a time.
 ROWS_AT_ONCE = 1024
@@ -45,12 +49,15 @@ BLUR_PX = 1.0
 #: The median absolute deviation of a normal distribution of deviation 1.
 NORMAL_MAD = 0.6745
 
+#: Fewer overview pixels in one piece are noise.
+LEAST_PIECE_PX = 3
+
 #: What lies that near to tissue, in overview pixels, is taken with it.
-MARGIN_PX = 8
+MARGIN_PX = 3
 
 
 def overview_of(levels: Sequence[LazyArray]) -> NDArray[np.uint8]:
-    """Return an image made small: every n-th pixel of the level that suits best.
+    """Return an image made small: means of squares of the level that suits best.
 
     Parameters
     ----------
@@ -61,20 +68,19 @@ def overview_of(levels: Sequence[LazyArray]) -> NDArray[np.uint8]:
     -------
     ndarray
         (h, w, 3) uint8, no side longer than `OVERVIEW_SIDE`; a pixel stands for its
-        share of the image.
+        share of the image, at least `LEAST_FACTOR` pixels wide.
     """
-    fitting = [level for level in levels if max(level.shape[:2]) <= OVERVIEW_SIDE]
-    level = fitting[0] if fitting else levels[-1]
-    step = -(-max(level.shape[:2]) // OVERVIEW_SIDE)
-    rows = ROWS_AT_ONCE // step * step or step
-    return np.concatenate(
-        [
-            np.asarray(level[y : min(y + rows, level.shape[0]), 0 : level.shape[1]])[
-                ::step, ::step
-            ]
-            for y in range(0, level.shape[0], rows)
-        ]
+    longest = max(levels[0].shape[:2])
+    side = min(OVERVIEW_SIDE, longest / LEAST_FACTOR)
+    # Of levels that are fine enough the coarsest: the less is read.
+    level = [each for each in levels if max(each.shape[:2]) >= side][-1]
+    factor = -(-max(level.shape[:2]) // math.ceil(side))
+    rows = max(1, ROWS_AT_ONCE // factor) * factor
+    strips = (
+        np.asarray(level[y : min(y + rows, level.shape[0]), 0 : level.shape[1]])
+        for y in range(0, level.shape[0], rows)
     )
+    return np.concatenate([_means(strip, factor) for strip in strips])
 
 
 def tissue_mask(overview: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -93,13 +99,14 @@ def tissue_mask(overview: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """
     from scipy.ndimage import maximum_filter
 
-    scanned = overview.any(axis=2)
+    scanned = np.asarray(overview.any(axis=2))
     saturation, brightness = _saturation_and_brightness(overview)
     glass = _surely_glass(saturation, brightness, scanned)
     if glass.mean() < LEAST_GLASS:
         return scanned
     tissue = _differs(saturation, glass, 1) | _differs(brightness, glass, -1)
-    return np.asarray(maximum_filter(tissue & scanned, 2 * MARGIN_PX + 1), dtype=bool)
+    pieces = _without_small_pieces(tissue & scanned)
+    return np.asarray(maximum_filter(pieces, 2 * MARGIN_PX + 1), dtype=bool)
 
 
 def has_tissue(mask: NDArray[np.bool_], shape: tuple[int, ...], region: Region) -> bool:
@@ -164,3 +171,26 @@ def _differs(
     deviation = np.median(np.abs(of_glass - middle)) / NORMAL_MAD
     difference = max(DEVIATIONS * deviation, LEAST_DIFFERENCE)
     return np.asarray(sign * (values - middle) > difference)
+
+
+def _without_small_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    from scipy.ndimage import label
+
+    pieces, _ = label(mask, np.ones((3, 3)))
+    is_kept = np.bincount(pieces.ravel()) >= LEAST_PIECE_PX
+    is_kept[0] = False
+    return np.asarray(is_kept[pieces])
+
+
+def _means(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Return the means of squares of pixels, at the far edges of what is left."""
+    starts = [np.arange(0, n, factor) for n in image.shape[:2]]
+    sums = image.astype(np.float32)
+    for axis, first in enumerate(starts):
+        sums = np.add.reduceat(sums, first, axis=axis)
+    n_rows, n_columns = (
+        np.diff(np.append(first, n))
+        for first, n in zip(starts, image.shape[:2], strict=True)
+    )
+    means = sums / (n_rows[:, None, None] * n_columns[None, :, None])
+    return np.asarray(means.round(), dtype=np.uint8)
