@@ -402,8 +402,13 @@ REFUSED: dict[str, tuple[Spoil, tuple[str, ...], list[str]]] = {
     "a model that is empty": (write("m.safetensors", b""), PREDICT, ["cannot be read"]),
     "a model that is an image": (
         nothing,
-        ("info", "images/a.png"),
+        ("predict", "images/a.png", *PREDICT[2:]),
         ["images/a.png cannot be read as a model"],
+    ),
+    "what is neither a model nor an image": (
+        write("notes.txt", b"nothing"),
+        ("info", "notes.txt"),
+        ["notes.txt is no image that can be opened"],
     ),
     "no image to predict": (images_removed, PREDICT, ["images has no image"]),
     "a device that is not there": (

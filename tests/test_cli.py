@@ -22,11 +22,17 @@ from PIL import Image
 from skimage.io import imread
 
 from napari_sparseseg import cli
-from napari_sparseseg.annotations.classes import read_class_table, write_class_table
+from napari_sparseseg.annotations.classes import (
+    ClassTable,
+    read_class_table,
+    write_class_table,
+)
 from napari_sparseseg.display import has_display
 from napari_sparseseg.errors import ModelFileError
+from napari_sparseseg.io.export import export_labels
 from napari_sparseseg.io.model_file import load_model
 from napari_sparseseg.samples import tissue_phantom
+from tests.io.written import write_series
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -422,6 +428,41 @@ class TestJson:
         assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+class TestInfoOnImages:
+    def test_tells_what_an_image_is(self, run: Run, tmp_path: Path) -> None:
+        tifffile.imwrite(
+            tmp_path / "a.ome.tif",
+            np.zeros((3, 8, 10), np.uint16),
+            metadata={
+                "axes": "ZYX",
+                "PhysicalSizeX": 0.5,
+                "PhysicalSizeY": 0.5,
+                "PhysicalSizeZ": 2,
+            },
+        )
+        done = run("info", tmp_path / "a.ome.tif")
+        for words in ("3 z x 8 y x 10 x", "uint16", "2 x 0.5 x 0.5 um"):
+            assert words in done.out
+        known = run("info", tmp_path / "a.ome.tif", "--json", "-").json
+        assert known["spacing"] == [2, 0.5, 0.5]
+        assert known["axes"] == ["z", "y", "x"]
+
+    def test_lists_series_and_tells_about_one(self, run: Run, tmp_path: Path) -> None:
+        pytest.importorskip("pydicom")
+        pytest.importorskip("SimpleITK")
+        write_series(tmp_path, SeriesInstanceUID="1.2.3.1")
+        write_series(
+            tmp_path, (0, 5), SeriesInstanceUID="1.2.3.2", SeriesDescription="Lung"
+        )
+        done = run("info", tmp_path)
+        assert "CT 'Abdomen' (6 x 8 x 10)" in done.out
+        assert "choose one with --series" in done.out
+        chosen = run("info", tmp_path, "--series", "Lung", "--json", "-").json
+        assert chosen["shape"] == [2, 8, 10]
+        assert chosen["spacing"] == [5, 0.75, 0.5]
+        assert chosen["window"] == [-160, 240]
+
+
 class TestTalking:
     def test_shows_names_with_brackets_as_they_are(
         self, run: Run, place: Path, tmp_path: Path
@@ -472,7 +513,11 @@ class TestTalking:
             assert command in done.out
 
     @pytest.mark.parametrize(
-        "command", ["demo", "open", "train", "predict", "evaluate", "export-model"]
+        "command",
+        [
+            *("demo", "open", "train", "predict", "evaluate", "export-model"),
+            *("export", "import"),
+        ],
     )
     def test_has_help_for_each_command(self, run: Run, command: str) -> None:
         done = run(command, "--help")
@@ -667,7 +712,7 @@ class TestExitCodes:
         ("arguments", "words"),
         [
             (["segment"], "segment"),
-            (["info"], "model"),
+            (["info"], "file"),
             (["info", "m.safetensors", "--colour"], "--colour"),
             (["train", "a", "b"], "--model"),
             (["train", "a", "b", "--model", "m", "--steps", "many"], "--steps"),
@@ -771,3 +816,95 @@ class TestInterrupting:
         monkeypatch.undo()
         assert run(*arguments, "--resume", "--head-start", "off").code == 0
         assert load_model(model).info.training["steps"] == 2
+
+
+class TestConverting:
+    """Label maps and annotations, from file to file."""
+
+    CLASSES = ClassTable().add("outside", (10, 20, 30)).add("gland", (255, 0, 0))
+
+    @pytest.fixture
+    def labels(self, tmp_path: Path) -> Path:
+        data = np.zeros((6, 8), np.uint8)
+        data[1:4, 1:7] = 1
+        data[2, 3:5] = 2
+        image = np.zeros((6, 8), np.uint8)
+        tifffile.imwrite(
+            tmp_path / "image.tif",
+            image,
+            resolution=(20000, 20000),
+            resolutionunit="CENTIMETER",
+        )
+        export_labels(data, tmp_path / "a.png", self.CLASSES)
+        return tmp_path / "a.png"
+
+    def test_labels_become_outlines_and_come_back(self, run: Run, labels: Path) -> None:
+        image, out = labels.with_name("image.tif"), labels.with_name("ä b.geojson")
+        done = run("export", labels, "--out", out, "--image", image, "--json", "-")
+        assert done.code == 0
+        assert done.json["paths"] == [str(out)]
+        sizes = {each["name"]: each for each in done.json["classes"]}
+        assert sizes["gland"]["pixels"] == 2
+        assert sizes["gland"]["area_um2"] == pytest.approx(2 * 0.5**2)
+        assert f"saved: {out}" in done.err
+        back = labels.with_name("back.png")
+        table = labels.with_name("a.classes.json")
+        done = run("import", out, "--image", image, "--out", back, "--classes", table)
+        assert done.code == 0
+        assert "gland" in done.out
+        np.testing.assert_array_equal(imread(back), imread(labels))
+        table = labels.with_name("back.classes.json")
+        assert read_class_table(table) == self.CLASSES
+        done = run("import", out, "--image", image, "--out", back, "--overwrite")
+        assert "new in the class table: gland, outside." in done.out
+
+    def test_options_reach_the_formats(self, run: Run, labels: Path) -> None:
+        colors, merged = labels.with_name("c.png"), labels.with_name("m.geojson")
+        assert run("export", labels, "--out", colors, "--colors").code == 0
+        assert imread(colors)[2, 3].tolist() == [255, 0, 0, 255]
+        done = run(
+            *("export", labels, "--out", merged, "--by-class", "--simplify", 0.5)
+        )
+        assert done.code == 0
+        assert len(json.loads(merged.read_text())["features"]) == 2
+
+    def test_values_can_be_named(self, run: Run, labels: Path) -> None:
+        table = labels.with_name("t.json")
+        write_class_table(table, self.CLASSES)
+        shifted, out = labels.with_name("s.tif"), labels.with_name("o.tif")
+        data = np.zeros((6, 8), np.uint8)
+        data[2:, 3] = 1
+        tifffile.imwrite(shifted, data)
+        image = labels.with_name("image.tif")
+        done = run(
+            *("import", shifted, "--image", image, "--out", out),
+            *("--classes", table, "--values", "0=1,1=2", "--unknown", "refuse"),
+        )
+        assert done.code == 0
+        np.testing.assert_array_equal(imread(out), data + 1)
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (("--values", "0:1"), "the values are '0:1'; expected"),
+            (("--out", "a.png"), "exists already; give another name, or --overwrite"),
+            (("--out", "b.txt"), "cannot be exported as b.txt"),
+            (("--out", "b.dcm"), "belongs to a DICOM series"),
+            (("--simplify", -1), "outlines may be moved by -1.0 pixels"),
+            (("--classes", "no.json"), "no.json cannot be read"),
+        ],
+    )
+    def test_bad_input_gives_2_and_a_sentence(
+        self,
+        run: Run,
+        labels: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        arguments: tuple[object, ...],
+        sentence: str,
+    ) -> None:
+        monkeypatch.chdir(labels.parent)
+        before = sorted(labels.parent.iterdir())
+        done = run("export", labels, "--out", "b.png", *arguments)
+        assert done.code == 2
+        assert sentence in done.err
+        assert sorted(labels.parent.iterdir()) == before

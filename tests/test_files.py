@@ -16,6 +16,7 @@ import pytest
 import zarr
 from scipy.ndimage import binary_opening, gaussian_filter1d
 
+from benchmarks._files_large import loadable
 from napari_sparseseg import cli, files
 from napari_sparseseg.errors import ImageError, OptionError, OutputError
 from napari_sparseseg.files import (
@@ -35,7 +36,6 @@ from napari_sparseseg.networks.registry import NetworkSpec
 from napari_sparseseg.prediction.large import ChunkDone, ChunkPredictor
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.samples import tissue_phantom
-from benchmarks._files_large import loadable
 from tests.prediction.test_predictor import (
     Fake,
     head_and_network,

@@ -83,6 +83,33 @@ def labels(tmp_path: Path, sample: Sample) -> Path:
     return save_parts(tmp_path / "labels", sample.labels)
 
 
+def test_annotated_planes_of_a_volume_count_as_images(tmp_path: Path) -> None:
+    itk = pytest.importorskip("SimpleITK")
+    hu = np.random.default_rng(0).integers(-1000, 1000, (4, 16, 20), np.int16)
+    labels = np.zeros((4, 16, 20), np.uint8)
+    labels[1, 2:5], labels[3, 7:9] = 1, 2
+    for folder, voxels, name in (
+        ("images", hu, "case_1.5mm.nii.gz"),
+        ("images", hu, "empty.nrrd"),
+        ("images", hu, "other.mha"),
+        ("labels", labels, "case_1.5mm.nrrd"),
+        ("labels", labels * 0, "empty.nii"),
+        ("labels", labels[:3], "other.mha"),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        image = itk.GetImageFromArray(voxels)
+        image.SetSpacing((0.5, 0.5, 3))
+        itk.WriteImage(image, str(tmp_path / folder / name))
+    inputs = read_pairs(tmp_path / "images", tmp_path / "labels", None)
+    assert list(inputs.images) == ["case_1.5mm z1", "case_1.5mm z3"]
+    np.testing.assert_array_equal(inputs.images["case_1.5mm z3"], hu[3])
+    np.testing.assert_array_equal(inputs.labels["case_1.5mm z3"], labels[3])
+    assert inputs.pixel_size_um["case_1.5mm z1"] == 500
+    empty, other = inputs.failures
+    assert "no plane of" in empty
+    assert "has (4, 16, 20); give labels of the same shape" in other
+
+
 def start(
     images: Path,
     labels: Path,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     )
     from napari_sparseseg.errors import SparseSegError
     from napari_sparseseg.files import iter_predict_file, predict_file
+    from napari_sparseseg.io.annotation_files import read_annotations, read_labels
+    from napari_sparseseg.io.export import export_labels
     from napari_sparseseg.io.sources import list_series, open_image
     from napari_sparseseg.pseudo_masks.api import make_pseudo_masks
 
@@ -32,6 +34,7 @@ __all__ = [
     "SparseSegError",
     "__version__",
     "evaluate",
+    "export_labels",
     "export_onnx",
     "iter_predict_file",
     "iter_train",
@@ -41,6 +44,8 @@ __all__ = [
     "open_image",
     "predict",
     "predict_file",
+    "read_annotations",
+    "read_labels",
     "save_model",
     "train",
 ]
@@ -49,6 +54,7 @@ _HOMES = {
     "Box": "napari_sparseseg.annotations.boxes",
     "SparseSegError": "napari_sparseseg.errors",
     "evaluate": "napari_sparseseg.api",
+    "export_labels": "napari_sparseseg.io.export",
     "export_onnx": "napari_sparseseg.api",
     "iter_predict_file": "napari_sparseseg.files",
     "iter_train": "napari_sparseseg.api",
@@ -58,6 +64,8 @@ _HOMES = {
     "open_image": "napari_sparseseg.io.sources",
     "predict": "napari_sparseseg.api",
     "predict_file": "napari_sparseseg.files",
+    "read_annotations": "napari_sparseseg.io.annotation_files",
+    "read_labels": "napari_sparseseg.io.annotation_files",
     "save_model": "napari_sparseseg.api",
     "train": "napari_sparseseg.api",
 }

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -32,6 +33,7 @@ from napari_sparseseg.networks.network_names import WHEN_TO_CHOOSE
 from napari_sparseseg.networks.published_weights import PUBLISHED, fetch_in_parts
 
 if TYPE_CHECKING:
+    from napari_sparseseg.conversion import Converted
     from napari_sparseseg.learning.trainer import Trainer
     from napari_sparseseg.networks.model import SegmentationModel
     from napari_sparseseg.networks.published_weights import EncoderName
@@ -57,6 +59,22 @@ Json = Annotated[
     typer.Option("--json", help="Write the results as JSON; - = standard output."),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps")]
+Series = Annotated[
+    str | None,
+    typer.Option(help="Which of several images in it: number, name or UID."),
+]
+Values = Annotated[
+    str | None,
+    typer.Option(
+        metavar="0=1,1=2,...",
+        help="Class value of each value of the file, where 0 is a class there.",
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a file that is there.")
+]
+
+LABEL_SUFFIXES = ".png .tif .ome.tif .nii.gz .nrrd .ome.zarr .geojson .dcm .csv"
 
 
 class Talk:
@@ -770,17 +788,172 @@ def evaluate(
         raise typer.Exit(SOME_FAILED)
 
 
-@app.command()
-def info(
-    model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
+@app.command("export")
+def export(
+    labels: Annotated[Path, typer.Argument(help="Label map in any format.")],
+    out: Annotated[Path, typer.Option(help=f"File to write: {LABEL_SUFFIXES}.")],
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Image they belong to; its place and pixel size count."),
+    ] = None,
+    series: Series = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Class table (JSON); default: beside LABELS.")
+    ] = None,
+    values: Values = None,
+    simplify: Annotated[
+        float,
+        typer.Option(
+            metavar="PX", help="GeoJSON: how far outlines may lie from the exact ones."
+        ),
+    ] = 0.0,
+    by_class: Annotated[
+        bool, typer.Option("--by-class", help="GeoJSON: one object a class.")
+    ] = False,
+    colors: Annotated[
+        bool, typer.Option("--colors", help="PNG: colours instead of values.")
+    ] = False,
+    is_prediction: Annotated[
+        bool, typer.Option("--prediction", help="DICOM: say that a model made them.")
+    ] = False,
+    overwrite: Overwrite = False,
     json_path: Json = None,
 ) -> None:
-    """Tell what is known about a model."""
-    from napari_sparseseg.io.model_file import load_model
+    """Write a label map in the format of another program."""
+    from napari_sparseseg.conversion import export_file
+    from napari_sparseseg.io.export import ExportOptions
 
     talk = Talk(json_path)
-    report = describe(load_model(model))
-    talk.console.print(model_table(report))
+    done = export_file(
+        labels,
+        out,
+        image,
+        series=series,
+        classes=classes,
+        values=values_of(values),
+        options=ExportOptions(
+            simplify_px=simplify,
+            by_class=by_class,
+            colors=colors,
+            is_prediction=is_prediction,
+        ),
+        overwrite=overwrite,
+    )
+    tell_converted(talk, done)
+
+
+@app.command("import")
+def import_annotations(
+    annotations: Annotated[
+        Path,
+        typer.Argument(
+            help="GeoJSON, DICOM-SEG, RTSTRUCT, or a label map in any format."
+        ),
+    ],
+    image: Annotated[Path, typer.Option(help="Image they were drawn on.")],
+    out: Annotated[Path, typer.Option(help=f"Labels to write: {LABEL_SUFFIXES}.")],
+    series: Series = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Class table (JSON) with the names to use.")
+    ] = None,
+    values: Values = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Class to read; may be repeated."),
+    ] = None,
+    unknown: Annotated[
+        str,
+        typer.Option(metavar="add|refuse", help="What to do with names of no class."),
+    ] = "add",
+    overlap: Annotated[
+        str,
+        typer.Option(
+            metavar="smaller|none|refuse",
+            help="Label of pixels in several classes: the smaller region's, or none.",
+        ),
+    ] = "smaller",
+    overwrite: Overwrite = False,
+    json_path: Json = None,
+) -> None:
+    """Make a label map from the annotations of another program."""
+    from napari_sparseseg.conversion import import_file
+
+    talk = Talk(json_path)
+    # The words of the user go in as they are: what they may be is checked there.
+    wishes: Any = {"unknown": unknown, "overlap": overlap}
+    done = import_file(
+        annotations,
+        image,
+        out,
+        series=series,
+        classes=classes,
+        values=values_of(values),
+        only=only or (),
+        overwrite=overwrite,
+        **wishes,
+    )
+    tell_converted(talk, done)
+
+
+def values_of(text: str | None) -> dict[int, int] | None:
+    """Return which class value each value of a file stands for, as "0=1,1=2" says."""
+    if text is None:
+        return None
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return {int(value): int(meant) for value, meant in pairs}
+    except ValueError:
+        raise OptionError(
+            f"the values are {text!r}; expected each value of the file and the class "
+            "value it stands for, as 0=1,1=2."
+        ) from None
+
+
+def tell_converted(talk: Talk, done: Converted) -> None:
+    """Tell what was written, and how much of each class."""
+    for note in done.notes:
+        talk.say(note)
+    table = Table(title=escape(done.paths[0].name))
+    table.add_column("class")
+    table.add_column("pixels", justify="right")
+    for each in done.sizes:
+        table.add_row(escape(each.name), str(each.pixels))
+    talk.console.print(table)
+    talk.say(f"saved: {' and '.join(map(str, done.paths))}")
+    talk.result(
+        {
+            "paths": [str(path) for path in done.paths],
+            "notes": list(done.notes),
+            "classes": [asdict(each) for each in done.sizes],
+        }
+    )
+
+
+@app.command()
+def info(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Model (.safetensors), image, or folder of one."
+        ),
+    ],
+    series: Annotated[
+        str | None, typer.Option(help="Which of several: number, description or UID.")
+    ] = None,
+    json_path: Json = None,
+) -> None:
+    """Tell what is known about a model or an image."""
+    talk = Talk(json_path)
+    if path.name.endswith(".safetensors"):
+        from napari_sparseseg.io.model_file import load_model
+
+        report = describe(load_model(path))
+        talk.console.print(model_table(report))
+    else:
+        report = describe_image(path, series)
+        talk.console.print(image_table(report))
+        for note in report["notes"]:
+            talk.say(note)
     talk.result(report)
 
 
@@ -1118,6 +1291,75 @@ def model_table(report: dict[str, Any]) -> Table:
         )
     )
     return table
+
+
+def describe_image(path: Path, series: str | None) -> dict[str, Any]:
+    """Return what is known about an image, ready for JSON.
+
+    Of a folder of several series, without one being chosen, the list of them.
+    """
+    from napari_sparseseg.io.sources import list_series, open_image
+
+    if series is None and path.is_dir() and len(found := list_series(path)) > 1:
+        listed = [
+            {"number": each.number, "what": str(each), "spacing_mm": each.spacing}
+            for each in found
+        ]
+        note = "choose one with --series, by its number"
+        return {"name": path.name, "series": listed, "notes": [note]}
+    source = open_image(path, series=series)
+    geometry = source.geometry
+    return {
+        "name": source.name,
+        "shape": source.data.shape,
+        "axes": [*geometry.axes, *(["c"] if source.n_channels > 1 else [])],
+        "dtype": str(source.data.dtype),
+        "levels": [level.shape for level in source.levels],
+        "spacing": geometry.spacing,
+        "unit": geometry.unit,
+        "origin": geometry.origin,
+        "direction_zyx_lps": geometry.direction,
+        "rgb": source.is_rgb,
+        "window": source.window,
+        "files": len(source.files),
+        "notes": list(source.notes),
+    }
+
+
+def image_table(report: dict[str, Any]) -> Table:
+    """Show `describe_image`."""
+    table = Table("", report["name"], title="Image")
+    if "series" in report:
+        for each in report["series"]:
+            table.add_row(str(each["number"]), escape(each["what"]))
+        return table
+    sizes = zip(report["axes"], report["shape"], strict=True)
+    table.add_row("shape", " x ".join(f"{size} {axis}" for axis, size in sizes))
+    table.add_row("type", f"{report['dtype']}{', RGB' if report['rgb'] else ''}")
+    table.add_row("pixel size", spacing_words(report))
+    if len(report["levels"]) > 1:
+        table.add_row("levels", ", ".join(f"{y} x {x}" for y, x in _planes(report)))
+    if report["window"] is not None:
+        low, high = report["window"]
+        table.add_row("window", f"{low:g} to {high:g}")
+    if report["files"]:
+        table.add_row("files", str(report["files"]))
+    return table
+
+
+def spacing_words(report: dict[str, Any]) -> str:
+    """Word the size of pixels, as "1.6 x 0.57 x 0.57 mm"."""
+    if report["unit"] == "px":
+        return "not known"
+    numbers = " x ".join(f"{each:.4g}" for each in report["spacing"])
+    return f"{numbers} {report['unit']}"
+
+
+def _planes(report: dict[str, Any]) -> Iterator[tuple[int, int]]:
+    """Give y and x of each level."""
+    at = report["axes"].index("y")
+    for shape in report["levels"]:
+        yield shape[at], shape[at + 1]
 
 
 def score_table(title: str, content: dict[str, Any]) -> Table:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+import napari
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
+import yaml
+from napari.components import ViewerModel
+from napari.layers import Image as ImageLayer
 from napari.layers import Labels
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from napari_sparseseg.annotations.classes import ClassTable, read_class_table
 from napari_sparseseg.errors import ClassTableError, OutputError
-from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui import homes, session_folder
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY, SOURCE_KEY
+from napari_sparseseg.gui.planes import placement
 from napari_sparseseg.gui.writers import write_single_labels
+from napari_sparseseg.io.annotation_files import read_annotations
+from napari_sparseseg.io.export import EXPORT_SUFFIXES
+from napari_sparseseg.io.geometry import Geometry
+from napari_sparseseg.io.sources import open_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,3 +84,124 @@ def test_damaged_metadata_and_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"a\.jpg"):
         save(Labels(labels(4, 5)), tmp_path / "a.jpg")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_files_with_the_values_make_a_copy_of_strokes_needless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: dict[Path, Any] = {}
+    monkeypatch.setattr(session_folder, "_SAVED", saved)
+    names = ("a.png", "a.nii.gz", "a.nrrd", "a.csv", "a.geojson", "a.ome.zarr")
+    for name in names:
+        save(Labels(labels(4, 5)), tmp_path / name)
+    assert {path.name for path in saved} == {"a.png", "a.nii.gz", "a.nrrd"}
+
+
+@pytest.fixture
+def viewer(monkeypatch: pytest.MonkeyPatch) -> ViewerModel:
+    """Return a viewer that is the current one."""
+    model = ViewerModel()
+    monkeypatch.setattr(napari, "current_viewer", lambda: model)
+    return model
+
+
+class TestPlaces:
+    """Files lie where the image does."""
+
+    GEOMETRY = Geometry(
+        ("z", "y", "x"),
+        (2.5, 0.7, 0.6),
+        "mm",
+        (-80.0, 12.0, 33.0),
+        ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
+    )
+
+    def image(self, viewer: ViewerModel, **more: Any) -> ImageLayer:
+        about = {"geometry": self.GEOMETRY, "path": "ct", "series": None, "files": []}
+        return viewer.add_image(
+            np.zeros((3, 4, 5)),
+            scale=self.GEOMETRY.spacing,
+            units="mm",
+            metadata={SOURCE_KEY: about | more},
+        )
+
+    def test_that_of_a_file_counts_for_labels_on_it(
+        self, viewer: ViewerModel, tmp_path: Path
+    ) -> None:
+        image = self.image(viewer)
+        layer = viewer.add_labels(labels(3, 4, 5), **placement(image))
+        homes.give(layer, image)
+        save(layer, tmp_path / "a.nii.gz")
+        read = SimpleITK.ReadImage(tmp_path / "a.nii.gz")
+        np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(read), layer.data)
+        assert read.GetSpacing() == pytest.approx((0.6, 0.7, 2.5))
+        assert read.GetOrigin() == pytest.approx((33, 12, -80))
+        assert read.GetDirection() == pytest.approx((1, 0, 0, 0, 1, 0, 0, 0, -1))
+
+    def test_the_layers_own_counts_once_it_was_changed(
+        self, viewer: ViewerModel, tmp_path: Path
+    ) -> None:
+        image = self.image(viewer)
+        layer = viewer.add_labels(
+            labels(3, 4, 5), scale=(5, 1, 1), translate=(10, 20, 30), units="mm"
+        )
+        homes.give(layer, image)
+        save(layer, tmp_path / "a.nii")
+        read = SimpleITK.ReadImage(tmp_path / "a.nii")
+        assert read.GetSpacing() == pytest.approx((1, 1, 5))
+        assert read.GetOrigin() == pytest.approx((30, 20, 10))
+
+    def test_layers_in_pixels_have_no_size(self, tmp_path: Path) -> None:
+        save(Labels(labels(4, 5), scale=(3, 3)), tmp_path / "a.ome.tif")
+        with tifffile.TiffFile(tmp_path / "a.ome.tif") as tiff:
+            assert "PhysicalSize" not in (tiff.ome_metadata or "")
+
+    def test_outlines_of_a_coarser_level_are_in_pixels_of_the_slide(
+        self, viewer: ViewerModel, tmp_path: Path
+    ) -> None:
+        fine = np.zeros((64, 64))
+        slide = viewer.add_image(
+            [fine, fine[::4, ::4]], multiscale=True, scale=(0.5, 0.5), units="um"
+        )
+        data = np.zeros((16, 16), int)
+        data[2, 3] = 1
+        layer = viewer.add_labels(data, **placement(slide, 1))
+        homes.give(layer, slide)
+        save(layer, tmp_path / "a.geojson")
+        (feature,) = json.loads((tmp_path / "a.geojson").read_text())["features"]
+        corners = np.array(feature["geometry"]["coordinates"][0])
+        assert corners.min(0).tolist() == [12, 8]
+        assert corners.max(0).tolist() == [16, 12]
+
+    def test_a_segmentation_needs_a_series(
+        self, viewer: ViewerModel, tmp_path: Path
+    ) -> None:
+        image = self.image(viewer)
+        layer = viewer.add_labels(labels(3, 4, 5), **placement(image))
+        with pytest.raises(OutputError, match="belongs to a DICOM series"):
+            save(layer, tmp_path / "a.dcm")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_segmentation_is_of_the_series_of_the_image(
+        self, viewer: ViewerModel, tmp_path: Path
+    ) -> None:
+        file = str(get_testdata_file("CT_small.dcm"))
+        source = open_image(file)
+        image = viewer.add_image(
+            source.data,
+            scale=source.geometry.spacing,
+            units="mm",
+            metadata={SOURCE_KEY: {"geometry": source.geometry, "files": [file]}},
+        )
+        # The only image that the labels lie upon.
+        layer = viewer.add_labels(labels(128, 128), **placement(image))
+        save(layer, tmp_path / "a.dcm")
+        read, _, _ = read_annotations(tmp_path / "a.dcm", source)
+        np.testing.assert_array_equal(read, layer.data)
+
+
+def test_napari_offers_all_suffixes() -> None:
+    text = files("napari_sparseseg").joinpath("napari.yaml").read_text("utf-8")
+    writers = yaml.safe_load(text)["contributions"]["writers"]
+    assert writers[0]["filename_extensions"][0] == ".png"  # of names without one
+    assert sorted(writers[0]["filename_extensions"]) == sorted(EXPORT_SUFFIXES)

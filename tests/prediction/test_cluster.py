@@ -14,13 +14,13 @@ import pytest
 import torch
 import zarr
 
+from benchmarks._files_large import loadable
 from napari_sparseseg.errors import ClusterError, ImageError, OptionError, OutputError
 from napari_sparseseg.files import iter_predict_file, predict_file
 from napari_sparseseg.prediction import cluster
 from napari_sparseseg.prediction.large import ChunkDone
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.samples import tissue_phantom
-from benchmarks._files_large import loadable
 from tests.prediction.test_predictor import random_network
 
 if TYPE_CHECKING:

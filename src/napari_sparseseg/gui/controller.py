@@ -25,6 +25,7 @@ from napari_sparseseg.gui.encoders import (
     why_missing,
 )
 from napari_sparseseg.gui.engine_news import EngineNews
+from napari_sparseseg.gui.label_places import geometry_of, options_of
 from napari_sparseseg.gui.live_prediction import LivePrediction
 from napari_sparseseg.gui.log import log_file
 from napari_sparseseg.gui.network_words import words_on
@@ -34,6 +35,7 @@ from napari_sparseseg.gui.pair_control import PairControl
 from napari_sparseseg.gui.pixel_watch import PixelWatch
 from napari_sparseseg.gui.place_control import PlaceControl
 from napari_sparseseg.gui.plane_files import PlaneFiles
+from napari_sparseseg.gui.planes import placement
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.prediction_target import PredictionTargets
 from napari_sparseseg.gui.sent_images import SentImages
@@ -259,8 +261,18 @@ class Controller(QObject):
     @telling()
     def export(self, path: str) -> None:
         """Write the predicted labels of the chosen image; say what they lack."""
-        labels = self.targets.labels_of(self.pairs.image)
-        export = export_labels(labels, path, self.targets.classes)
+        image = self.pairs.image
+        labels = self.targets.labels_of(image)
+        about = (
+            placement(image, self.targets.level_of(image)) if image is not None else {}
+        )
+        export = export_labels(
+            labels,
+            path,
+            self.targets.classes,
+            geometry_of(about, labels.shape, image),
+            options_of(about, image, of_model=True),
+        )
         names = " and ".join(str(path) for path in export.paths)
         gaps = self.targets.gaps_of(self.pairs.image)
         told = " ".join(filter(None, (f"Written: {names}.", export.note, gaps)))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import napari
+from npe2 import plugin_manager
 
 from napari_sparseseg.errors import ImageError
 from napari_sparseseg.gui.notify import telling
+from napari_sparseseg.io.sources import may_be_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,15 +44,19 @@ def open_dock(viewer: napari.Viewer) -> LabelAndTrain:
 
 
 def open_file(viewer: napari.Viewer, path: Path) -> None:
-    """Open a file or folder with napari's readers.
+    """Open a file or folder with the readers of this plugin, else with others.
 
     Raises
     ------
     ImageError
         If none of them can read it.
     """
+    own = any(
+        reader.plugin_name == PLUGIN
+        for reader in plugin_manager.iter_compatible_readers(str(path))
+    )
     try:
-        viewer.open(str(path), plugin=None)
+        viewer.open(str(path), plugin=PLUGIN if own and may_be_image(path) else None)
     except Exception as error:
         # Readers are plugins and raise whatever they like.
         reason = str(error.__cause__ or error).partition("\n")[0]

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from napari_sparseseg.gui.state import State
 
 MODELS = "Models (*.safetensors)"
-LABEL_MAPS = "Label maps (*.png *.tif *.tiff)"
+LABEL_MAPS = f"Label maps ({' '.join(f'*{each}' for each in EXPORT_SUFFIXES)})"
 SAVE = "Write the best model so far to a file, to use it on other images"
 LOAD = "Predict with a model from a file"
 EXPORT = (
-    "Write the prediction of the chosen image to a PNG or TIFF file, with a list of "
-    "the classes beside it"
+    "Write the prediction of the chosen image with its classes: to PNG, TIFF, NIfTI, "
+    "NRRD, OME-Zarr, GeoJSON for QuPath, DICOM-SEG, or a table of areas (CSV)"
 )
 
 

@@ -212,6 +212,16 @@ class PredictionTargets:
         """
         return self._shown_on(image).labels
 
+    def level_of(self, image: Image | None) -> int:
+        """Return the level of an image that its prediction has the pixels of.
+
+        Raises
+        ------
+        LayerError
+            If nothing of it was predicted.
+        """
+        return self._shown_on(image).level
+
     def gaps_of(self, image: Image | None) -> str:
         """Say what of that was never predicted, or by an earlier model.
 

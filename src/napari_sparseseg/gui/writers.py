@@ -6,16 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Shapes
+from napari.utils.notifications import show_info
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.gui.boxes_layer import boxes_of
+from napari_sparseseg.gui.label_places import (
+    find_layer,
+    geometry_of,
+    image_of,
+    options_of,
+)
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.session_folder import (
     hash_of_boxes,
     hash_of_labels,
     note_saved,
 )
-from napari_sparseseg.io.export import export_boxes, export_labels
+from napari_sparseseg.io.export import TABLE_SUFFIXES, export_boxes, export_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,12 +65,16 @@ def write_single_boxes(path: str, data: Any, meta: Mapping[str, Any]) -> list[st
 
 
 def write_single_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
-    """Write a Labels layer to PNG or TIFF, with its classes beside it.
+    """Write a Labels layer in the format of the suffix, with its classes.
+
+    It lies where the image lies that it is of, if that is open; else where its scale,
+    translation and units say. A DICOM segmentation needs that image to be a DICOM
+    series.
 
     Parameters
     ----------
     path
-        The file, with suffix ``.png``, ``.tif`` or ``.tiff``.
+        The file, with a suffix of `export_labels`.
     data
         Of the layer; of several levels the finest is written.
     meta
@@ -89,6 +101,19 @@ def write_single_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[s
         classes = ClassTable.from_values(np.unique(labels).tolist())
     else:
         classes = ClassTable.from_json(table)
-    written = export_labels(labels, path, classes).paths
-    note_saved(written[0], hash_of_labels(labels))
-    return [str(file) for file in written]
+    layer = find_layer(data)
+    image = None if layer is None else image_of(layer)
+    of_model = layer is not None and is_prediction(layer)
+    export = export_labels(
+        labels,
+        path,
+        classes,
+        geometry_of(meta, labels.shape, image),
+        options_of(meta, image, of_model=of_model),
+    )
+    if export.note:
+        show_info(export.note)
+    # Not of outlines, areas and the like, which may say less than the strokes.
+    if path.lower().endswith(TABLE_SUFFIXES):
+        note_saved(export.paths[0], hash_of_labels(labels))
+    return [str(file) for file in export.paths]

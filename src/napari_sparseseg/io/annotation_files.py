@@ -9,8 +9,9 @@ import numpy as np
 
 from napari_sparseseg.annotations.classes import ClassTable, find_class_table
 from napari_sparseseg.annotations.strokes import MAX_CLASS_VALUE, narrow_labels
-from napari_sparseseg.errors import ClassTableError, LabelError, enumerated
+from napari_sparseseg.errors import ClassTableError, LabelError, OptionError, enumerated
 from napari_sparseseg.io.dicom_labels import labels_of_segmentation
+from napari_sparseseg.io.dicom_series import is_dicom
 from napari_sparseseg.io.geojson import check_can_trace, labels_of_regions, read_geojson
 from napari_sparseseg.io.geometry import WHOLE_SLIDE, Field, Geometry, Grid
 from napari_sparseseg.io.images import IMAGE_SUFFIXES, read_label_map
@@ -59,7 +60,7 @@ class LabelFile(NamedTuple):
     Attributes
     ----------
     labels
-        (y, x), (z, y, x) or (t, z, y, x) integers with the values of the file.
+        (y, x) or (z, y, x) uint8 or uint16; 0 = not annotated.
     geometry
         Where its pixels lie; in pixels where the file does not say.
     classes
@@ -86,7 +87,8 @@ def read_annotations(
 
     Regions with names (QuPath's GeoJSON, DICOM segmentations and structure sets, label
     maps with a class table) become the classes of these names. Label maps without names
-    keep their values. Colour-coded masks need a class table with their colours.
+    keep their values, and so do all where *classes* has none. Colour-coded masks need a
+    class table with their colours.
 
     Parameters
     ----------
@@ -146,14 +148,18 @@ def read_annotations(
         )
         labels, notes = labels_of_structures(structures, grid, names, **about)
     else:
-        return _of_label_map(file, _grid_of(image), names, classes, values, only)
+        return _of_label_map(file, _grid_of(image), names, values, only)
     names.check_found(file.name)
     labels = labels.reshape(_grid_of(image).shape)
     return Annotations(labels, names.classes, (*notes, *names.notes))
 
 
-def read_labels(path: str | Path, classes: ClassTable | None = None) -> LabelFile:
-    """Read a label map of any kind with the values of the file.
+def read_labels(
+    path: str | Path,
+    classes: ClassTable | None = None,
+    values: Mapping[int, int] | None = None,
+) -> LabelFile:
+    """Read a label map of any kind.
 
     Parameters
     ----------
@@ -161,65 +167,72 @@ def read_labels(path: str | Path, classes: ClassTable | None = None) -> LabelFil
         NIfTI, NRRD, MetaImage, TIFF, PNG, or an OME-Zarr folder.
     classes
         With the colours of a colour-coded mask.
+    values
+        Which class value each value of the file stands for; the file's own names are
+        then left out. None: they stay as they are.
 
     Raises
     ------
     ImageError
         If the file cannot be read.
     LabelError
-        If it holds no labels.
+        If it holds no labels, or a value that *values* do not name.
     ClassTableError
-        If its class table is damaged.
+        If its class table is damaged, or *values* name what can be no class value.
     """
     file = Path(path)
+    found = _read_labels(file, classes)
+    if values is None:
+        return found._replace(labels=narrow_labels(found.labels, f"label map {file}"))
+    return found._replace(labels=_mapped(found.labels, values, file), classes=None)
+
+
+def _read_labels(file: Path, classes: ClassTable | None) -> LabelFile:
+    source = open_image(file)
+    geometry = source.geometry
     if file.is_dir():
         array, ome = read_ome_zarr(file)
-        return LabelFile(array, open_image(file).geometry, classes_of_zarr(ome))
+        return LabelFile(array, geometry, classes_of_zarr(ome))
     own = find_class_table(file)
-    if not file.name.lower().endswith(IMAGE_SUFFIXES):
-        source = open_image(file)
-        return LabelFile(
-            _as_integers(np.asarray(source.data), file),
-            source.geometry,
-            own or classes_of_slicer(read_header(file)),
-        )
-    source = open_image(file)
-    if len(source.geometry.axes) > 2:
-        return LabelFile(
-            _as_integers(np.asarray(source.data), file), source.geometry, own
-        )
-    return LabelFile(read_label_map(file, classes or own), source.geometry, own)
+    is_picture = file.name.lower().endswith(IMAGE_SUFFIXES)
+    if is_picture and len(geometry.axes) == 2:
+        return LabelFile(read_label_map(file, classes or own), geometry, own)
+    if own is None and not is_picture:
+        own = classes_of_slicer(read_header(file))
+    return LabelFile(_as_integers(np.asarray(source.data), file), geometry, own)
 
 
 def _of_label_map(
     file: Path,
     grid: Grid,
     names: NamedClasses,
-    classes: ClassTable | None,
     values: Mapping[int, int] | None,
     only: Sequence[str],
 ) -> Annotations:
-    found = read_labels(file, classes)
+    found = read_labels(file, names.classes if len(names.classes) else None, values)
+    labels, own = found.labels, found.classes
     notes: list[str] = []
-    if values is not None:
-        labels = _mapped(found.labels, values, file)
-    elif found.classes is not None:
-        found.classes.check_values(found.labels, f"label map {file}")
-        meant = {
-            each.value: names.value(each.name, each.color) for each in found.classes
-        }
-        names.check_found(file.name)
-        labels = _mapped(found.labels, {0: 0} | meant, file)
-    else:
-        labels = narrow_labels(found.labels, f"label map {file}")
-        if not labels.all():
-            notes.append(
-                f"0 in {file.name} is taken as not annotated; where it is a class, say "
-                "which value each value stands for, as 0=1, 1=2."
-            )
+    if own is not None and len(names.classes):
+        own.check_values(labels, f"label map {file}")
+        meant = {each.value: names.value(each.name, each.color) for each in own}
+        labels = _mapped(labels, {0: 0} | meant, file)
+    elif own is not None:
+        names.classes = own
+    elif values is None and not labels.all():
+        notes.append(
+            f"0 in {file.name} is taken as not annotated; where it is a class, say "
+            "which value each value stands for, as 0=1,1=2."
+        )
     table = _with_values(names, labels)
     labels, told = place_on(labels, found.geometry, grid, file.name)
     if only:
+        absent = [name for name in only if name not in table.names]
+        if absent:
+            raise OptionError(
+                f"{file.name} has no {enumerated(absent)}; the classes are "
+                f"{enumerated(table.names)}.",
+                names=absent,
+            )
         wished = [table.by_name(name).value for name in only]
         labels = np.where(np.isin(labels, wished), labels, 0).astype(labels.dtype)
     return Annotations(labels, table, (*notes, *told, *names.notes))
@@ -227,7 +240,8 @@ def _of_label_map(
 
 def _with_values(names: NamedClasses, labels: NDArray[Any]) -> ClassTable:
     """Return the classes, with those of values that have none yet if that is wished."""
-    missing = set(np.unique(labels).tolist()) - {0, *names.classes.values}
+    there = np.flatnonzero(np.bincount(labels.ravel())).tolist()
+    missing = set(there) - {0, *names.classes.values}
     if not missing or names.refuses:
         names.classes.check_values(labels)
         return names.classes
@@ -245,16 +259,28 @@ def _mapped(
             f"{MAX_CLASS_VALUE}, or 0 for not annotated.",
             values=wrong,
         )
-    there, places = np.unique(labels, return_inverse=True)
-    missing = [each for each in there.tolist() if each not in values]
+    lowest, highest = int(labels.min()), int(labels.max())
+    if highest - lowest > MAX_CLASS_VALUE:
+        raise LabelError(
+            f"{file.name} has values from {lowest} to {highest}, which are too many "
+            "for classes; give labels, not an image.",
+            lowest=lowest,
+            highest=highest,
+        )
+    lookup = np.full(highest - lowest + 1, -1, np.int32)
+    for value, meant in values.items():
+        if lowest <= value <= highest:
+            lookup[value - lowest] = meant
+    # Of few bits the difference would not fit.
+    found = lookup[labels.astype(np.int32) - lowest if lowest < 0 else labels - lowest]
+    missing = np.unique(labels[found < 0]).tolist()
     if missing:
         raise LabelError(
             f"{file.name} has the values {enumerated(missing)}, for which no class "
             "value is given; give one for each, 0 for not annotated.",
             values=missing,
         )
-    meant = np.array([values[each] for each in there.tolist()], np.uint16)
-    return narrow_labels(meant[places].reshape(labels.shape))
+    return narrow_labels(found)
 
 
 def _as_integers(array: NDArray[Any], file: Path) -> NDArray[Any]:
@@ -285,9 +311,7 @@ def _dicom_kind(file: Path) -> str | None:
     """
     if not file.is_file():
         return None
-    with file.open("rb") as stream:
-        is_dicom = stream.read(132)[128:] == b"DICM"
-    if not is_dicom and file.suffix.lower() != ".dcm":
+    if not is_dicom(file):
         return None
     pydicom = library("pydicom", "volumes", "DICOM files")
     header = pydicom.dcmread(file, stop_before_pixels=True, force=True)

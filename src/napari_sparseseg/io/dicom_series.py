@@ -64,6 +64,8 @@ _SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _CONTOURS = "1.2.840.10008.5.1.4.1.1.481.3"
 
+_DAMAGED = "a damaged DICOM file"
+
 #: How far planes may be from even, as a share of their distance.
 _UNEVEN = 0.1
 
@@ -179,7 +181,11 @@ def open_series(path: Path, series: str | None = None) -> ImageSource:
         own = next((each for each in headers if each.file == path), None)
         if own is None or not own.is_image:
             raise _no_image(path, own)
-    others = [each.what for each in headers if not each.is_image]
+    others = [
+        each.what
+        for each in headers
+        if not each.is_image and (path.is_dir() or each.what == _DAMAGED)
+    ]
     found = _grouped(headers)
     if not found:
         raise ImageError(
@@ -246,20 +252,20 @@ class _Header:
     sop_class: str
     what: str
     instance: str
-    series: str
-    series_number: int
-    description: str
-    instance_number: int
-    modality: str
-    shape: tuple[int, int] | None
-    n_frames: int
-    is_inverted: bool
-    spacing: tuple[float, ...]
-    is_at_detector: bool
-    between: float | None
-    position: tuple[float, ...]
-    orientation: tuple[float, ...]
-    window: tuple[float, float] | None
+    series: str = ""
+    series_number: int = 0
+    description: str = ""
+    instance_number: int = 0
+    modality: str = ""
+    shape: tuple[int, int] | None = None
+    n_frames: int = 1
+    is_inverted: bool = False
+    spacing: tuple[float, ...] = ()
+    is_at_detector: bool = False
+    between: float | None = None
+    position: tuple[float, ...] = ()
+    orientation: tuple[float, ...] = ()
+    window: tuple[float, float] | None = None
 
     @property
     def is_image(self) -> bool:
@@ -336,19 +342,27 @@ def _header(file: Path) -> _Header | None:
                 file, stop_before_pixels=True, force=True, specific_tags=_TAGS
             )
             return _header_of(file, data)
-    # pydicom raises whatever strange bytes lead to.
-    except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError):
+    except OSError:  # links to nowhere, pipes, files of others
         return None
+    # pydicom raises whatever strange bytes lead to.
+    except (EOFError, ValueError, TypeError, LookupError, AttributeError):
+        return _damaged(file)
 
 
-def _header_of(file: Path, data: Any) -> _Header | None:
+def _damaged(file: Path) -> _Header:
+    return _Header(file, "", _DAMAGED, instance=str(file))
+
+
+def _header_of(file: Path, data: Any) -> _Header:
     # What makes data anonymous may empty this one, but not that of the file.
     meta = getattr(data, "file_meta", {})
     sop_class = data.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
     instance = data.get("SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID")
     if not sop_class:
-        return None
+        return _damaged(file)
     rows, columns = data.get("Rows"), data.get("Columns")
+    if not rows and sop_class.name.endswith("Image Storage"):
+        return _damaged(file)
     at_detector = not data.get("PixelSpacing")
     spacing = data.get("ImagerPixelSpacing" if at_detector else "PixelSpacing")
     return _Header(
@@ -481,7 +495,7 @@ def _is_wanted(info: SeriesInfo, wanted: str) -> bool:
 
 
 def _no_image(path: Path, header: _Header | None) -> ImageError:
-    if header is None:
+    if header is None or header.what == _DAMAGED:
         return ImageError(
             f"{path} cannot be read, because its DICOM header is damaged; copy it anew "
             "from where it came from.",
@@ -526,8 +540,8 @@ def _volume(
         notes.append("The pixel size is that at the detector, not in the patient.")
     if first.is_inverted:
         notes.append("Its low values are meant to be shown bright (MONOCHROME1).")
-    if others and path.is_dir():
-        notes.append(f"Beside it is {_counted(others)}, which is no image.")
+    if others:
+        notes.append(f"Left out: {_counted(others)}.")
     is_rgb = pixels.ndim > len(geometry.axes)
     return ImageSource(
         path,

@@ -404,9 +404,10 @@ EXPORT_SUFFIXES = tuple(suffix for kind in _FORMATS for suffix in kind.suffixes)
 LAYER_SUFFIXES = tuple(each for each in EXPORT_SUFFIXES if each != ".dcm")
 """Those that need nothing but labels, classes and geometry."""
 
-_TABLE_SUFFIXES = tuple(
+TABLE_SUFFIXES = tuple(
     suffix for kind in _FORMATS if kind.has_table for suffix in kind.suffixes
 )
+"""Those of files with the values of labels, which have the class table beside them."""
 
 
 def _note(job: _Job) -> str:
@@ -459,7 +460,7 @@ def _same_stem(file: Path) -> list[Path]:
     return sorted(
         other
         for other in file.parent.iterdir()
-        if other.name.lower().endswith(_TABLE_SUFFIXES)
+        if other.name.lower().endswith(TABLE_SUFFIXES)
         and stem_of(other) == _stem_of(file)
         and other.name != file.name
     )

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ome.tif", ".ome.tiff", ".tif", ".tiff")
 """Suffixes of files that can be read here, in lower case."""
 
-VOLUME_SUFFIXES = (
-    *(".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".ima"),
-)
-"""Suffixes of volumes and DICOM files, in lower case."""
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+"""Suffixes of volumes, in lower case."""
+
+DICOM_SUFFIXES = (".dcm", ".ima")
+"""Suffixes of DICOM files, which may as well have none."""
 
 SLIDE_SUFFIXES = (
     *(".svs", ".svslide", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".czi"),
@@ -45,7 +46,13 @@ SLIDE_SUFFIXES = (
 ZARR_SUFFIXES = (".ome.zarr", ".zarr")
 """Suffixes of folders of chunked images."""
 
-ALL_SUFFIXES = (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES, *SLIDE_SUFFIXES, *ZARR_SUFFIXES)
+ALL_SUFFIXES = (
+    *IMAGE_SUFFIXES,
+    *VOLUME_SUFFIXES,
+    *DICOM_SUFFIXES,
+    *SLIDE_SUFFIXES,
+    *ZARR_SUFFIXES,
+)
 """Suffixes of all that `open_image` opens, the longer of two first."""
 
 _LABEL_SUFFIXES = (".png", ".tif", ".tiff")
@@ -393,7 +400,9 @@ def stem_of(path: str | Path) -> str:
     return name
 
 
-def list_images(path: str | Path) -> dict[str, Path]:
+def list_images(
+    path: str | Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+) -> dict[str, Path]:
     """List the image files of a folder, or a single one, by stem.
 
     Parameters
@@ -401,6 +410,8 @@ def list_images(path: str | Path) -> dict[str, Path]:
     path
         A folder, of which hidden files, other files and folders inside are left out, or
         an image file.
+    suffixes
+        Of image files, in lower case.
 
     Returns
     -------
@@ -423,7 +434,9 @@ def list_images(path: str | Path) -> dict[str, Path]:
         ) from error
     images: dict[str, Path] = {}
     for file in files:
-        if not _is_image(file) or (place.is_dir() and file.name.startswith(".")):
+        if not _is_image(file, suffixes) or (
+            place.is_dir() and file.name.startswith(".")
+        ):
             continue
         other = images.setdefault(stem_of(file), file)
         if other != file:
@@ -433,7 +446,7 @@ def list_images(path: str | Path) -> dict[str, Path]:
                 paths=[str(other), str(file)],
             )
     if not images:
-        raise _no_images(place)
+        raise _no_images(place, suffixes)
     return dict(sorted(images.items()))
 
 
@@ -705,16 +718,16 @@ def _number_tag(page: TiffPage, name: str) -> float | None:
     return float(tag.value)
 
 
-def _is_image(file: Path) -> bool:
-    return file.name.lower().endswith(IMAGE_SUFFIXES) and file.is_file()
+def _is_image(file: Path, suffixes: tuple[str, ...]) -> bool:
+    return file.name.lower().endswith(suffixes) and file.is_file()
 
 
-def _no_images(place: Path) -> ImageError:
-    suffixes = ", ".join(IMAGE_SUFFIXES)
+def _no_images(place: Path, suffixes: tuple[str, ...]) -> ImageError:
+    endings = ", ".join(suffixes)
     if place.is_dir():
-        what = f"The folder {place} has no image in it; images end in {suffixes}."
+        what = f"The folder {place} has no image in it; images end in {endings}."
     elif place.exists():
-        what = f"{place} is no image file; images end in {suffixes}."
+        what = f"{place} is no image file; images end in {endings}."
     else:
         what = f"There is no file or folder {place}."
     return ImageError(what, path=str(place))

@@ -19,7 +19,6 @@ from napari_sparseseg.io.volumes import reading_itk, rows_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import SimpleITK
     from numpy.typing import NDArray
 
 #: How far, in pixels, grids may lie apart that are taken as the same.
@@ -74,7 +73,7 @@ def write_itk(
         )
 
 
-def to_itk(labels: NDArray[Any], geometry: Geometry | None) -> SimpleITK.Image:
+def to_itk(labels: NDArray[Any], geometry: Geometry | None) -> Any:
     """Return a label map as an image of SimpleITK, in millimetres."""
     image = simple_itk().GetImageFromArray(labels)
     if geometry is not None:
@@ -86,8 +85,8 @@ def to_itk(labels: NDArray[Any], geometry: Geometry | None) -> SimpleITK.Image:
     return image
 
 
-def read_header(path: Path) -> SimpleITK.ImageFileReader:
-    """Read what a file says of its pixels, but not these.
+def read_header(path: Path) -> Any:
+    """Read what a file says of its pixels, but not these, by SimpleITK's reader.
 
     Raises
     ------
@@ -101,8 +100,8 @@ def read_header(path: Path) -> SimpleITK.ImageFileReader:
         return reader
 
 
-def geometry_of(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> Geometry:
-    """Return where the pixels of an image of SimpleITK lie."""
+def geometry_of(image: Any) -> Geometry:
+    """Return where the pixels of SimpleITK's image, or that of a reader, lie."""
     n_axes = image.GetDimension()
     direction = np.reshape(image.GetDirection(), (n_axes, n_axes)).T[::-1]
     return Geometry(
@@ -142,7 +141,7 @@ def slicer_fields(classes: ClassTable, labels: NDArray[Any]) -> dict[str, str]:
     return fields
 
 
-def classes_of_slicer(image: SimpleITK.ImageFileReader) -> ClassTable | None:
+def classes_of_slicer(image: Any) -> ClassTable | None:
     """Return the segments that 3D Slicer noted in a NRRD file, None where none are."""
     found = []
     index = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -143,13 +144,14 @@ def _level(series: TiffPageSeries, wanted: str, is_rgb: bool) -> LazyArray:
     import zarr
 
     check_complete(series)
-    array = zarr.open_array(series.aszarr(level=0), mode="r")
+    store = series.aszarr(level=0)
+    array = zarr.open_array(store, mode="r")
     # tifffile takes axes of length 1 out of what zarr sees, but for y and x.
     axes = long_axes(series.axes, series.shape)
-    if axes == wanted and not (is_rgb and array.shape[-1] == 4):
-        level: LazyArray = array
-        return level
-    return Reordered(array, axes, wanted, 3 if is_rgb else None)
+    level = Reordered(array, axes, wanted, 3 if is_rgb else None)
+    # It opens the file again when pixels are read.
+    weakref.finalize(level, store.close)
+    return level
 
 
 def _check_colors(series: TiffPageSeries, path: Path) -> None:

@@ -96,10 +96,10 @@ def label_metadata(
     dict
         The content of ``ome`` in the attributes of the group.
     """
-    known = geometry is not None and geometry.unit != "px"
+    unit = _UNITS.get("px" if geometry is None else geometry.unit)
     axes = [
         {"name": name, "type": "time" if name == "t" else "space"}
-        | ({"unit": _UNITS[geometry.unit]} if known and name != "t" else {})
+        | ({"unit": unit} if unit is not None and name != "t" else {})
         for name in dimension_names(n_axes)
     ]
     return {
@@ -177,7 +177,7 @@ def read_ome_zarr(path: Path) -> tuple[NDArray[Any], Any]:
     import zarr
 
     try:
-        group = zarr.open_group(path, mode="r")
+        group: Any = zarr.open_group(path, mode="r")
         attributes = dict(group.attrs)
         ome: Any = attributes.get("ome", attributes)
         finest = ome["multiscales"][0]["datasets"][0]["path"]
