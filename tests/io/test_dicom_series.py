@@ -24,13 +24,13 @@ def test_planes_are_ordered_and_in_hu(tmp_path: Path) -> None:
     np.testing.assert_array_equal(source.data[...], STORED.astype(int) - 1024)
     assert source.data.dtype == np.int16
     assert source.geometry.spacing == (3.0, 0.75, 0.5)
-    assert source.geometry.origin == (0, -9, -7)
+    assert source.geometry.origin == (0.0, -9.0, -7.0)
     assert source.geometry.unit == "mm"
     np.testing.assert_array_equal(
         source.geometry.direction, [[0, 0, 1], [0, 1, 0], [1, 0, 0]]
     )
     # Soft tissue, since the files have no window.
-    assert source.window == (-160, 240)
+    assert source.window == (-160.0, 240.0)
     places = [float(pydicom.dcmread(f).ImagePositionPatient[2]) for f in source.files]
     assert places == [0, 3, 6, 9, 12, 15]
 
@@ -82,6 +82,7 @@ def test_places_are_those_of_itk(tmp_path: Path, orientation: list[float]) -> No
     np.testing.assert_allclose(geometry.spacing, expected.GetSpacing()[::-1])
     np.testing.assert_allclose(geometry.origin, expected.GetOrigin()[::-1], atol=1e-6)
     columns = np.reshape(expected.GetDirection(), (3, 3))
+    assert geometry.direction is not None
     np.testing.assert_allclose(geometry.direction, columns.T[::-1], atol=1e-6)
 
 
@@ -183,7 +184,7 @@ def test_a_single_plane_is_an_image_with_the_window_of_its_header(
     source = open_image(path)
     assert source.data.shape == (8, 10)
     assert source.geometry.spacing == (0.75, 0.5)
-    assert source.window == (-125, 225)
+    assert source.window == (-125.0, 225.0)
 
 
 def test_no_patient_is_named(tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ def test_the_real_series_without_uids_is_read(data_dir: Path) -> None:
     folder = real(data_dir, "totalseg_siemens_abdomen_j2k")
     source = open_image(next(folder.iterdir()))
     assert source.data.shape == (20, 512, 512)
-    assert source.window == (-110, 190)
+    assert source.window == (-110.0, 190.0)
     assert source.name == "CT Body 3.0"
     at = 13
     data = pydicom.dcmread(source.files[at])

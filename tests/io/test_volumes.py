@@ -41,7 +41,8 @@ def lps_of(geometry: Geometry, index_zyx: tuple[int, int, int]) -> NDArray[np.fl
     """Give where a voxel is: left, posterior, superior in mm."""
     assert geometry.direction is not None
     steps = np.multiply(geometry.spacing, index_zyx)
-    return np.array(geometry.origin[::-1]) + steps @ np.array(geometry.direction)
+    start = np.array(geometry.origin[::-1])
+    return np.asarray(start + steps @ np.array(geometry.direction), float)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_slope_and_intercept_give_hu(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         source.data[...], nibabel.load(tmp_path / "a.nii.gz").get_fdata().T
     )
-    assert source.window == (-160, 240)
+    assert source.window == (-160.0, 240.0)
     # nibabel leaves the unit out.
     assert source.geometry.unit == "mm"
     assert source.notes == ("a.nii.gz does not name its unit of length; mm was taken.",)

@@ -84,7 +84,7 @@ def test_volumes_keep_unit_and_place(tmp_path: Path) -> None:
         tmp_path / "a.zarr", [VOLUME], "zyx", (3, 0.75, 0.75), unit="millimeter"
     )
     group = zarr.open_group(path)
-    ome = group.attrs["ome"]
+    ome: Any = group.attrs["ome"]
     ome["multiscales"][0]["datasets"][0]["coordinateTransformations"].append(
         {"type": "translation", "translation": [-100, 5, 6]}
     )
@@ -92,8 +92,8 @@ def test_volumes_keep_unit_and_place(tmp_path: Path) -> None:
     source = open_image(path)
     np.testing.assert_array_equal(source.data[...], VOLUME)
     assert source.geometry.unit == "mm"
-    assert source.geometry.spacing == (3, 0.75, 0.75)
-    assert source.geometry.origin == (-100, 5, 6)
+    assert source.geometry.spacing == (3.0, 0.75, 0.75)
+    assert source.geometry.origin == (-100.0, 5.0, 6.0)
 
 
 def test_axes_of_length_one_are_left_out(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_fluorescence_is_not_rgb_and_has_the_window_of_its_channel(
     source = open_image(path)
     assert not source.is_rgb
     assert source.n_channels == 3
-    assert source.window == (10, 90)
+    assert source.window == (10.0, 90.0)
 
 
 def test_a_size_without_unit_is_none(tmp_path: Path) -> None:

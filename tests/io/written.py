@@ -59,15 +59,16 @@ def write_series(folder: Path, places: Any = (0, 3, 6, 9, 12, 15), **tags: Any) 
 
 
 def write_slide(
-    path: Path, pixels: NDArray[np.uint8] = RGB, about: str = "|MPP = 0.5"
+    path: Path, *coarser: NDArray[np.uint8], about: str = "|MPP = 0.5"
 ) -> Path:
-    """Write what OpenSlide takes for a slide of Aperio."""
-    tifffile.imwrite(
-        path,
-        pixels,
-        tile=(64, 64),
-        photometric="rgb",
-        description=f"Aperio Image Library v12.0.15 {pixels.shape}{about}",
-        metadata=None,
-    )
+    """Write what OpenSlide takes for a slide of Aperio, with coarser levels."""
+    with tifffile.TiffWriter(path) as writer:
+        for level in (RGB, *coarser):
+            writer.write(
+                level,
+                tile=(64, 64),
+                photometric="rgb",
+                description=f"Aperio Image Library v12.0.15 {level.shape}{about}",
+                metadata=None,
+            )
     return path

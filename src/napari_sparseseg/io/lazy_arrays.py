@@ -67,7 +67,8 @@ class RegionArray:
         IndexError
             If the key has too many axes, or an integer outside of one.
         """
-        box, kept = [], []
+        box: list[slice] = []
+        kept: list[slice | int] = []
         for size, each in zip(self.shape, _keys(key, self.ndim), strict=True):
             if isinstance(each, slice):
                 start, stop, step = each.indices(size)
@@ -207,7 +208,8 @@ class Coarser(BlockArray):
         )
         squares = fine.reshape(fine.shape[0] // f, f, fine.shape[1] // f, f, -1)
         means = squares.mean(axis=(1, 3), dtype=np.float32)
-        return np.rint(means).astype(self.dtype)
+        rounded: NDArray[Any] = np.rint(means).astype(self.dtype)
+        return rounded
 
 
 def _keys(key: Any, ndim: int) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 from contextlib import contextmanager
+from importlib import import_module
 from math import prod
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ def is_volume(path: Path) -> bool:
     if path.name.lower().endswith(VOLUME_SUFFIXES):
         return True
     try:
-        import SimpleITK as itk
+        itk: Any = import_module("SimpleITK")
     except ImportError:
         return False
     return bool(itk.ImageFileReader.GetImageIOFromFileName(str(path)))
