@@ -55,13 +55,13 @@ def image(tmp_path: Path, tissue: NDArray[np.uint8]) -> Path:
 @pytest.fixture
 def address() -> Iterator[str]:
     """Return the address of a cluster of two threads."""
-    n_threads = torch.get_num_threads()
+    n_threads, kept = torch.get_num_threads(), cluster._predictor
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
     ) as local:
         yield local.scheduler_address
     torch.set_num_threads(n_threads)
-    cluster._predictor.cache_clear()
+    kept.cache_clear()
 
 
 def labels_of(store: Path) -> NDArray[Any]:

@@ -153,7 +153,8 @@ def _surely_glass(
 
     threshold = MOST_SATURATED
     if scanned.any():
-        threshold = min(threshold, float(threshold_otsu(saturation[scanned])))
+        otsu = threshold_otsu(saturation[scanned])  # type: ignore[no-untyped-call]
+        threshold = min(threshold, float(otsu))
     pale = scanned & (saturation <= threshold) & (brightness >= LEAST_BRIGHT)
     if not pale.any():
         return pale
