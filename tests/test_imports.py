@@ -11,7 +11,10 @@ import napari_sparseseg
 
 WINDOWS = {"PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy", "magicgui", "napari"}
 LEARNING = {"kornia", "torch", "torchvision"}
-LOADED_WHEN_USED = {"dask", "kornia", "onnx", "onnxruntime", "torchvision", "zarr"}
+LOADED_WHEN_USED = {
+    *("SimpleITK", "dask", "kornia", "onnx", "onnxruntime", "openslide", "pydicom"),
+    *("torchvision", "zarr"),
+}
 HEADLESS = [
     "api",
     "cli",

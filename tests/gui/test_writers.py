@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import napari
 import numpy as np
 import pytest
 import SimpleITK
 import tifffile
-import yaml
 from napari.components import ViewerModel
 from napari.layers import Image as ImageLayer
 from napari.layers import Labels
+from npe2 import PluginManifest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
@@ -28,9 +29,6 @@ from napari_sparseseg.io.annotation_files import read_annotations
 from napari_sparseseg.io.export import EXPORT_SUFFIXES
 from napari_sparseseg.io.geometry import Geometry
 from napari_sparseseg.io.sources import open_image
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CLASSES = ClassTable().add("nucleus").add("stroma")
 
@@ -201,7 +199,7 @@ class TestPlaces:
 
 
 def test_napari_offers_all_suffixes() -> None:
-    text = files("napari_sparseseg").joinpath("napari.yaml").read_text("utf-8")
-    writers = yaml.safe_load(text)["contributions"]["writers"]
-    assert writers[0]["filename_extensions"][0] == ".png"  # of names without one
-    assert sorted(writers[0]["filename_extensions"]) == sorted(EXPORT_SUFFIXES)
+    manifest = Path(str(files("napari_sparseseg").joinpath("napari.yaml")))
+    writers = PluginManifest.from_file(manifest).contributions.writers or []
+    assert writers[0].filename_extensions[0] == ".png"  # of names without one
+    assert sorted(writers[0].filename_extensions) == sorted(EXPORT_SUFFIXES)

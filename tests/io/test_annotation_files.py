@@ -112,7 +112,8 @@ class TestZeroBasedLabels:
 
     def file(self, folder: Path, data: Any) -> Path:
         affine = np.diag([-0.6, -0.7, 2.5, 1.0])
-        nibabel.save(nibabel.Nifti1Image(data.T, affine), folder / "a.nii.gz")
+        image = nibabel.Nifti1Image(data.T, affine)  # type: ignore[no-untyped-call]
+        nibabel.save(image, folder / "a.nii.gz")
         return folder / "a.nii.gz"
 
     def image(self) -> Grid:
@@ -165,7 +166,8 @@ class TestZeroBasedLabels:
     def test_of_a_liver_as_it_was_shared(self, data_dir: Path) -> None:
         folder = data_dir / "formats" / "volumes"
         file = folder / "ircadb_1.01_labels_0based.nii.gz"
-        truth = np.asarray(nibabel.load(file).dataobj).T
+        volume: Any = nibabel.load(file)
+        truth = np.asarray(volume.dataobj).T
         image = open_image(folder / "ircadb_1.01_ct.nii.gz")
         values = {value: value + 1 for value in range(6)}
         read, classes, notes = read_annotations(file, image, values=values)

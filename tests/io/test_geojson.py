@@ -38,7 +38,7 @@ def blobs(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
 
     noise = np.random.default_rng(seed).normal(size=(4, *shape))
     best = np.stack([gaussian_filter(each, 3) for each in noise]).argmax(0)
-    labels = np.array([0, *CLASSES.values], np.uint8)[best]
+    labels: NDArray[np.uint8] = np.array([0, *CLASSES.values], np.uint8)[best]
     labels[::7, ::5] = 7
     return labels
 
@@ -51,6 +51,14 @@ def features(
     assert content["type"] == "FeatureCollection"
     found: list[dict[str, Any]] = content["features"]
     return found
+
+
+def filled(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return (30, 30) bool of a polygon; scikit-image has centres at whole numbers."""
+    mask: NDArray[np.bool_] = polygon2mask(  # type: ignore[no-untyped-call]
+        (30, 30), points - 0.5
+    )
+    return mask
 
 
 def grid(*shape: int) -> Grid:
@@ -188,10 +196,7 @@ class TestImport:
         geometry = {"type": "MultiPolygon", "coordinates": [rings, box(28, 0, 30, 3)]}
         file = write(tmp_path / "a.geojson", (geometry, of_class("Gefäß")))
         labels, _, _ = read_annotations(file, grid(30, 30), CLASSES)
-        # scikit-image has pixel centres at whole numbers.
-        truth = polygon2mask((30, 30), outer - 0.5) & ~polygon2mask(
-            (30, 30), hole - 0.5
-        )
+        truth = filled(outer) & ~filled(hole)
         truth[28:30, :3] = True
         np.testing.assert_array_equal(labels, truth * 2)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -21,7 +22,7 @@ from napari_sparseseg.annotations.classes import (
     LabelClass,
     read_class_table,
 )
-from napari_sparseseg.errors import LabelError, OptionError, OutputError
+from napari_sparseseg.errors import ImageError, LabelError, OptionError, OutputError
 from napari_sparseseg.io.export import ExportOptions, export_labels
 from napari_sparseseg.io.geometry import Geometry
 
@@ -92,7 +93,7 @@ class TestVolumes:
     ) -> None:
         data = labels(3, 4, 5)
         export_labels(data, tmp_path / "a.nii.gz", CLASSES, VOLUME)
-        image = nibabel.load(tmp_path / "a.nii.gz")
+        image: Any = nibabel.load(tmp_path / "a.nii.gz")
         np.testing.assert_array_equal(np.asarray(image.dataobj).T, data)
         # Where pixel (z, y, x) = (2, 1, 3) lies, by hand, in LPS.
         z, y, x = np.array(VOLUME.direction)
@@ -159,8 +160,9 @@ class TestTiff:
         export_labels(data, tmp_path / "a.tif", CLASSES, PLANE)
         with Image.open(tmp_path / "a.tif") as image:
             np.testing.assert_array_equal(np.array(image), data)
-            px_per_cm = [float(image.tag_v2[tag]) for tag in (282, 283)]
-            assert image.tag_v2[296] == 3  # centimetres
+            tags = image.getexif()
+            px_per_cm = [float(tags[tag]) for tag in (282, 283)]
+            assert tags[296] == 3  # centimetres
         assert px_per_cm == pytest.approx([1e4 / 0.25, 1e4 / 0.5])
 
     @pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5), (2, 3, 4, 5)])
@@ -223,7 +225,7 @@ class TestOmeZarr:
         data = labels(3, 40, 50, dtype=np.uint16)
         written = export_labels(data, tmp_path / "a.ome.zarr", CLASSES, VOLUME)
         assert written.paths == (tmp_path / "a.ome.zarr",)
-        group = zarr.open_group(tmp_path / "a.ome.zarr", mode="r", zarr_format=3)
+        group: Any = zarr.open_group(tmp_path / "a.ome.zarr", mode="r", zarr_format=3)
         np.testing.assert_array_equal(group["0"][:], data)
         ome: Any = group.attrs["ome"]
         assert ome["version"] == "0.5"
@@ -247,14 +249,13 @@ class TestOmeZarr:
 
         export_labels(labels(3, 40, 50), tmp_path / "a.ome.zarr", CLASSES, VOLUME)
         read = ImageLabel.from_zarr(zarr.open_group(tmp_path / "a.ome.zarr", mode="r"))
-        colors = read.ome_attributes.image_label.colors
-        assert colors is not None
-        assert [each.label_value for each in colors] == [0, 1, 2, 5]
+        about: Any = read.ome_attributes.image_label
+        assert [each.label_value for each in about.colors] == [0, 1, 2, 5]
 
     def test_coarser_levels_lie_where_the_finest_does(self, tmp_path: Path) -> None:
         data = labels(3, 2100)
         export_labels(data, tmp_path / "a.ome.zarr", CLASSES, PLANE)
-        group = zarr.open_group(tmp_path / "a.ome.zarr", mode="r")
+        group: Any = zarr.open_group(tmp_path / "a.ome.zarr", mode="r")
         ome: Any = group.attrs["ome"]
         datasets = ome["multiscales"][0]["datasets"]
         assert [each["path"] for each in datasets] == ["0", "1", "2"]
@@ -273,7 +274,7 @@ class TestOmeZarr:
         folder = tmp_path / "a.ome.zarr"
         export_labels(labels(4, 5), folder, CLASSES)
         export_labels(labels(6, 7), folder, CLASSES)
-        assert zarr.open_group(folder, mode="r")["0"].shape == (6, 7)
+        assert zarr.open_array(folder / "0", mode="r").shape == (6, 7)
         assert [each.name for each in tmp_path.iterdir()] == ["a.ome.zarr"]
         image = tmp_path / "image.ome.zarr"
         image.mkdir()
@@ -294,7 +295,7 @@ class TestOmeZarr:
         monkeypatch.setattr(zarr.Group, "create_array", full)
         with pytest.raises(OutputError, match="the disk is full"):
             export_labels(labels(6, 7), folder, CLASSES)
-        assert zarr.open_group(folder, mode="r")["0"].shape == (4, 5)
+        assert zarr.open_array(folder / "0", mode="r").shape == (4, 5)
         assert [each.name for each in tmp_path.iterdir()] == ["a.ome.zarr"]
 
 
@@ -378,6 +379,44 @@ def test_what_a_format_cannot_hold_is_refused(
     with pytest.raises(OutputError, match=sentence):
         export_labels(labels(*shape), tmp_path / name, CLASSES)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "extra"),
+    [
+        ("a.geojson", "shapely", "slides"),
+        ("a.geojson", "rasterio.features", "slides"),
+        ("a.nii.gz", "SimpleITK", "volumes"),
+    ],
+)
+def test_what_to_install_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    library: str,
+    extra: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImageError, match=rf"{library}.*sparseseg\[{extra}\]"):
+        export_labels(labels(4, 5), tmp_path / name, CLASSES)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.geojson", "a.csv", "a.nrrd"])
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, name: str) -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no limit of sizes")
+    (tmp_path / name).write_text("from before")
+    many = ClassTable.from_values(range(1, 400))
+    data = np.random.default_rng(0).integers(0, 400, (200, 200))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OutputError, match="another folder"):
+            export_labels(data, tmp_path / name, many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "from before"
 
 
 def test_geometry_of_another_image_is_refused(tmp_path: Path) -> None:

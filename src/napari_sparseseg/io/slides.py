@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.io.sources import LazyArray
 
 #: Where the coarsest level of a file has a longer side, coarser ones are computed.
-LARGEST_SIDE = 4096
+LARGEST_SIDE = 2048
 
 #: By which factor a computed level is coarser than the one before.
 COARSER = 4
