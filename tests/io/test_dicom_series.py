@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -187,6 +187,57 @@ def test_a_single_plane_is_an_image_with_the_window_of_its_header(
     assert source.window == (-125.0, 225.0)
 
 
+def write_frames(path: Path, places: list[float], slopes: list[float]) -> Path:
+    """Write Enhanced CT: frames whose place and slope stand in sequences."""
+
+    def item(**values: Any) -> Any:
+        data = pydicom.Dataset()
+        for name, value in values.items():
+            setattr(data, name, value)
+        return data
+
+    per_frame = [
+        item(
+            PlanePositionSequence=[item(ImagePositionPatient=[1, 2, at])],
+            PixelValueTransformationSequence=[
+                item(RescaleSlope=slope, RescaleIntercept=-1000, RescaleType="HU")
+            ],
+        )
+        for at, slope in zip(places, slopes, strict=True)
+    ]
+    shared = item(
+        PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+        PixelMeasuresSequence=[item(PixelSpacing=[0.75, 0.5], SliceThickness=9)],
+    )
+    write_slice(
+        path,
+        STORED[: len(places)].reshape(-1, 10),
+        0,
+        SOPClassUID=pydicom.uid.EnhancedCTImageStorage,
+        NumberOfFrames=len(places),
+        Rows=8,
+        PerFrameFunctionalGroupsSequence=per_frame,
+        SharedFunctionalGroupsSequence=[shared],
+    )
+    data = pydicom.dcmread(path)
+    for name in ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"):
+        delattr(data, name)
+    data.save_as(path)
+    return path
+
+
+def test_frames_of_one_file_are_ordered_by_their_places(tmp_path: Path) -> None:
+    source = open_image(write_frames(tmp_path / "a", [3, 7, 5], [2, 2, 2]))
+    expected = STORED[[0, 2, 1]].astype(int) * 2 - 1000
+    np.testing.assert_array_equal(source.data[...], expected)
+    assert source.geometry.spacing == (2.0, 0.75, 0.5)
+    assert source.geometry.origin == (3.0, 2.0, 1.0)
+    with pytest.raises(ImageError, match="4 mm apart where 2 mm is usual"):
+        open_image(write_frames(tmp_path / "b", [3, 5, 7, 11], [2] * 4))
+    with pytest.raises(ImageError, match="frames that are rescaled differently"):
+        open_image(write_frames(tmp_path / "c", [3, 5, 7], [2, 2, 1]))
+
+
 def test_no_patient_is_named(tmp_path: Path) -> None:
     folder = write_series(tmp_path)
     told = repr((list_series(folder), open_image(folder)))
@@ -272,7 +323,7 @@ def test_the_real_series_without_uids_is_read(data_dir: Path) -> None:
         ("pydicom_small/rtstruct.dcm", "contours .RTSTRUCT., no image; open the image"),
         ("dcmqi_ct3/seg/liver.dcm", "segmentation .SEG., no image; open the image"),
         ("pydicom_small/ExplVR_LitEndNoMeta.dcm", "RT Ion Plan Storage, no image"),
-        ("pydicom_small/no_meta.dcm", "cannot be read"),
+        ("pydicom_small/no_meta.dcm", "is damaged, or no file of that kind"),
         ("dcmqi_ct3/seg", "no image in it that can be read, but a DICOM segmentation"),
         ("pydicom_small", "5 series: 1 = CT"),
         ("highdicom_small/sm_image_jpegls.dcm", "cannot be opened as a slide"),

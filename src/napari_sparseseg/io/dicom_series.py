@@ -10,7 +10,7 @@ import logging
 import os
 import warnings
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,8 +200,15 @@ def open_series(path: Path, series: str | None = None) -> ImageSource:
     if info.is_slide:
         from napari_sparseseg.io.slides import open_slide
 
-        first = path if path.is_file() else sorted(info.files)[0]
-        return open_slide(first)
+        if path.is_file():
+            return open_slide(path)
+        # Names of the files may be of the patient.
+        return replace(
+            open_slide(min(info.files)),
+            path=path,
+            name=info.description or "slide",
+            series=info.uid if len(found) > 1 else None,
+        )
     by_file = {each.file: each for each in headers}
     slices = [by_file[file] for file in info.files]
     return _volume(path, info, slices, len(found) > 1, others)
@@ -526,10 +533,13 @@ def _volume(
     others: Sequence[str],
 ) -> ImageSource:
     """Read the planes of a series."""
-    slices, notes = _in_order(path, slices), list[str]()
+    notes: list[str] = []
+    files = slices = _in_order(path, slices)
     first = slices[0]
     if first.n_frames > 1:
-        pixels, geometry = _read(first.file)
+        slices = _in_order(path, _frames(first))
+        pixels = _read(first.file)[0][[each.instance_number for each in slices]]
+        geometry, notes = _stack_geometry(slices)
     elif len(slices) == 1:
         pixels, geometry = _read(first.file)[0], _plane_geometry(first)
     else:
@@ -552,7 +562,7 @@ def _volume(
         window=None if is_rgb else (first.window or _default_window(info)),
         notes=tuple(notes),
         series=info.uid if is_one_of_several and path.is_dir() else None,
-        files=tuple(each.file for each in slices),
+        files=tuple(each.file for each in files),
     )
 
 
@@ -608,6 +618,65 @@ def _gap(
         distance_mm=float(step),
         usual_mm=usual,
     )
+
+
+def _frames(header: _Header) -> list[_Header]:
+    """Give each frame of a file as if it were a file, numbered from 0.
+
+    Raises
+    ------
+    ImageError
+        If frames are rescaled differently, which GDCM does not do.
+    """
+    import pydicom
+
+    tags = ["PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"]
+    with _quietly():
+        data = pydicom.dcmread(
+            header.file, stop_before_pixels=True, force=True, specific_tags=tags
+        )
+    per_frame, shared = (data.get(tag) or [] for tag in tags)
+    if len(per_frame) != header.n_frames:
+        return [replace(header, instance_number=i) for i in range(header.n_frames)]
+    groups = [[frame, *shared] for frame in per_frame]
+    rescaled = {
+        tuple(
+            _value(each, "PixelValueTransformationSequence", name)
+            for name in ("RescaleSlope", "RescaleIntercept")
+        )
+        for each in groups
+    }
+    if len(rescaled) > 1:
+        raise ImageError(
+            f"{header.file} has frames that are rescaled differently, which cannot be "
+            "read; convert it to files of one frame each.",
+            path=str(header.file),
+        )
+    return [
+        replace(
+            header,
+            instance_number=index,
+            spacing=_numbers(_value(each, "PixelMeasuresSequence", "PixelSpacing"))
+            or header.spacing,
+            between=_value(each, "PixelMeasuresSequence", "SliceThickness"),
+            position=_numbers(
+                _value(each, "PlanePositionSequence", "ImagePositionPatient")
+            ),
+            orientation=_numbers(
+                _value(each, "PlaneOrientationSequence", "ImageOrientationPatient")
+            ),
+        )
+        for index, each in enumerate(groups)
+    ]
+
+
+def _value(groups: Sequence[Any], sequence: str, name: str) -> Any:
+    """Give a value of the functional groups of a frame, None where it is not there."""
+    for group in groups:
+        for item in group.get(sequence) or []:
+            if item.get(name) is not None:
+                return item.get(name)
+    return None
 
 
 def _read(file: Path) -> tuple[NDArray[Any], Geometry]:

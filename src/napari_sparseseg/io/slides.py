@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Where the coarsest level of a file has a longer side, coarser ones are computed.
 LARGEST_SIDE = 2048
 
+#: Where it is longer than that, this takes so long that the user is told.
+SLOW_SIDE = 16384
+
 #: By which factor a computed level is coarser than the one before.
 COARSER = 4
 
@@ -39,20 +42,38 @@ class SlideLevel(BlockArray):
         An ``openslide.OpenSlide``.
     level
         0 is the finest.
+    path
+        What an error message names.
     """
 
-    def __init__(self, slide: Any, level: int) -> None:
+    def __init__(self, slide: Any, level: int, path: Path) -> None:
         width, height = slide.level_dimensions[level]
         super().__init__((height, width, 3), np.uint8)
-        self._slide, self._level = slide, level
+        self._slide, self._level, self._path = slide, level, path
 
     def make_block(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """Read a block."""
+        """Read a block.
+
+        Raises
+        ------
+        ImageError
+            If the file is damaged there, or gone.
+        """
+        from openslide import OpenSlideError
+
         factor = self._slide.level_downsamples[self._level]
         # OpenSlide wants the place in pixels of the finest level.
         place = (round(columns.start * factor), round(rows.start * factor))
         size = (columns.stop - columns.start, rows.stop - rows.start)
-        return over_white(np.asarray(self._slide.read_region(place, self._level, size)))
+        try:
+            rgba = np.asarray(self._slide.read_region(place, self._level, size))
+        except OpenSlideError as error:
+            raise ImageError(
+                f"{self._path} cannot be read at {place} ({error}); check that the "
+                "file is there and whole, and open it again.",
+                path=str(self._path),
+            ) from error
+        return over_white(rgba)
 
 
 def is_slide(path: Path) -> bool:
@@ -91,17 +112,16 @@ def open_slide(path: Path) -> ImageSource:
         ) from error
     slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
     levels: list[LazyArray] = [
-        SlideLevel(slide, level) for level in range(slide.level_count)
+        SlideLevel(slide, level, path) for level in range(slide.level_count)
     ]
     notes = []
+    if max(levels[-1].shape[:2]) > SLOW_SIDE:
+        notes.append(
+            f"{path.name} has no coarse resolution, so that all of it is read before "
+            "it is seen as a whole."
+        )
     while max(levels[-1].shape[:2]) > LARGEST_SIDE:
         levels.append(Coarser(levels[-1], COARSER))
-    n_computed = len(levels) - slide.level_count
-    if n_computed:
-        notes.append(
-            f"{path.name} has {_resolutions(slide.level_count)} only; "
-            f"{n_computed} coarser ones are computed while it is looked at."
-        )
     return ImageSource(
         path, stem_of(path), tuple(levels), _geometry(slide), True, notes=tuple(notes)
     )
@@ -125,7 +145,3 @@ def _geometry(slide: Any) -> Geometry:
         return Geometry(("y", "x"), (y, x), "um")
     except (ValueError, ImageError):
         return Geometry(("y", "x"), (1.0, 1.0))
-
-
-def _resolutions(n: int) -> str:
-    return "one resolution" if n == 1 else f"{n} resolutions"
