@@ -246,9 +246,9 @@ class TestGlass:
     ) -> None:
         openslide = pytest.importorskip("openslide")
         path = data_dir / "formats" / "wsi" / "CMU-1-Small-Region.svs"
-        model = model_of(Fake(), scale=0.25, um_per_px=0.499)
+        model = model_of(Fake(), um_per_px=0.499)
         out = tmp_path / "out.ome.zarr"
-        started, *_ = iter_predict_file(model, path, out, tile=64)
+        started, *_ = iter_predict_file(model, path, out, tile=256)
         assert isinstance(started, PredictionStarted)
         assert started.n_glass > 20
         with openslide.OpenSlide(path) as file:
@@ -258,7 +258,7 @@ class TestGlass:
         is_stained = binary_opening(np.ptp(pixels, axis=2) > 40, np.ones((9, 9)))
         assert is_stained.mean() > 0.1
         assert labels[is_stained].all()
-        expected, _ = predict_image(model, pixels, PredictOptions(tile=64))
+        expected, _ = predict_image(model, pixels, PredictOptions(tile=256))
         np.testing.assert_array_equal(labels[labels > 0], expected[labels > 0])
 
     def test_of_no_known_class_is_refused(
@@ -305,6 +305,20 @@ class TestLevel:
         found, found_ratio = choose_level(model, source)
         assert found == level
         assert found_ratio == pytest.approx(ratio)
+
+    @pytest.mark.parametrize("n_rows", [50, 51])
+    def test_without_the_last_part_of_a_square_is_no_wider(
+        self, tmp_path: Path, n_rows: int
+    ) -> None:
+        fine = random_image(203, 240, 3)
+        image = write_zarr(
+            tmp_path / "slide.zarr", fine, fine[: 4 * n_rows : 4, ::4], um=0.5
+        )
+        model = model_of(Fake(), scale=0.25, um_per_px=0.5)
+        out = tmp_path / "out.ome.zarr"
+        predict_file(model, image, out, tissue_mask=False)
+        assert finest(out).shape == (n_rows, 60)
+        assert open_image(out).geometry.spacing == (2.0, 2.0)
 
     def test_that_is_coarse_gives_its_labels_and_outlines_on_the_finest(
         self, tmp_path: Path

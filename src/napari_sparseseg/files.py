@@ -347,8 +347,7 @@ class _Plan:
     def geometry(self) -> Geometry:
         """Of the labels."""
         geometry = self.source.geometry
-        finest = self.source.data.shape[: len(geometry.axes)]
-        factors = [a / b for a, b in zip(finest, self.shape, strict=True)]
+        factors = _factors(self.source, self.job.level)
         return dataclasses.replace(
             geometry,
             spacing=tuple(
@@ -506,10 +505,25 @@ def choose_level(model: SegmentationModel, source: ImageSource) -> tuple[int, fl
 
 def _factor(source: ImageSource, level: int) -> float:
     """Return how many pixels of the finest level lie along one of *level*."""
-    axis = source.geometry.axes.index("y")
-    fine = source.data.shape[axis : axis + 2]
-    coarse = source.levels[level].shape[axis : axis + 2]
-    return math.sqrt(fine[0] * fine[1] / (coarse[0] * coarse[1]))
+    y, x = _factors(source, level)[-2:]
+    return math.sqrt(y * x)
+
+
+def _factors(source: ImageSource, level: int) -> list[float]:
+    """Return the same along each axis.
+
+    Whole where the level is what whole squares of pixels give: the part of a square at
+    the far edge, which may be left out or filled, makes none wider.
+    """
+    n_axes = len(source.geometry.axes)
+    factors = []
+    for fine, coarse in zip(
+        source.data.shape[:n_axes], source.levels[level].shape[:n_axes], strict=True
+    ):
+        whole = round(fine / coarse)
+        is_whole = coarse in (fine // whole, -(-fine // whole))
+        factors.append(float(whole) if is_whole else fine / coarse)
+    return factors
 
 
 def _has_all_planes(source: ImageSource, level: int) -> bool:
