@@ -48,6 +48,8 @@ bench: system-libs $(INSTALLED) $(CONVPAINT) ## run the benchmarks, in five hour
 	$(if $(shell command -v c++),$(UV) pip install --quiet --python .venv --editable '.[gui,crf]')
 	$(BENCHMARK).startup --results $(RESULTS)
 	$(BENCHMARK).predict --large --results $(RESULTS)
+	$(UV) pip install --quiet --python .venv --editable '.[gui,slides,cluster]'
+	$(BENCHMARK).files --results $(RESULTS)
 	$(BENCHMARK).live --results $(RESULTS)
 	$(BENCHMARK).features --results $(RESULTS)
 	$(BENCHMARK).networks --results $(RESULTS)

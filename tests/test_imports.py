@@ -21,6 +21,7 @@ HEADLESS = [
     "demo",
     "engine.__main__",
     "engine.worker",
+    "files",
     "folders",
     "pseudo_mask_folders",
     "pseudo_masks.api",

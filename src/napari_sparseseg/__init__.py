@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         train,
     )
     from napari_sparseseg.errors import SparseSegError
+    from napari_sparseseg.files import iter_predict_file, predict_file
     from napari_sparseseg.io.annotation_files import read_annotations, read_labels
     from napari_sparseseg.io.export import export_labels
     from napari_sparseseg.io.sources import list_series, open_image
@@ -35,12 +36,14 @@ __all__ = [
     "evaluate",
     "export_labels",
     "export_onnx",
+    "iter_predict_file",
     "iter_train",
     "list_series",
     "load_model",
     "make_pseudo_masks",
     "open_image",
     "predict",
+    "predict_file",
     "read_annotations",
     "read_labels",
     "save_model",
@@ -53,12 +56,14 @@ _HOMES = {
     "evaluate": "napari_sparseseg.api",
     "export_labels": "napari_sparseseg.io.export",
     "export_onnx": "napari_sparseseg.api",
+    "iter_predict_file": "napari_sparseseg.files",
     "iter_train": "napari_sparseseg.api",
     "list_series": "napari_sparseseg.io.sources",
     "load_model": "napari_sparseseg.api",
     "make_pseudo_masks": "napari_sparseseg.pseudo_masks.api",
     "open_image": "napari_sparseseg.io.sources",
     "predict": "napari_sparseseg.api",
+    "predict_file": "napari_sparseseg.files",
     "read_annotations": "napari_sparseseg.io.annotation_files",
     "read_labels": "napari_sparseseg.io.annotation_files",
     "save_model": "napari_sparseseg.api",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.learning.distributed import Ranks
     from napari_sparseseg.learning.options import TrainingOptions
     from napari_sparseseg.learning.trainer import Trainer
+    from napari_sparseseg.networks.model import SegmentationModel
     from napari_sparseseg.networks.published_weights import EncoderName
     from napari_sparseseg.pseudo_masks.api import PseudoMasks
 
@@ -519,8 +520,20 @@ def speaking_once(ranks: Ranks) -> Iterator[None]:
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
-    images: Annotated[Path, typer.Argument(help="Image or folder of images.")],
-    out: Annotated[Path, typer.Option(help="Folder of the label maps.")],
+    images: Annotated[
+        Path,
+        typer.Argument(
+            help="Image of any kind, slide, volume, DICOM folder, or folder of images."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="File of the labels, whose suffix chooses the format (.ome.zarr, "
+            ".ome.tif, .tif, .png, .nii.gz, .nrrd, .dcm, .geojson), or a folder for "
+            "the label maps of a folder of images."
+        ),
+    ],
     probabilities: Annotated[
         bool,
         typer.Option(
@@ -531,17 +544,112 @@ def predict(
         bool,
         typer.Option("--overwrite", help="Replace files that are no predictions too."),
     ] = False,
+    series: Annotated[
+        str | None, typer.Option(help="Which image of a file or folder of several.")
+    ] = None,
+    um_per_px: Annotated[
+        float | None, typer.Option(help="Pixel size; default: what the file says.")
+    ] = None,
+    tissue_mask: Annotated[
+        bool | None,
+        typer.Option(
+            "--tissue-mask/--no-tissue-mask",
+            help="Leave out the glass of slides; default: in colour images with a "
+            "pixel size or several levels.",
+        ),
+    ] = None,
+    glass: Annotated[
+        str,
+        typer.Option(metavar="CLASS|0", help="Class of what is left out; 0 = none."),
+    ] = "0",
+    smooth_planes: Annotated[
+        float,
+        typer.Option(
+            metavar="SIGMA",
+            help="Average class probabilities across planes of a volume, by a Gaussian "
+            "of so many planes.",
+        ),
+    ] = 0.0,
+    tile: Annotated[
+        int | None,
+        typer.Option(help="Side of a tile in working pixels; smaller takes less room."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes of this machine that predict.")
+    ] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Predict on the dask cluster of this scheduler."
+        ),
+    ] = None,
+    tls: Annotated[
+        tuple[Path, Path, Path] | None,
+        typer.Option(metavar="CA CERT KEY", help="PEM files for a scheduler with TLS."),
+    ] = None,
     device: Device = "auto",
     json_path: Json = None,
 ) -> None:
-    """Label every pixel of images."""
-    from napari_sparseseg.folders import iter_predict_folder
+    """Label every pixel of an image of any size, or of a folder of images."""
+    from napari_sparseseg.files import is_file_format
     from napari_sparseseg.io.model_file import load_model
 
+    # The words of the user go in as they are: what they may be is checked there.
+    wishes: Any = {
+        "series": series,
+        "um_per_px": um_per_px,
+        "tissue_mask": tissue_mask,
+        "glass": glass,
+        "smooth_planes": smooth_planes,
+        "workers": workers,
+        "scheduler": scheduler,
+    }
     talk = Talk(json_path)
+    if is_file_format(out):
+        if probabilities:
+            raise OptionError(
+                "class probabilities are written for folders of images alone; give a "
+                "folder with --out, or leave --probabilities out."
+            )
+        wishes |= {"device": device, "overwrite": overwrite}
+        wishes |= {} if tile is None else {"tile": tile}
+        if tls is not None:
+            from napari_sparseseg.prediction.cluster import Tls
+
+            wishes["tls"] = Tls(*tls)
+        predict_one(talk, load_model(model), images, out, wishes)
+        return
+    unasked = {"glass": "0", "smooth_planes": 0.0, "workers": 1}
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name, value in (wishes | {"tile": tile, "tls": tls}).items()
+        if value != unasked.get(name)
+    ]
+    if given:
+        raise OptionError(
+            f"{', '.join(given)} is for a single image into a file; give --out a "
+            "suffix such as .ome.zarr."
+        )
+    predict_folder(
+        talk, load_model(model), images, out, probabilities, overwrite, device
+    )
+
+
+def predict_folder(
+    talk: Talk,
+    model: SegmentationModel,
+    images: Path,
+    out: Path,
+    probabilities: bool,
+    overwrite: bool,
+    device: str,
+) -> None:
+    """Predict a folder of images into a folder, and tell about it."""
+    from napari_sparseseg.folders import iter_predict_folder
+
     done = []
     events = iter_predict_folder(
-        load_model(model),
+        model,
         images,
         out,
         probabilities=probabilities,
@@ -568,6 +676,51 @@ def predict(
     )
     if failures:
         raise typer.Exit(BAD_INPUT if len(failures) == len(done) else SOME_FAILED)
+
+
+def predict_one(
+    talk: Talk, model: SegmentationModel, image: Path, out: Path, wishes: Any
+) -> None:
+    """Predict an image into a file, and tell about it; Ctrl-C ends it after a chunk."""
+    from napari_sparseseg.files import (
+        PredictionStarted,
+        PredictionWritten,
+        iter_predict_file,
+    )
+
+    clock = ChunkClock(talk.console.is_terminal)
+    with (
+        talk.progress(1) as show,
+        interrupts() as interrupted,
+        closing(iter_predict_file(model, image, out, **wishes)) as events,
+    ):
+        for event in events:
+            if isinstance(event, PredictionStarted):
+                for note in event.notes:
+                    talk.say(note)
+            if isinstance(event, PredictionWritten):
+                break
+            clock.take(event)
+            show(clock.share, clock.state)
+            if interrupted():
+                talk.say(
+                    f"stopped after {clock.done} of {clock.total} chunks; the same "
+                    "command goes on from there"
+                )
+                raise typer.Exit(INTERRUPTED)
+    assert isinstance(event, PredictionWritten)
+    if event.note:
+        talk.say(event.note)
+    talk.say(f"saved: {out}")
+    talk.result(
+        {
+            "written": [str(path) for path in event.paths],
+            "chunks": clock.total,
+            "chunks_of_glass": clock.n_glass,
+            "pixels": clock.pixels,
+            "seconds": clock.seconds,
+        }
+    )
 
 
 @app.command("pseudo-masks")
@@ -1060,6 +1213,63 @@ class Clock:
             )
         elif isinstance(event, events.MemorySaved):
             self.state = event.note
+
+
+class ChunkClock:
+    """Follows the prediction of an image: chunks, speed, time left, in one line.
+
+    Parameters
+    ----------
+    is_lively
+        Whether the line changes every second, and not every ten.
+    """
+
+    def __init__(self, is_lively: bool) -> None:
+        self._pause_s = 1 if is_lively else 10
+        self._told = self._started = time.perf_counter()
+        self._todo = 1
+        self.done = self.total = self.n_glass = self.pixels = 0
+        self.state = "opening the image"
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the first chunk was begun."""
+        return time.perf_counter() - self._started
+
+    @property
+    def share(self) -> float:
+        """Share of the chunks that are finished."""
+        return self.done / max(1, self.total)
+
+    def take(self, event: object) -> None:
+        """Learn from an event."""
+        from napari_sparseseg.files import PredictionStarted
+        from napari_sparseseg.prediction.large import ChunkDone
+
+        if isinstance(event, PredictionStarted):
+            self.done, self.total = event.n_done, event.n_chunks
+            self.n_glass, self._todo = event.n_glass, event.n_pixels
+            self._told = self._started = time.perf_counter()
+            glass = f"; {event.n_glass} of glass are left out" if event.n_glass else ""
+            before = f"; {event.n_done} finished earlier" if event.n_done else ""
+            self.state = f"{event.n_chunks} chunks{before}{glass}"
+        elif isinstance(event, ChunkDone):
+            self.done += 1
+            self.pixels += event.n_pixels
+            now = time.perf_counter()
+            if self.done == self.total or now - self._told >= self._pause_s:
+                self._told = now
+                self.state = self._line()
+
+    def _line(self) -> str:
+        speed = self.pixels / max(self.seconds, 1e-9)
+        left = round((self._todo - self.pixels) / speed)
+        minutes, seconds = divmod(left, 60)
+        hours, minutes = divmod(minutes, 60)
+        return (
+            f"{self.done}/{self.total} chunks, {speed / 1e6:.2f} Mpx/s, "
+            f"{hours}:{minutes:02}:{seconds:02} left"
+        )
 
 
 class MaskClock:

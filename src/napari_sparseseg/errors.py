@@ -57,6 +57,10 @@ class EngineError(SparseSegError):
     """The engine process does not answer, or not in our language."""
 
 
+class ClusterError(SparseSegError):
+    """The workers of a cluster cannot do what they are asked."""
+
+
 class LayerError(SparseSegError):
     """A napari layer cannot be used."""
 

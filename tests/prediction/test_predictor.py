@@ -30,8 +30,9 @@ from napari_sparseseg.prediction.predictor import (
     PredictOptions,
     TileDone,
     iter_predict,
+    parts_on,
+    pixel_ratio,
     predict_image,
-    working_scales,
 )
 from napari_sparseseg.samples import tissue_phantom
 
@@ -746,9 +747,9 @@ class TestPixelSize:
         self, trained: float | None, given: float | None, factor: float
     ) -> None:
         model = model_of(Fake(), scale=0.5, um_per_px=trained)
-        ((network, scale),) = working_scales(model, given)
-        assert network is model.parts["network"]
-        assert scale == pytest.approx(0.5 * factor)
+        assert pixel_ratio(model, given) == pytest.approx(factor)
+        (part,) = parts_on(model, random_image(9, 9, 3), factor)
+        assert part.scale == pytest.approx(0.5 * factor)
 
     def test_the_network_sees_what_it_would_have_seen(self) -> None:
         seen: list[Tensor] = []

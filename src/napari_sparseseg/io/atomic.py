@@ -73,7 +73,7 @@ def write_atomically(
             raise
     except OSError as error:
         raise OutputError(
-            f"{target} cannot be written: {_reason(error, target.parent)}.",
+            f"{target} cannot be written: {reason_of(error, target.parent)}.",
             path=str(target),
         ) from error
 
@@ -118,7 +118,7 @@ def write_folder_atomically(path: str | Path, write: Callable[[Path], None]) -> 
             raise
     except OSError as error:
         raise OutputError(
-            f"{target} cannot be written: {_reason(error, target.parent)}.",
+            f"{target} cannot be written: {reason_of(error, target.parent)}.",
             path=str(target),
         ) from error
     shutil.rmtree(old, ignore_errors=True)
@@ -152,8 +152,9 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _reason(error: OSError, folder: Path) -> str:
-    if error.errno == errno.ENOENT and folder.is_dir():
+def reason_of(error: OSError, folder: Path | None = None) -> str:
+    """Say why a file cannot be written into a folder, and what to do."""
+    if error.errno == errno.ENOENT and folder is not None and folder.is_dir():
         # Such as /proc, where only the system makes files.
         return "its folder takes no files; choose another folder"
     text = _REASONS.get(error.errno or 0)

@@ -106,6 +106,12 @@ def save_model(model: SegmentationModel, path: str | Path) -> None:
     OutputError
         If the file cannot be written.
     """
+    content = model_bytes(model)
+    write_atomically(path, lambda temporary: _write_bytes(temporary, content))
+
+
+def model_bytes(model: SegmentationModel) -> bytes:
+    """Return the content of a model's file; the same model gives the same bytes."""
     info = model.info
     training = dict(info.training)
     # A model that is loaded and saved again keeps the versions that trained it.
@@ -131,7 +137,7 @@ def save_model(model: SegmentationModel, path: str | Path) -> None:
         for name, part in model.parts.items()
         for key, value in part.state_dict().items()
     }
-    _write(path, "model", content, tensors)
+    return _bytes("model", content, tensors)
 
 
 def load_model(path: str | Path) -> SegmentationModel:
@@ -193,7 +199,8 @@ def save_checkpoint(
     path: str | Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any]
 ) -> None:
     """Write the state of a training, completely or not at all."""
-    _write(path, "checkpoint", content, tensors)
+    file = _bytes("checkpoint", content, tensors)
+    write_atomically(path, lambda temporary: _write_bytes(temporary, file))
 
 
 def load_checkpoint(
@@ -311,15 +318,11 @@ def _info(content: Mapping[str, Any]) -> ModelInfo:
     )
 
 
-def _write(
-    path: str | Path, kind: Kind, content: Mapping[str, Any], tensors: Mapping[str, Any]
-) -> None:
+def _bytes(kind: Kind, content: Mapping[str, Any], tensors: Mapping[str, Any]) -> bytes:
     entry = json.dumps({"kind": kind, "version": VERSION, "content": dict(content)})
     plain = {key: value.cpu().contiguous() for key, value in tensors.items()}
-
     # Not save_file: it gives no OSError on a full disk, and files only the user reads.
-    content_bytes = save(plain, metadata={ENTRY: entry})
-    write_atomically(path, lambda temporary: _write_bytes(temporary, content_bytes))
+    return save(plain, metadata={ENTRY: entry})
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 VERSION = "0.5"
 
 _UNITS = {"um": "micrometer", "mm": "millimeter"}
-_CHUNK_PX, _SMALLEST_PX = 512, 1024
+_CHUNK_PX = 512
+
+#: Levels get coarser until no side of a plane is longer.
+COARSEST_SIDE = 1024
 
 
 def write_ome_zarr(
@@ -49,7 +52,7 @@ def write_ome_zarr(
     import zarr
 
     levels = [labels]
-    while max(levels[-1].shape[-2:]) > _SMALLEST_PX:
+    while max(levels[-1].shape[-2:]) > COARSEST_SIDE:
         levels.append(levels[-1][..., ::2, ::2])
     ome = label_metadata(labels.ndim, classes, geometry, len(levels))
     group = zarr.open_group(path, mode="w", attributes={"ome": ome})
@@ -60,7 +63,7 @@ def write_ome_zarr(
             shape=level.shape,
             dtype=level.dtype,
             chunks=(1,) * (level.ndim - 2) + tuple(sides),
-            dimension_names=_axes(level.ndim),
+            dimension_names=dimension_names(level.ndim),
         )
         array[:] = level
 
@@ -97,7 +100,7 @@ def label_metadata(
     axes = [
         {"name": name, "type": "time" if name == "t" else "space"}
         | ({"unit": unit} if unit is not None and name != "t" else {})
-        for name in _axes(n_axes)
+        for name in dimension_names(n_axes)
     ]
     return {
         "version": VERSION,
@@ -188,7 +191,8 @@ def read_ome_zarr(path: Path) -> tuple[NDArray[Any], Any]:
         ) from error
 
 
-def _axes(n_axes: int) -> Sequence[str]:
+def dimension_names(n_axes: int) -> Sequence[str]:
+    """Return the names of the axes of a label map."""
     return ("t", "z", "y", "x")[-n_axes:]
 
 

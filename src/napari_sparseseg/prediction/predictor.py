@@ -141,6 +141,7 @@ def iter_predict(
     image: ArrayLike,
     options: PredictOptions | None = None,
     budget: Budget | None = None,
+    parts: Sequence[PartOnImage] | None = None,
 ) -> Iterator[TileDone]:
     """Predict an image tile by tile; to cancel, stop asking.
 
@@ -156,6 +157,10 @@ def iter_predict(
     budget
         What is known of the speed of this model from other images, and learned from
         this one; None: nothing.
+    parts
+        Of :func:`parts_on`, for one region of the image after the other: what was
+        measured of the image is then measured once. The pixel size in *options* does
+        not count.
 
     Yields
     ------
@@ -171,14 +176,11 @@ def iter_predict(
     """
     options = options or PredictOptions()
     check_channels(model, image.shape)
-    parts = [
-        PartOnImage(network, scale, image, model.info.normalisation)
-        for network, scale in working_scales(model, options.um_per_px)
-    ]
-    px_per_working_px = 1 / max(part.scale for part in parts)
-    side = max(1, round(options.tile * px_per_working_px))
+    if parts is None:
+        parts = parts_on(model, image, pixel_ratio(model, options.um_per_px))
+    side = tile_side(parts, options.tile)
     # A pixel of the image cannot be cut, be it 40 working pixels wide.
-    smallest = max(1.0, SMALLEST_TILE * px_per_working_px)
+    smallest = max(1.0, SMALLEST_TILE / max(part.scale for part in parts))
     target = _inside(options.region, image.shape)
     queue = TileQueue(cover(target, side), options.view)
     budget = budget or Budget(options.quantum_s)
@@ -210,6 +212,31 @@ def iter_predict(
         yield replace(result, share=done / _area(target))
 
 
+def parts_on(
+    model: SegmentationModel, image: ArrayLike, ratio: float = 1.0
+) -> list[PartOnImage]:
+    """Return the parts that predict, at work on an image.
+
+    Parameters
+    ----------
+    model
+        On the device that is to work.
+    image
+        As for :func:`iter_predict`.
+    ratio
+        Pixel size of the image divided by that of the training images.
+    """
+    return [
+        PartOnImage(network, scale * ratio, image, model.info.normalisation)
+        for network, scale in model.predicting
+    ]
+
+
+def tile_side(parts: Sequence[PartOnImage], tile: int) -> int:
+    """Return the side of a tile in image pixels, given it in working pixels."""
+    return max(1, round(tile / max(part.scale for part in parts)))
+
+
 class PartOnImage:
     """A head or network at work on one image.
 
@@ -223,6 +250,13 @@ class PartOnImage:
         (y, x) or (y, x, c), read by slices.
     normalisation
         Of the intensities.
+
+    Attributes
+    ----------
+    scale
+        Working pixels per image pixel.
+    statistics
+        Of the image, for layers that use them; None: not measured yet.
     """
 
     def __init__(
@@ -238,7 +272,7 @@ class PartOnImage:
         self._normalisation = normalisation
         self._shape = working_shape(image.shape, scale)
         self._device = next(network.parameters()).device
-        self._statistics: Statistics | None = None
+        self.statistics: Statistics | None = None
 
     def cost(self, target: Region) -> int:
         """Return the working pixels the network is given for image pixels *target*."""
@@ -248,19 +282,24 @@ class PartOnImage:
         """Return the (C, h, w) class probabilities of the image pixels *target*."""
         field = self._tile(target).field
         self.measure_for(target)
-        if self._statistics is None:
+        if self.statistics is None or self._is_measured_whole(field):
             scores = self._network(self._read(field))[0]
         else:
-            with fixed(self._network, self._statistics):
+            with fixed(self._network, self.statistics):
                 scores = self._network(self._read(field))[0]
         return enlarge(scores.softmax(dim=0), field, target, self.scale)
 
     def measure_for(self, target: Region) -> None:
         """Measure the image once, unless *target* needs all of it anyway."""
-        regions = windows_of(self._shape)
-        # Else the statistics are those of the input itself.
-        if self._statistics is None and [self._tile(target).field] != regions:
-            self._statistics = measure(self._network, map(self._read, regions))
+        if self.statistics is None and not self._is_measured_whole(
+            self._tile(target).field
+        ):
+            regions = windows_of(self._shape)
+            self.statistics = measure(self._network, map(self._read, regions))
+
+    def _is_measured_whole(self, field: Region) -> bool:
+        """Tell whether the statistics of a field are those of the image itself."""
+        return [field] == windows_of(self._shape)
 
     def _tile(self, target: Region) -> Tile:
         core = interpolated_region(target, self.scale, self._image.shape)
@@ -301,21 +340,17 @@ class Budget:
         self.too_large_px = min(self.too_large_px, pixels)
 
 
-def working_scales(
-    model: SegmentationModel, um_per_px: float | None
-) -> list[tuple[ScoringNetwork, float]]:
-    """Return the parts that predict, and their working pixels per image pixel.
+def pixel_ratio(model: SegmentationModel, um_per_px: float | None) -> float:
+    """Return the pixel size of an image divided by that of the training images.
 
-    An image whose pixel size is known and differs from that of the training images
+    1 where either is not known, or they hardly differ. An image of another pixel size
     is resampled so that the network sees structures at the size it has learned.
     """
     trained = model.info.um_per_px
-    ratio = 1.0
-    if trained is not None and um_per_px is not None:
-        ratio = um_per_px / trained
-    if abs(ratio - 1) < SAME_PIXEL_SIZE:
-        return model.predicting
-    return [(network, scale * ratio) for network, scale in model.predicting]
+    if trained is None or um_per_px is None:
+        return 1.0
+    ratio = um_per_px / trained
+    return 1.0 if abs(ratio - 1) < SAME_PIXEL_SIZE else ratio
 
 
 def check_channels(model: SegmentationModel, shape: tuple[int, ...]) -> None:
@@ -366,8 +401,7 @@ def predict_image(
         (y, x) class values, uint8 or uint16, and (C, y, x) float32 probabilities or
         None. Both are 0 outside the region asked for.
     """
-    dtype = np.uint8 if max(model.info.classes.values) < 256 else np.uint16
-    labels: NDArray[Any] = np.zeros(image.shape[:2], dtype=dtype)
+    labels: NDArray[Any] = np.zeros(image.shape[:2], dtype=label_type(model))
     maps: NDArray[np.float32] | None = None
     if options is not None and options.probabilities:
         maps = np.zeros((len(model.info.classes), *image.shape[:2]), dtype=np.float32)
@@ -377,6 +411,11 @@ def predict_image(
         if maps is not None:
             maps[:, y0:y1, x0:x1] = done.probabilities
     return labels, maps
+
+
+def label_type(model: SegmentationModel) -> type[np.uint8 | np.uint16]:
+    """Return the number type of a model's labels."""
+    return np.uint8 if max(model.info.classes.values) < 256 else np.uint16
 
 
 def _inside(region: Region | None, shape: tuple[int, ...]) -> Region:
