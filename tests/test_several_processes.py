@@ -72,6 +72,7 @@ class Pair:
         return found
 
 
+@pytest.mark.slow
 def test_the_documented_command_and_a_pair_learn_the_same(
     place: Path, tmp_path: Path
 ) -> None:
