@@ -57,6 +57,27 @@ def middle(values: Sequence[float | None], digits: int = 3) -> str:
     return text
 
 
+def go_on(
+    path: Path, settings: dict[str, Any], lists: Sequence[str], *, fresh: bool
+) -> dict[str, Any]:
+    """Return the results of before, or new ones: *settings*, and empty *lists*.
+
+    Runs of other settings are not mixed: they end the program.
+    """
+    if fresh or not path.exists():
+        return {**settings, **{name: [] for name in lists}}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    different = [key for key, value in settings.items() if content[key] != value]
+    if different:
+        changes = (f"{content[key]} then, {settings[key]} now" for key in different)
+        raise SystemExit(
+            f"{path.name} holds runs with another {' and '.join(different)}: "
+            f"{'; '.join(changes)}. Start over with --fresh, or name another folder "
+            "with --results."
+        )
+    return content
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON, all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)

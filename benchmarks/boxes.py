@@ -24,7 +24,7 @@ from benchmarks._boxes_networks import FULL, NETWORKS, TrainWishes, train_networ
 from benchmarks._boxes_tables import sections
 from benchmarks._learn_data import data_folder
 from benchmarks._machine import in_fresh_process, machine, sentence, source_hash
-from benchmarks._report import RESULTS, command_line, publish, write_json
+from benchmarks._report import RESULTS, command_line, go_on, publish, write_json
 from napari_sparseseg.learning.options import RecipeName
 from napari_sparseseg.networks.network_names import BackboneName, Preset
 
@@ -104,18 +104,7 @@ def open_results(path: Path, args: argparse.Namespace) -> Record:
         "device": args.device,
         "machine": machine("napari-sparseseg", "torchvision", "pydensecrf2"),
     }
-    if args.fresh or not path.exists():
-        return {**settings, "masks": [], "networks": [], "crf": []}
-    content: Record = json.loads(path.read_text(encoding="utf-8"))
-    different = [key for key, value in settings.items() if content[key] != value]
-    if different:
-        changes = (f"{content[key]} then, {settings[key]} now" for key in different)
-        raise SystemExit(
-            f"{path.name} holds runs with another {' and '.join(different)}: "
-            f"{'; '.join(changes)}. Start over with --fresh, or name another folder "
-            "with --results."
-        )
-    return content
+    return go_on(path, settings, ("masks", "networks", "crf"), fresh=args.fresh)
 
 
 def time_crf(content: Record, path: Path, args: argparse.Namespace) -> None:

@@ -9,7 +9,6 @@ benchmark that was stopped goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from benchmarks._learn_data import STROKES, data_folder
 from benchmarks._learn_methods import METHODS, can_run, run
 from benchmarks._learn_tables import sections
 from benchmarks._machine import machine, sentence, source_hash
-from benchmarks._report import RESULTS, command_line, publish, write_json
+from benchmarks._report import RESULTS, command_line, go_on, publish, write_json
 
 MARKS = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -98,18 +97,7 @@ def open_results(path: Path, args: argparse.Namespace) -> Record:
         "device": args.device,
         "machine": machine("napari-sparseseg", "scikit-image", "scikit-learn"),
     }
-    if args.fresh or not path.exists():
-        return {**settings, "runs": []}
-    content: Record = json.loads(path.read_text(encoding="utf-8"))
-    different = [key for key, value in settings.items() if content[key] != value]
-    if different:
-        changes = (f"{content[key]} then, {settings[key]} now" for key in different)
-        raise SystemExit(
-            f"{path.name} holds runs with another {' and '.join(different)}: "
-            f"{'; '.join(changes)}. Start over with --fresh, or name another folder "
-            "with --results."
-        )
-    return content
+    return go_on(path, settings, ("runs",), fresh=args.fresh)
 
 
 def notes(content: Record) -> list[str]:

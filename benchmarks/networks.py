@@ -11,7 +11,6 @@ not repeated.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -29,6 +28,7 @@ from benchmarks._report import (
     RESULTS,
     Section,
     command_line,
+    go_on,
     middle,
     new_section,
     publish,
@@ -118,18 +118,7 @@ def open_results(path: Path, args: argparse.Namespace) -> Record:
         "machine": machine("napari-sparseseg", "torchvision", "kornia")
         | {"torch_threads": 1},
     }
-    if args.fresh or not path.exists():
-        return {**settings, "runs": []}
-    content: Record = json.loads(path.read_text(encoding="utf-8"))
-    different = [key for key, value in settings.items() if content[key] != value]
-    if different:
-        changes = (f"{content[key]} then, {settings[key]} now" for key in different)
-        raise SystemExit(
-            f"{path.name} holds runs with another {' and '.join(different)}: "
-            f"{'; '.join(changes)}. Start over with --fresh, or name another folder "
-            "with --results."
-        )
-    return content
+    return go_on(path, settings, ("runs",), fresh=args.fresh)
 
 
 def find(content: Record, network: NetworkName, seed: int) -> Record | None:
