@@ -15,6 +15,7 @@ from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import session_folder
 from napari_sparseseg.gui.controller import CHECKPOINT
+from napari_sparseseg.gui.disk_thread import DiskThread
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.restore import offer_restore, open_session
@@ -32,9 +33,10 @@ CLASSES = ClassTable().add("gland", (255, 0, 0)).add("stroma", (0, 255, 0))
 
 @pytest.fixture(autouse=True)
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return where sessions are kept; none of them is in use."""
+    """Return where sessions are kept; none of them is in use, or still being written."""
     monkeypatch.setattr(session_folder, "default_root", lambda: tmp_path)
     monkeypatch.setattr(session_folder, "is_in_use", lambda _: False)
+    monkeypatch.setattr(DiskThread, "do", lambda _, task: task())
     return tmp_path
 
 
