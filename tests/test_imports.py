@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import cache
 from typing import cast
 
 import pytest
@@ -58,7 +59,8 @@ def run_fresh(code: str) -> str:
     ).stdout
 
 
-def packages_loaded_by(module: str) -> set[str]:
+@cache
+def packages_loaded_by(module: str) -> frozenset[str]:
     """Top-level packages that `import module` adds to a fresh interpreter's own."""
     code = (
         "import json, sys; before = set(sys.modules); "
@@ -66,7 +68,7 @@ def packages_loaded_by(module: str) -> set[str]:
         "print(json.dumps(sorted(set(sys.modules) - before)))"
     )
     names = cast("list[str]", json.loads(run_fresh(code)))
-    return {name.partition(".")[0] for name in names}
+    return frozenset(name.partition(".")[0] for name in names)
 
 
 def test_importing_the_package_loads_nothing_but_the_standard_library() -> None:
