@@ -131,6 +131,8 @@ def variations_text(validation: dict[str, Runs]) -> str:
             lines.append(f"- {what.title}: not run.")
             continue
         clear = "told apart" if found.is_clear else "cannot be told apart"
+        if found.spread is None:
+            clear = "of one run each"
         lines.append(f"- {what.title}: {difference_cell(found)}, {clear}.")
     head = (
         f"Against `{FINAL}` with cross-entropy alone, on the validation images (the "
