@@ -33,7 +33,7 @@ CLASSES = ClassTable().add("gland", (255, 0, 0)).add("stroma", (0, 255, 0))
 
 @pytest.fixture(autouse=True)
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return where sessions are kept; none of them is in use, or still being written."""
+    """Return where sessions are kept; none is in use or still being written."""
     monkeypatch.setattr(session_folder, "default_root", lambda: tmp_path)
     monkeypatch.setattr(session_folder, "is_in_use", lambda _: False)
     monkeypatch.setattr(DiskThread, "do", lambda _, task: task())
