@@ -118,6 +118,50 @@ class TestSegmentation:
             wanted = data[round(index[0])] == CLASSES.values[number - 1]
             np.testing.assert_array_equal(frame, wanted)
 
+    def test_nobody_is_told_who_the_patient_is(
+        self,
+        tmp_path: Path,
+        series: ImageSource,
+        recwarn: pytest.WarningsRecorder,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        # Of a name with one part libraries doubt, in words that quote it.
+        data = pydicom.dcmread(series.files[0])
+        data.PatientName = "MUSTERFRAU"
+        data.save_as(tmp_path / "image.dcm")
+        source = open_image(tmp_path / "image.dcm")
+        file = export(labels(128, 128), tmp_path / "a.dcm", source)
+        read_annotations(file, source)
+        assert "MUSTERFRAU" in str(pydicom.dcmread(file).PatientName)
+        assert [str(each.message) for each in recwarn] == []
+        assert caplog.text == ""
+
+    def test_segments_are_what_dicom_calls_the_classes(
+        self, tmp_path: Path, series: ImageSource
+    ) -> None:
+        # Codes of DICOM PS3.16, by hand.
+        known = {
+            "liver": ("91723000", "10200004"),
+            "Lymph node": ("85756007", "59441001"),
+            "fat": ("85756007", "55603005"),
+            "TUMOUR": ("49755003", "108369006"),
+            "Leber, rechts": ("85756007", "85756007"),
+        }
+        table = ClassTable.from_values(range(1, 6))
+        for value, name in enumerate(known, 1):
+            table = table.renamed(value, name)
+        file = tmp_path / "a.dcm"
+        options = ExportOptions(dicom_files=series.files)
+        export_labels(np.ones((4, 128, 128), int), file, table, options=options)
+        read = pydicom.dcmread(file)
+        assert {
+            each.SegmentLabel: (
+                each.SegmentedPropertyCategoryCodeSequence[0].CodeValue,
+                each.SegmentedPropertyTypeCodeSequence[0].CodeValue,
+            )
+            for each in read.SegmentSequence
+        } == known
+
     def test_a_prediction_says_so(self, tmp_path: Path, series: ImageSource) -> None:
         file = export(
             labels(4, 128, 128), tmp_path / "a.dcm", series, is_prediction=True

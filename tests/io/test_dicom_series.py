@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_sparseseg.errors import ImageError
+from napari_sparseseg.io import dicom_series
 from napari_sparseseg.io.sources import list_series, open_image
 from tests.io.written import STORED, write_series, write_slice
 
@@ -243,6 +244,18 @@ def test_no_patient_is_named(tmp_path: Path) -> None:
     told = repr((list_series(folder), open_image(folder)))
     assert "Muster" not in told
     assert "4711" not in told
+
+
+def test_a_folder_of_many_other_files_is_not_searched_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series(tmp_path / "series")
+    for index in range(4):
+        (tmp_path / "series" / f"{index}.txt").touch()
+    assert len(list_series(tmp_path)) == 1
+    monkeypatch.setattr(dicom_series, "_MOST_OTHERS", 3)
+    with pytest.raises(ImageError, match="more than 3 files that are not DICOM"):
+        open_image(tmp_path)
 
 
 def cut_off(path: Path, share: float) -> None:

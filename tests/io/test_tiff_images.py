@@ -181,6 +181,19 @@ def test_a_pyramid_that_was_cut_off_is_refused(tmp_path: Path) -> None:
         open_image(path)
 
 
+def test_a_slide_without_its_last_pages_is_no_plain_image(
+    data_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # OpenSlide does not know it any more, but all tiles of the first page are there.
+    slide = data_dir / "formats" / "wsi" / "CMU-1-Small-Region.svs"
+    content = slide.read_bytes()
+    path = tmp_path / "cut.svs"
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(ImageError, match=r"cut\.svs cannot be read.*only 1 of its"):
+        open_image(path)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_files_of_real_programs_open(data_dir: Path) -> None:
     folder = data_dir / "formats" / "wsi"
     if not folder.exists():

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_sparseseg import __version__
+from napari_sparseseg.annotations.strokes import fit_labels
 from napari_sparseseg.errors import LabelError, OutputError
+from napari_sparseseg.io.dicom_series import quietly
 from napari_sparseseg.io.geometry import Geometry
 from napari_sparseseg.io.itk_labels import TOLERANCE_PX, place_on
 from napari_sparseseg.io.named_classes import LabelPainter, check_any
@@ -27,6 +30,23 @@ MAKER = "napari-sparseseg"
 
 _WHAT = "DICOM segmentations"
 
+#: Lists of types of segments (PS3.16), and SNOMED's category of each.
+_CATEGORIES = (
+    ("cid7191", "Tissue"),
+    ("cid7192", "AnatomicalStructure"),
+    ("cid7196", "SpatialAndRelationalConcept"),
+    ("cid7194", "MorphologicallyAbnormalStructure"),
+    ("cid7197", "BodySubstance"),
+    ("cid7193", "PhysicalObject"),
+)
+
+_OTHER_NAMES = {
+    "tumor": "neoplasm",
+    "tumour": "neoplasm",
+    "vessel": "bloodvessel",
+    "adipose": "adiposetissue",
+}
+
 # What pydicom and highdicom raise where a file lacks what a segmentation needs.
 _UNFIT = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)
 
@@ -43,7 +63,8 @@ def read_headers(files: Sequence[Path]) -> list[Any]:
     headers = []
     for file in files:
         try:
-            headers.append(pydicom.dcmread(file, stop_before_pixels=True))
+            with quietly():
+                headers.append(pydicom.dcmread(file, stop_before_pixels=True))
         except (OSError, pydicom.errors.InvalidDicomError) as error:
             raise OutputError(
                 f"{file} cannot be read, but a DICOM segmentation needs the series it "
@@ -63,8 +84,9 @@ def make_segmentation(
 ) -> Any:
     """Make a binary DICOM segmentation with one segment a class.
 
-    Segments are numbered by ascending class value. Their category and type are SNOMED's
-    "Tissue", since names are the user's own. Patient and study are those of the series.
+    Segments are numbered by ascending class value and labelled with the class names.
+    What they are is coded where DICOM has a name for it (see `code_of`). Patient and
+    study are those of the series.
 
     Parameters
     ----------
@@ -100,26 +122,26 @@ def make_segmentation(
     seg = library("highdicom", "volumes", _WHAT).seg
     uid = library("highdicom", "volumes", _WHAT).UID
     channels = classes.to_channels(planes)
-    version = library("napari_sparseseg", "volumes", _WHAT).__version__
     try:
-        return seg.Segmentation(
-            source_images=headers,
-            pixel_array=channels.astype(np.uint16 if len(classes) > 255 else np.uint8),
-            segmentation_type="BINARY",
-            segment_descriptions=[
-                _description(number, each, is_prediction, version)
-                for number, each in enumerate(classes, 1)
-            ],
-            series_instance_uid=uid(),
-            series_number=1000,
-            sop_instance_uid=uid(),
-            instance_number=1,
-            manufacturer=MAKER,
-            manufacturer_model_name=MAKER,
-            software_versions=version,
-            device_serial_number="0",
-            series_description="Segmentation",
-        )
+        with quietly():
+            return seg.Segmentation(
+                source_images=headers,
+                pixel_array=fit_labels(channels, len(classes)),
+                segmentation_type="BINARY",
+                segment_descriptions=[
+                    _description(number, each, is_prediction)
+                    for number, each in enumerate(classes, 1)
+                ],
+                series_instance_uid=uid(),
+                series_number=1000,
+                sop_instance_uid=uid(),
+                instance_number=1,
+                manufacturer=MAKER,
+                manufacturer_model_name=MAKER,
+                software_versions=__version__,
+                device_serial_number="0",
+                series_description="Segmentation",
+            )
     except _UNFIT as error:
         raise OutputError(
             "The DICOM series lacks what a segmentation must refer to "
@@ -245,24 +267,51 @@ def _check_place(header: Any, geometry: Geometry, plane: int) -> None:
         )
 
 
-def _description(
-    number: int, each: LabelClass, is_prediction: bool, version: str
-) -> Any:
+def code_of(name: str) -> tuple[Any, Any]:
+    """Return category and type of a segment: the codes that a class name stands for.
+
+    Names are looked up in DICOM's lists of what segments may be, whatever the case of
+    their letters; "tumour" and "vessel" have other names there. What is in none of them
+    is SNOMED's "Tissue".
+    https://dicom.nema.org/medical/dicom/current/output/chtml/part16/sect_CID_7150.html
+
+    Returns
+    -------
+    tuple of pydicom.sr.coding.Code
+        Category and type, as Anatomical Structure and Liver.
+    """
+    codes = library("pydicom.sr.codedict", "volumes", _WHAT).codes
+    wanted = _plain(name)
+    wanted = _OTHER_NAMES.get(wanted, wanted)
+    for group, category in _CATEGORIES:
+        concepts = getattr(codes, group).concepts
+        for keyword, code in concepts.items():
+            if wanted in (_plain(keyword), _plain(code.meaning)):
+                return getattr(codes.SCT, category), code
+    return codes.SCT.Tissue, codes.SCT.Tissue
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+def _description(number: int, each: LabelClass, is_prediction: bool) -> Any:
     highdicom = library("highdicom", "volumes", _WHAT)
     codes = library("pydicom.sr.codedict", "volumes", _WHAT).codes
+    category, kind = code_of(each.name)
     algorithm: dict[str, Any] = {"algorithm_type": "MANUAL"}
     if is_prediction:
         algorithm = {
             "algorithm_type": "AUTOMATIC",
             "algorithm_identification": highdicom.AlgorithmIdentificationSequence(
-                MAKER, codes.DCM.ArtificialIntelligence, version
+                MAKER, codes.DCM.ArtificialIntelligence, __version__
             ),
         }
     return highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=each.name,
-        segmented_property_category=codes.SCT.Tissue,
-        segmented_property_type=codes.SCT.Tissue,
+        segmented_property_category=category,
+        segmented_property_type=kind,
         display_color=highdicom.color.CIELabColor.from_rgb(*each.color),
         **algorithm,
     )

@@ -72,6 +72,9 @@ _UNEVEN = 0.1
 #: In how many files of a folder a DICOM file is looked for.
 _LOOKED_AT = 500
 
+#: With more files of other kinds a folder is not searched to its end.
+_MOST_OTHERS = 5000
+
 #: Components of directions and millimetres that differ by less are equal.
 _CLOSE = 1e-3
 
@@ -298,17 +301,22 @@ class _Header:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep pydicom's doubts about values away from the user."""
-    log = logging.getLogger("pydicom")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+def quietly() -> Iterator[None]:
+    """Keep away from user and log what libraries of DICOM doubt.
+
+    Their words quote values, and so the name of the patient.
+    """
+    logs = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 def _headers_at(path: Path) -> list[_Header]:
@@ -323,8 +331,18 @@ def _headers_in(folder: Path) -> list[_Header]:
     """Read the headers of the DICOM files of a folder, else of those inside it."""
     library("pydicom", "volumes", "DICOM files")
     own: list[_Header] = []
+    n_others = 0
     for place, _, names in os.walk(folder, onerror=_refuse):
-        own += filter(None, (_header(Path(place, name)) for name in sorted(names)))
+        for name in sorted(names):
+            header = _header(Path(place, name))
+            if header is not None:
+                own.append(header)
+            elif (n_others := n_others + 1) > _MOST_OTHERS:
+                raise ImageError(
+                    f"{folder} has more than {_MOST_OTHERS} files that are not DICOM; "
+                    "give the folder of one series, or a file of it.",
+                    path=str(folder),
+                )
         if own and Path(place) == folder:
             break
     return own
@@ -344,7 +362,7 @@ def _header(file: Path) -> _Header | None:
     try:
         if not is_dicom(file):
             return None
-        with _quietly():
+        with quietly():
             data = pydicom.dcmread(
                 file, stop_before_pixels=True, force=True, specific_tags=_TAGS
             )
@@ -631,7 +649,7 @@ def _frames(header: _Header) -> list[_Header]:
     import pydicom
 
     tags = ["PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"]
-    with _quietly():
+    with quietly():
         data = pydicom.dcmread(
             header.file, stop_before_pixels=True, force=True, specific_tags=tags
         )

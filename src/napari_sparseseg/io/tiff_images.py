@@ -14,6 +14,7 @@ from napari_sparseseg.io.images import (
     check_complete,
     long_axes,
     ome_um,
+    opened_tiff,
     read_image,
     reading,
     stem_of,
@@ -52,9 +53,7 @@ def open_tiff(path: Path, series: str | None) -> ImageSource:
         If it is damaged, there is no such image, it has time points and planes, or
         colours other than grey and RGB.
     """
-    from tifffile import TiffFile
-
-    with reading(path), TiffFile(path) as tiff:
+    with reading(path), opened_tiff(path) as tiff:
         index = _chosen(tiff, path, series)
         if len(tiff.series) == 1 and _is_small_plane(tiff.series[0]):
             return open_picture(path)

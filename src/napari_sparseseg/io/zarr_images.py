@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.io.geometry import Unit
     from napari_sparseseg.io.sources import LazyArray
+
+#: Version of OME-Zarr that is understood.
+_NEWEST = (0, 5)
 
 #: One of these is in each folder of zarr.
 _MARKS = ("zarr.json", ".zgroup", ".zarray")
@@ -61,8 +65,9 @@ def open_zarr(path: Path, series: str | None) -> ImageSource:
             return _plain(node, path)
         name, group = _chosen(node, path, series)
         attributes = _ome(group)
+        _check_version(attributes, path)
         scales = attributes["multiscales"][0]
-        arrays = [group[each["path"]] for each in scales["datasets"]]
+        arrays = [_level(group, each["path"], path) for each in scales["datasets"]]
         return _source(path, name, scales, arrays, attributes.get("omero", {}))
 
 
@@ -71,6 +76,36 @@ def _ome(group: Any) -> Mapping[str, Any]:
     attributes = dict(group.attrs)
     found: Mapping[str, Any] = attributes.get("ome", attributes)
     return found
+
+
+def _check_version(attributes: Mapping[str, Any], path: Path) -> None:
+    """Refuse what a newer version may say otherwise than we would understand."""
+    stored = attributes.get("version") or attributes["multiscales"][0].get("version")
+    numbers = re.match(r"(\d+)\.(\d+)", str(stored))
+    if numbers and tuple(map(int, numbers.groups())) > _NEWEST:
+        raise ImageError(
+            f"{path} is OME-Zarr of version {stored}, but versions up to "
+            f"{'.'.join(map(str, _NEWEST))} can be read; convert it, or update "
+            "napari-sparseseg.",
+            path=str(path),
+            version=stored,
+        )
+
+
+def _level(group: Any, name: str, path: Path) -> Any:
+    """Give an array inside a group."""
+    import zarr
+
+    is_inside = ".." not in name.split("/") and not name.startswith("/")
+    array = group.get(name) if is_inside else None
+    if not isinstance(array, zarr.Array):
+        raise ImageError(
+            f"{path} should have the array '{name}' in it, but has none of that name; "
+            "copy the whole folder anew from where it came from.",
+            path=str(path),
+            array=name,
+        )
+    return array
 
 
 def _chosen(group: Any, path: Path, series: str | None) -> tuple[str | None, Any]:

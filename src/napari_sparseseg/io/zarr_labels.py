@@ -6,6 +6,7 @@ https://ngff.openmicroscopy.org/0.5/
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from napari_sparseseg.annotations.classes import ClassTable, LabelClass
 from napari_sparseseg.errors import LabelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -65,7 +66,21 @@ def write_ome_zarr(
             chunks=(1,) * (level.ndim - 2) + tuple(sides),
             dimension_names=dimension_names(level.ndim),
         )
-        array[:] = level
+        # Of all chunks at once some would still be written after one has failed.
+        for block in iter_blocks(array.shape, array.chunks):
+            array[block] = level[block]
+
+
+def iter_blocks(
+    shape: tuple[int, ...], chunks: tuple[int, ...]
+) -> Iterator[tuple[slice, ...]]:
+    """Cut an array into its chunks."""
+    starts = (range(0, n, step) for n, step in zip(shape, chunks, strict=True))
+    for corner in product(*starts):
+        yield tuple(
+            slice(start, min(start + step, n))
+            for start, step, n in zip(corner, chunks, shape, strict=True)
+        )
 
 
 def label_metadata(
