@@ -95,16 +95,25 @@ def test_ome_stacks_have_the_distance_of_planes(tmp_path: Path) -> None:
     assert source.notes == ()
 
 
-def test_imagej_stacks_have_the_distance_of_planes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"imagej": True, "resolution": (2, 2)},
+        {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"},
+    ],
+    ids=["imagej", "tifffile"],
+)
+def test_stacks_have_the_distance_of_planes(tmp_path: Path, about: Any) -> None:
     tifffile.imwrite(
         tmp_path / "a.tif",
         STACK,
-        imagej=True,
-        resolution=(2, 2),
+        photometric="minisblack",
         metadata={"axes": "ZYX", "spacing": 3.0, "unit": "um"},
+        **about,
     )
     source = open_image(tmp_path / "a.tif")
     np.testing.assert_allclose(source.geometry.spacing, (3, 0.5, 0.5))
+    assert source.notes == ()
 
 
 def test_pages_without_a_name_are_planes(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 
 from napari_sparseseg import __version__
 from napari_sparseseg.annotations.strokes import fit_labels
-from napari_sparseseg.errors import LabelError, OutputError
-from napari_sparseseg.io.dicom_series import quietly
+from napari_sparseseg.errors import LabelError, OutputError, shortened
+from napari_sparseseg.io.dicom_series import DICOM_ERRORS, quietly
 from napari_sparseseg.io.geometry import Geometry
 from napari_sparseseg.io.itk_labels import TOLERANCE_PX, place_on
 from napari_sparseseg.io.named_classes import LabelPainter, check_any
@@ -47,9 +47,6 @@ _OTHER_NAMES = {
     "adipose": "adiposetissue",
 }
 
-# What pydicom and highdicom raise where a file lacks what a segmentation needs.
-_UNFIT = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)
-
 
 def read_headers(files: Sequence[Path]) -> list[Any]:
     """Read DICOM files but for their pixels.
@@ -65,7 +62,7 @@ def read_headers(files: Sequence[Path]) -> list[Any]:
         try:
             with quietly():
                 headers.append(pydicom.dcmread(file, stop_before_pixels=True))
-        except (OSError, pydicom.errors.InvalidDicomError) as error:
+        except (pydicom.errors.InvalidDicomError, *DICOM_ERRORS) as error:
             raise OutputError(
                 f"{file} cannot be read, but a DICOM segmentation needs the series it "
                 "belongs to; give the complete series.",
@@ -96,9 +93,11 @@ def make_segmentation(
     classes
         Of all values.
     headers
-        Of the DICOM files of the series, one a plane, in the order of z.
+        Of the DICOM files of the series, one a plane, in the order of z; or of the one
+        file that has all planes as its frames.
     geometry
-        Where the labels lie, if known: it must be where the files are.
+        Where the labels lie, if known: it must be where the files are. Of several
+        frames in a file it must be known.
     is_prediction
         Whether a model made them, and not a user by hand.
 
@@ -121,12 +120,12 @@ def make_segmentation(
         )
     seg = library("highdicom", "volumes", _WHAT).seg
     uid = library("highdicom", "volumes", _WHAT).UID
-    channels = classes.to_channels(planes)
+    channels = fit_labels(classes.to_channels(planes), len(classes))
     try:
         with quietly():
             return seg.Segmentation(
                 source_images=headers,
-                pixel_array=fit_labels(channels, len(classes)),
+                pixel_array=_placed(channels, headers, geometry),
                 segmentation_type="BINARY",
                 segment_descriptions=[
                     _description(number, each, is_prediction)
@@ -142,7 +141,7 @@ def make_segmentation(
                 device_serial_number="0",
                 series_description="Segmentation",
             )
-    except _UNFIT as error:
+    except DICOM_ERRORS as error:
         raise OutputError(
             "The DICOM series lacks what a segmentation must refer to "
             f"({' '.join(str(error).split())}); export to .nii.gz or .nrrd."
@@ -159,45 +158,38 @@ def labels_of_segmentation(
     path
         The file.
     grid
-        Of the image: (z, y, x) with a direction.
-    names
-        The classes.
-    name
-        What messages call the file.
-    overlap
-        What pixels in segments of several classes get.
+        Of the image: (z, y, x) with a direction; or (y, x) of a slide, of which a
+        segmentation must have the same pixels.
+    names, name, overlap
+        As of `labels_of_structures`.
 
     Returns
     -------
     tuple
-        (z, y, x) uint8 or uint16, and sentences for the user.
+        Labels of the shape of the grid, uint8 or uint16, and sentences for the user.
 
     Raises
     ------
     LabelError
-        If it is damaged, has shares instead of segments, lies on a slide, or elsewhere
-        than the image.
+        If it is damaged, has shares instead of segments, or lies elsewhere than the
+        image.
     """
-    if grid.geometry.direction is None or len(grid.shape) != 3:
-        raise LabelError(
-            f"{name} lies in a patient, but of the image it is not known where it "
-            "lies; give the DICOM series that was segmented.",
-            name=name,
-        )
     seg = library("highdicom", "volumes", _WHAT).seg
     try:
-        segmentation = seg.segread(path)
+        with quietly():
+            segmentation = seg.segread(path)
         own = _geometry_of(segmentation)
         segments = [
             (number, *_name_and_color(segmentation.get_segment_description(number)))
             for number in segmentation.segment_numbers
         ]
-    except (OSError, *_UNFIT) as error:
+    except DICOM_ERRORS as error:
         raise LabelError(
-            f"{path} cannot be read as a DICOM segmentation of planes in a patient "
-            f"({' '.join(str(error).split())}).",
+            f"{path} cannot be read as a DICOM segmentation "
+            f"({shortened(str(error))}); export it anew from where it came from.",
             path=str(path),
         ) from error
+    _check_image(own, grid, name)
     painter = LabelPainter(grid.shape, overlap)
     notes: list[str] = []
     values = []
@@ -205,8 +197,15 @@ def labels_of_segmentation(
         value = names.value(segment, color)
         if value:
             values.append(value)
-            mask = _mask_of(segmentation, number, path)
-            placed, told = place_on(mask, own, grid, f"'{segment}' of {name}")
+            placed, told = _mask_of(segmentation, number, path, own is None), []
+            if own is not None:
+                placed, told = place_on(placed, own, grid, f"'{segment}' of {name}")
+            elif placed.shape != grid.shape:
+                raise LabelError(
+                    f"{name} has {placed.shape} pixels, but the slide {grid.shape}; "
+                    "give the slide that was segmented.",
+                    shape=placed.shape,
+                )
             notes += told
             painter.paint(value, placed != 0)
     check_any(painter.labels, name, values)
@@ -214,16 +213,33 @@ def labels_of_segmentation(
     return labels, [*notes, *told]
 
 
+def _check_image(own: Geometry | None, grid: Grid, name: str) -> None:
+    """Refuse a slide for what lies in a patient, and the other way round."""
+    if own is None and len(grid.shape) != 2:
+        raise LabelError(
+            f"{name} lies on a slide, but the image is a volume; give the slide that "
+            "was segmented.",
+            name=name,
+        )
+    if own is not None and (grid.geometry.direction is None or len(grid.shape) != 3):
+        raise LabelError(
+            f"{name} lies in a patient, but of the image it is not known where it "
+            "lies; give the DICOM series that was segmented.",
+            name=name,
+        )
+
+
 def _check_fit(
     planes: NDArray[Any], headers: Sequence[Any], geometry: Geometry | None
 ) -> None:
     """Refuse files that are not the planes of the labels, in their order."""
-    if len(headers) != len(planes):
+    n_planes = sum(_n_frames(header) for header in headers)
+    if n_planes != len(planes):
         raise OutputError(
             f"The labels have {len(planes)} planes, but the DICOM series has "
-            f"{len(headers)} files; give the series they were drawn on.",
+            f"{n_planes}; give the series they were drawn on.",
             planes=len(planes),
-            files=len(headers),
+            series=n_planes,
         )
     for index, header in enumerate(headers):
         size = (header.get("Rows"), header.get("Columns"))
@@ -233,13 +249,40 @@ def _check_fit(
                 f"series {size}; give the series they were drawn on.",
                 shape=planes.shape,
             )
-        if "ImagePositionPatient" not in header or "FrameOfReferenceUID" not in header:
+        has_frames = _n_frames(header) > 1
+        is_placed = (
+            geometry is not None and geometry.direction is not None
+            if has_frames
+            else "ImagePositionPatient" in header
+        )
+        if not is_placed or "FrameOfReferenceUID" not in header:
             raise OutputError(
                 "The DICOM series does not say where it lies in the patient, as a "
                 "segmentation needs it; export to .tif."
             )
-        if geometry is not None and geometry.direction is not None:
+        if geometry is not None and geometry.direction is not None and not has_frames:
             _check_place(header, geometry.lengths("mm"), index)
+
+
+def _n_frames(header: Any) -> int:
+    return int(header.get("NumberOfFrames") or 1)
+
+
+def _placed(
+    channels: NDArray[Any], headers: Sequence[Any], geometry: Geometry | None
+) -> Any:
+    """Return planes of segment numbers as highdicom wants them.
+
+    Frames of a file are in any order, so that the planes come with their places.
+    """
+    if geometry is None or _n_frames(headers[0]) == 1:
+        return channels
+    return library("highdicom", "volumes", _WHAT).Volume(
+        channels,
+        affine=geometry.lengths("mm").affine,
+        coordinate_system="PATIENT",
+        frame_of_reference_uid=headers[0].FrameOfReferenceUID,
+    )
 
 
 def _check_place(header: Any, geometry: Geometry, plane: int) -> None:
@@ -317,12 +360,13 @@ def _description(number: int, each: LabelClass, is_prediction: bool) -> Any:
     )
 
 
-def _geometry_of(segmentation: Any) -> Geometry:
+def _geometry_of(segmentation: Any) -> Geometry | None:
+    """Return where a segmentation lies in a patient, None where it lies on a slide."""
+    if segmentation.is_tiled:
+        return None
     volume = segmentation.get_volume_geometry()
     if volume is None:
         raise ValueError("its planes are not evenly spaced")
-    if volume.coordinate_system.value != "PATIENT":
-        raise ValueError("it lies on a slide")
     affine = np.asarray(volume.affine)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     return Geometry(
@@ -344,17 +388,25 @@ def _name_and_color(description: Any) -> tuple[str, Color | None]:
     return name, (red, green, blue)
 
 
-def _mask_of(segmentation: Any, number: int, path: Path) -> NDArray[np.uint8]:
-    """Return (z, y, x) uint8, 1 where a segment is."""
+def _mask_of(
+    segmentation: Any, number: int, path: Path, is_on_slide: bool
+) -> NDArray[np.uint8]:
+    """Return (z, y, x), of a slide (y, x), uint8, 1 where a segment is."""
+    options = {
+        "segment_numbers": [number],
+        "combine_segments": True,
+        "relabel": True,
+    }
     try:
-        volume = segmentation.get_volume(
-            segment_numbers=[number], combine_segments=True, relabel=True
-        )
-    except (OSError, *_UNFIT) as error:
+        if is_on_slide:
+            pixels = segmentation.get_total_pixel_matrix(**options)
+        else:
+            pixels = segmentation.get_volume(**options).array
+    except DICOM_ERRORS as error:
         raise LabelError(
             f"Segment {number} of {path} cannot be read as a mask of yes and no "
-            f"({' '.join(str(error).split())}).",
+            f"({shortened(str(error))}); export it anew from where it came from.",
             path=str(path),
         ) from error
-    mask: NDArray[np.uint8] = (volume.array != 0).astype(np.uint8)
+    mask: NDArray[np.uint8] = (pixels != 0).astype(np.uint8)
     return mask

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,8 @@ _TAGS = [
     "Modality",
     "Rows",
     "Columns",
+    "TotalPixelMatrixRows",
+    "TotalPixelMatrixColumns",
     "NumberOfFrames",
     "PhotometricInterpretation",
     "PixelSpacing",
@@ -65,6 +68,20 @@ _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 _CONTOURS = "1.2.840.10008.5.1.4.1.1.481.3"
 
 _DAMAGED = "a damaged DICOM file"
+
+DICOM_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+)
+"""What pydicom and highdicom raise on strange bytes, and where something is missing."""
 
 #: How far planes may be from even, as a share of their distance.
 _UNEVEN = 0.1
@@ -95,9 +112,9 @@ class SeriesInfo:
     modality
         As ``"CT"``.
     n_slices
-        Planes in all.
+        Planes in all; 1 of a slide.
     shape
-        (y, x) of a plane.
+        (y, x) of a plane, of a slide that of its finest level.
     spacing
         (z, y, x) or, of a single plane, (y, x) in mm; empty where the files do not say.
     files
@@ -122,6 +139,8 @@ class SeriesInfo:
         """Word it for a list of choices."""
         name = f" '{self.description}'" if self.description else ""
         y, x = self.shape
+        if self.is_slide:
+            return f"slide{name} ({y} x {x})"
         what = f"{self.n_slices} x {y} x {x}" if self.n_slices > 1 else f"{y} x {x}"
         return f"{self.modality}{name} ({what})"
 
@@ -367,11 +386,10 @@ def _header(file: Path) -> _Header | None:
                 file, stop_before_pixels=True, force=True, specific_tags=_TAGS
             )
             return _header_of(file, data)
-    except OSError:  # links to nowhere, pipes, files of others
-        return None
-    # pydicom raises whatever strange bytes lead to.
-    except (EOFError, ValueError, TypeError, LookupError, AttributeError):
-        return _damaged(file)
+    except DICOM_ERRORS as error:
+        # Links to nowhere, pipes, files of others; pydicom's own have no number.
+        is_unreadable = isinstance(error, OSError) and error.errno is not None
+        return None if is_unreadable else _damaged(file)
 
 
 def _damaged(file: Path) -> _Header:
@@ -385,7 +403,10 @@ def _header_of(file: Path, data: Any) -> _Header:
     instance = data.get("SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID")
     if not sop_class:
         return _damaged(file)
-    rows, columns = data.get("Rows"), data.get("Columns")
+    rows, columns = (
+        data.get(f"TotalPixelMatrix{side}") or data.get(side)
+        for side in ("Rows", "Columns")
+    )
     if not rows and sop_class.name.endswith("Image Storage"):
         return _damaged(file)
     at_detector = not data.get("PixelSpacing")
@@ -467,15 +488,15 @@ def _grouped(headers: Sequence[_Header]) -> list[SeriesInfo]:
     for number, stack in enumerate(ordered, 1):
         first = stack[0]
         part = parts[first.series] = parts.get(first.series, 0) + 1
-        assert first.shape is not None
+        is_slide = first.modality == "SM"
         found.append(
             SeriesInfo(
                 uid=_uid(first, part, number),
                 number=number,
                 description=first.description,
                 modality=first.modality,
-                n_slices=sum(each.n_frames for each in stack),
-                shape=first.shape,
+                n_slices=1 if is_slide else sum(each.n_frames for each in stack),
+                shape=max(each.shape for each in stack if each.shape is not None),
                 spacing=_spacing_mm(stack),
                 files=tuple(each.file for each in stack),
             )

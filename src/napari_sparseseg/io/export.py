@@ -359,7 +359,8 @@ def _dicom(job: _Job) -> Callable[[Path], None]:
     if not job.options.dicom_files:
         raise OutputError(
             f"A DICOM segmentation such as {job.file.name} belongs to a DICOM series; "
-            "give the series the labels were drawn on, or export to .nii.gz.",
+            "give the series the labels were drawn on, or export to .nii.gz, and those "
+            "of a slide to .geojson.",
             path=str(job.file),
         )
     made = make_segmentation(
