@@ -107,7 +107,7 @@ def test_axes_of_length_one_in_zarr_are_left_out(tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path / "a.zarr", mode="w")
     group.create_array("0", data=data[None, None, None])
     axes = [{"name": axis} for axis in "tczyx"]
-    scales = {"version": "0.5", "axes": axes, "datasets": [{"path": "0"}]}
+    scales: Any = {"version": "0.5", "axes": axes, "datasets": [{"path": "0"}]}
     group.attrs["ome"] = {"version": "0.5", "multiscales": [scales]}
     np.testing.assert_array_equal(read_labels(tmp_path / "a.zarr").labels, data)
 

@@ -197,16 +197,16 @@ def labels_of_segmentation(
         value = names.value(segment, color)
         if value:
             values.append(value)
-            placed, told = _mask_of(segmentation, number, path, own is None), []
+            placed = _mask_of(segmentation, number, path, own is None)
             if own is not None:
                 placed, told = place_on(placed, own, grid, f"'{segment}' of {name}")
+                notes += told
             elif placed.shape != grid.shape:
                 raise LabelError(
                     f"{name} has {placed.shape} pixels, but the slide {grid.shape}; "
                     "give the slide that was segmented.",
                     shape=placed.shape,
                 )
-            notes += told
             painter.paint(value, placed != 0)
     check_any(painter.labels, name, values)
     labels, told = painter.finish(name)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from math import prod
 from threading import RLock
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from napari_sparseseg.io.sources import ImageSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from io import BufferedReader
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -214,7 +215,7 @@ def _check_nifti_is_finite(path: Path, header: Mapping[str, str]) -> None:
     refuse_not_finite(n_bad, n_values, str(path))
 
 
-def _unpacked(path: Path) -> IO[bytes]:
+def _unpacked(path: Path) -> BufferedReader | gzip.GzipFile:
     with path.open("rb") as file:
         is_packed = file.read(2) == _GZIP
     return gzip.open(path) if is_packed else path.open("rb")

@@ -184,7 +184,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """Read what OME-Zarr says of an image, {} of plain arrays and groups of images."""
     import zarr
 
-    attributes = dict(zarr.open(path, mode="r").attrs)
+    attributes: dict[str, Any] = dict(zarr.open(path, mode="r").attrs)
     ome: dict[str, Any] = attributes.get("ome", attributes)
     return ome
 
