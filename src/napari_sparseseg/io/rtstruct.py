@@ -144,7 +144,7 @@ def _structures(dataset: Any) -> list[_Structure]:
         for roi in dataset.StructureSetROISequence
     }
     found = []
-    for each in dataset.get("ROIContourSequence", ()):
+    for each in dataset.ROIContourSequence:
         color = each.get("ROIDisplayColor")
         contours = [
             (
