@@ -232,6 +232,25 @@ class TestGlass:
         assert (labels[128:] == value).all()
         assert (labels[:, 128:] == value).all()
 
+    def test_has_no_say_in_what_a_network_measures_of_a_slide(
+        self, tmp_path: Path, tissue: NDArray[np.uint8]
+    ) -> None:
+        model = loadable(random_network(tissue, 1.0, GROUPS))
+        fields = [tissue_phantom(0, (512, 512)).image]
+        glass = np.full((2048, 2048, 3), 243, np.uint8)
+        glass[1024:1536, 512:1024] = fields[0]
+        fields.append(glass)
+        for number, pixels in enumerate(fields):
+            image = write_zarr(tmp_path / f"{number}.zarr", pixels, um=0.5)
+            out = tmp_path / f"{number}.ome.zarr"
+            predict_file(model, image, out, tile=256, tissue_mask=number == 1)
+        alone = finest(tmp_path / "0.ome.zarr")
+        on_slide = finest(tmp_path / "1.ome.zarr")[1024:1536, 512:1024]
+        # At the edges the network sees beyond the tissue.
+        inside = (slice(64, -64),) * 2
+        assert len(np.unique(alone[inside])) > 1
+        assert (alone == on_slide)[inside].mean() > 0.98
+
     def test_is_predicted_where_no_mask_is_wished_for(
         self, tmp_path: Path, model: SegmentationModel
     ) -> None:

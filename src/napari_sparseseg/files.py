@@ -13,6 +13,7 @@ import json
 import math
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -62,10 +63,12 @@ from napari_sparseseg.prediction.predictor import (
     pixel_ratio,
     tile_side,
 )
-from napari_sparseseg.prediction.tissue import has_tissue, overview_of, tissue_mask
+from napari_sparseseg.prediction.tissue import overview_of, tissue_mask, tissue_share
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from napari_sparseseg.io.geometry import Geometry
     from napari_sparseseg.io.sources import ImageSource
@@ -305,7 +308,6 @@ class _Plan:
     model: SegmentationModel
     source: ImageSource
     job: ChunkJob
-    skips_glass: bool
     glass: int
     model_hash: str
     image_hash: str
@@ -323,7 +325,7 @@ class _Plan:
                 "ratio": job.ratio,
                 "side": job.side,
                 "smooth_planes": job.smooth_planes,
-                "skips_glass": self.skips_glass,
+                "skips_glass": job.skips_glass,
                 "glass": self.glass,
             },
         }
@@ -361,6 +363,13 @@ class _Plan:
                 )
             ),
         )
+
+    @cached_property
+    def tissue(self) -> NDArray[np.bool_] | None:
+        """Where an overview has tissue, None where glass is not left out."""
+        if not self.job.skips_glass:
+            return None
+        return tissue_mask(overview_of(self.source.levels))
 
     def n_pixels(self, run: ChunkRun) -> int:
         """Return how many pixels a run has."""
@@ -424,16 +433,15 @@ class _Plan:
         side, (height, width) = self.job.side, self.shape[-2:]
         rows, columns = -(-height // side), -(-width // side)
         places = list(product(range(rows), range(columns)))
-        if not self.skips_glass:
+        if self.tissue is None:
             return places, 0
-        mask = tissue_mask(overview_of(self.source.levels))
         with_tissue: list[tuple[int, int]] = []
         glass: list[tuple[int, int]] = []
         for row, column in places:
             y, x = row * side, column * side
             region = (y, x, min(y + side, height), min(x + side, width))
-            found = has_tissue(mask, (height, width), region)
-            (with_tissue if found else glass).append((row, column))
+            share = tissue_share(self.tissue, (height, width), region)
+            (with_tissue if share else glass).append((row, column))
         if self.glass:
             self._fill(glass)
         return with_tissue, len(glass)
@@ -460,6 +468,9 @@ def _plan(
     tile = tile_side(parts_on(model, image, ratio), wishes.get("tile", TILE))
     model_hash = hashlib.sha256(model_bytes(model)).hexdigest()
     image_hash = image_identity(source, level)
+    skips_glass = wishes.get("tissue_mask")
+    if skips_glass is None:
+        skips_glass = _may_have_glass(source)
     job = ChunkJob(
         store=target.resolve().with_name(target.name + UNFINISHED),
         image=source.path.resolve(),
@@ -469,13 +480,11 @@ def _plan(
         ratio=ratio,
         side=min(tile, LONGEST_SIDE, max(plane_shape[:2])),
         smooth_planes=float(wishes.get("smooth_planes", 0)),
+        skips_glass=skips_glass,
         key=model_hash + image_hash,
     )
-    skips_glass = wishes.get("tissue_mask")
-    if skips_glass is None:
-        skips_glass = _may_have_glass(source)
     glass = _class_value(model, wishes.get("glass", 0))
-    return _Plan(model, source, job, skips_glass, glass, model_hash, image_hash)
+    return _Plan(model, source, job, glass, model_hash, image_hash)
 
 
 def choose_level(model: SegmentationModel, source: ImageSource) -> tuple[int, float]:
@@ -554,7 +563,7 @@ def _predict(
     image = plan.source.levels[plan.job.level]
     on_cluster = address is not None or workers > 1
     model = plan.model if on_cluster else plan.model.to(choose_device(device))
-    predictor = ChunkPredictor(model, image, plan.job)
+    predictor = ChunkPredictor(model, image, plan.job, plan.tissue)
     if not on_cluster:
         for run in runs:
             yield from predictor.predict(run)
