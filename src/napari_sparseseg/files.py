@@ -37,13 +37,14 @@ from napari_sparseseg.errors import (
 )
 from napari_sparseseg.folders import check_writable, make_folder
 from napari_sparseseg.io.atomic import write_folder_atomically
-from napari_sparseseg.io.export import ExportOptions, export_labels
+from napari_sparseseg.io.export import ExportOptions, export_in_parts, goes_in_parts
 from napari_sparseseg.io.geometry import Field
 from napari_sparseseg.io.label_store import (
     create_label_store,
     finish_label_store,
     open_labels,
 )
+from napari_sparseseg.io.locks import locked
 from napari_sparseseg.io.model_file import model_bytes, save_model
 from napari_sparseseg.io.sources import open_image
 from napari_sparseseg.prediction.large import (
@@ -96,14 +97,23 @@ FILE_SUFFIXES = (
 #: Where a store keeps what is predicted.
 OWN_ATTRIBUTES = "napari-sparseseg"
 
+#: What a prediction is known by, and how it is told that it is not the same.
+OTHER = {"model": "another model", "image": "another image", "options": "other options"}
+
 #: Of the store in which labels are collected.
 UNFINISHED = ".unfinished"
+
+#: Of the file that is locked meanwhile, instead of that.
+LOCK_SUFFIX = ".lock"
 
 #: Side of a tile in working pixels; a larger one has less halo to its core.
 TILE = 1024
 
 #: Chunks have no longer sides in pixels, however coarse the working resolution is.
 LONGEST_SIDE = 4096
+
+#: More labels than that are not held in memory: a format that needs it is refused.
+MOST_IN_MEMORY = 1 << 29
 
 #: Planes that are smoothed together on a cluster; around them others are needed too.
 PLANES_AT_ONCE = 16
@@ -230,8 +240,8 @@ def predict_file(
         that is just fine enough for the model.
     out
         Its suffix chooses the format: ``.ome.zarr``, ``.ome.tif``, ``.tif``,
-        ``.nii.gz``, ``.nrrd``, ``.dcm`` or ``.geojson``. Only OME-Zarr is written
-        without all labels in memory at once.
+        ``.geojson``, ``.png``, ``.nii.gz``, ``.nrrd`` or ``.dcm``. The last four are
+        written with all labels in memory, and refused where these are too many.
     **wishes
         See :class:`PredictionWishes`.
 
@@ -276,6 +286,14 @@ def iter_predict_file(
     make_folder(target.resolve().parent)
     check_writable(target.resolve().parent)
     plan = _plan(model, source, target, wishes)
+    with locked(plan.job.store.with_suffix(LOCK_SUFFIX)):
+        yield from _iter_plan(plan, target, wishes)
+
+
+def _iter_plan(
+    plan: _Plan, target: Path, wishes: PredictionWishes
+) -> Iterator[FileEvent]:
+    source = plan.source
     if not wishes.get("overwrite") and _identity_of(target) == plan.identity:
         yield PredictionWritten((target,), f"{target} was there already, and complete.")
         return
@@ -285,7 +303,7 @@ def iter_predict_file(
             f"level {plan.job.level} of {source.path.name} suits the model: pixels of "
             f"the labels are {plan.step_px:g} times as wide as those of the image"
         )
-    warning = size_warning(model, source.geometry.um_per_px)
+    warning = size_warning(plan.model, source.geometry.um_per_px)
     notes += [] if warning is None else [warning]
     places, n_glass = plan.places()
     planes_at_once = _planes_at_once(wishes, plan.n_planes)
@@ -404,13 +422,14 @@ class _Plan:
                 )
             identity = self.identity
             differing = [
-                name for name in identity if before.get(name) != identity[name]
+                words
+                for name, words in OTHER.items()
+                if before.get(name) != identity[name]
             ]
             if not differing:
                 return []
             notes.append(
-                f"{store.name} was begun with another {' and '.join(differing)}; "
-                "starting over"
+                f"{store.name} was begun with {' and '.join(differing)}; starting over"
             )
         write_folder_atomically(store, self._make_store)
         return notes
@@ -589,8 +608,8 @@ def _finish(plan: _Plan, target: Path) -> PredictionWritten:
         is_prediction=True,
     )
     if not target.name.lower().endswith(ZARR_SUFFIX):
-        export = export_labels(
-            open_labels(store)[...], target, classes, plan.geometry, options
+        export = export_in_parts(
+            open_labels(store), target, classes, plan.geometry, options
         )
         shutil.rmtree(store)
         return PredictionWritten(export.paths, export.note)
@@ -749,6 +768,16 @@ def _check_image(
             path=str(out),
         )
     check_channels(model, source.data.shape[1:] if n_axes == 3 else source.data.shape)
+    level, _ = choose_level(model, source)
+    n_labels = math.prod(source.levels[level].shape[:n_axes])
+    if n_labels > MOST_IN_MEMORY and not goes_in_parts(name):
+        plane = " or .geojson" if n_axes == 2 else ""
+        raise OutputError(
+            f"{out.name} would have {n_labels / 1e6:,.0f} million pixels, but more "
+            f"than {MOST_IN_MEMORY / 1e6:,.0f} million are written only into formats "
+            f"that take them part by part; choose .ome.zarr, .ome.tif{plane}.",
+            path=str(out),
+        )
     trained = model.info.um_per_px
     if trained is not None and source.geometry.um_per_px is None:
         raise ImageError(

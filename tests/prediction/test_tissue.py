@@ -12,9 +12,9 @@ from napari_sparseseg.prediction.tissue import (
     LEAST_FACTOR,
     MARGIN_PX,
     OVERVIEW_SIDE,
-    tissue_share,
     overview_of,
     tissue_mask,
+    tissue_share,
 )
 
 if TYPE_CHECKING:
