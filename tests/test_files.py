@@ -658,7 +658,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("out", "wishes", "sentence"),
         [
-            ("image.zarr", {}, "lie in each other"),
             ("image.zarr/labels.tif", {}, "lie in each other"),
             ("labels.jpg", {}, "expected|suffixes"),
             ("labels.dcm", {}, "belongs to a DICOM series"),
@@ -760,6 +759,7 @@ class TestCommand:
             (["--out", "labels", "--smooth-planes", "1"], "--smooth-planes is for"),
             (["--out", "labels", "--no-tissue-mask"], "--tissue-mask is for"),
             (["--out", "a.tif", "--probabilities"], "folders of images alone"),
+            (["--out", "labels.jpg"], "cannot be written as labels.jpg"),
         ],
     )
     def test_refuses_options_of_the_other_way(

@@ -39,6 +39,7 @@ from napari_sparseseg.folders import check_writable, make_folder
 from napari_sparseseg.io.atomic import write_folder_atomically
 from napari_sparseseg.io.export import ExportOptions, export_in_parts, goes_in_parts
 from napari_sparseseg.io.geometry import Field
+from napari_sparseseg.io.images import ALL_SUFFIXES
 from napari_sparseseg.io.label_store import (
     create_label_store,
     finish_label_store,
@@ -216,8 +217,14 @@ class PredictionWritten:
 
 
 def is_file_format(out: str | Path) -> bool:
-    """Tell whether a suffix is one of a file of labels, and not a folder's name."""
-    return Path(out).name.lower().endswith(FILE_SUFFIXES)
+    """Tell whether a name is meant for a file, and not for a folder of label maps.
+
+    For one of labels, or another kind of image: that is refused later, and does not
+    become a folder unless it is one.
+    """
+    name = Path(out).name.lower()
+    is_other = name.endswith(ALL_SUFFIXES) and not Path(out).is_dir()
+    return name.endswith(FILE_SUFFIXES) or is_other
 
 
 FileEvent = PredictionStarted | ChunkDone | PredictionWritten
@@ -278,6 +285,7 @@ def iter_predict_file(
     check_names(wishes, PredictionWishes, "prediction")
     _check_wishes(wishes)
     source_path, target = Path(image), Path(out)
+    _check_suffix(target)
     _check_apart(source_path, target)
     _check_free(target, bool(wishes.get("overwrite")))
     um_per_px = wishes.get("um_per_px")
@@ -722,6 +730,15 @@ def _check_apart(image: Path, out: Path) -> None:
         )
 
 
+def _check_suffix(out: Path) -> None:
+    if not out.name.lower().endswith(FILE_SUFFIXES):
+        raise OutputError(
+            f"labels cannot be written as {out.name}; give it one of the suffixes "
+            f"{', '.join(FILE_SUFFIXES)}.",
+            path=str(out),
+        )
+
+
 def _check_free(out: Path, overwrite: bool) -> None:
     if not out.exists():
         return
@@ -749,12 +766,6 @@ def _check_image(
     """Say before hours of work what cannot be."""
     n_axes = len(source.geometry.axes)
     name = out.name.lower()
-    if not name.endswith(FILE_SUFFIXES):
-        raise OutputError(
-            f"labels cannot be written as {out.name}; give it one of the suffixes "
-            f"{', '.join(FILE_SUFFIXES)}.",
-            path=str(out),
-        )
     if n_axes == 3 and name.endswith(PLANE_SUFFIXES):
         raise OutputError(
             f"{out.name} would hold one plane, but {source.name} has "

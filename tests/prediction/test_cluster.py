@@ -16,7 +16,8 @@ import zarr
 
 from benchmarks._files_large import loadable
 from napari_sparseseg.errors import ClusterError, ImageError, OptionError, OutputError
-from napari_sparseseg.files import iter_predict_file, predict_file
+from napari_sparseseg.files import PredictionStarted, iter_predict_file, predict_file
+from napari_sparseseg.networks.registry import NetworkSpec
 from napari_sparseseg.prediction import cluster
 from napari_sparseseg.prediction.large import ChunkDone
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
@@ -163,6 +164,40 @@ class TestCluster:
         monkeypatch.setattr(cluster, "_predictor", fail)
         with pytest.raises(ImageError, match="is damaged"):
             predict_file(model, image, tmp_path / "out.ome.zarr", scheduler=address)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [(3, 3), ("3", 3), ("gpu-12", 12), ("tcp://10.0.0.7:40331", None), ("host", None)],
+)
+def test_workers_are_numbered_by_their_names(name: object, number: int | None) -> None:
+    assert cluster._number_in(name) == number
+
+
+def test_a_slide_without_its_glass_is_that_of_one_process(
+    tmp_path: Path, data_dir: Path, address: str
+) -> None:
+    pytest.importorskip("openslide")
+    slide = data_dir / "formats" / "wsi" / "CMU-1-Small-Region.svs"
+    pixels = tissue_phantom(0, (128, 128)).image
+    groups = NetworkSpec("unet", {"filters": 2, "levels": 2, "norm": "group"})
+    model = loadable(random_network(pixels, 0.1, groups))
+    for name, scheduler in (("one", None), ("many", address)):
+        events = iter_predict_file(
+            model,
+            slide,
+            tmp_path / f"{name}.ome.zarr",
+            tile=32,
+            scheduler=scheduler,
+        )
+        started = next(events)
+        assert isinstance(started, PredictionStarted)
+        assert started.n_glass
+        for _ in events:
+            pass
+    one, many = (labels_of(tmp_path / f"{n}.ome.zarr") for n in ("one", "many"))
+    assert len(np.unique(one)) > 2
+    np.testing.assert_array_equal(one, many)
 
 
 class TestNoCluster:
