@@ -126,6 +126,7 @@ class TestCluster:
         alone = iter_predict_file(model, image, out, tile=TILE)
         for _ in range(6):
             next(alone)
+        alone.close()
         rest = list(iter_predict_file(model, image, out, tile=TILE, scheduler=address))
         assert sum(isinstance(each, ChunkDone) for each in rest) == 35 - 5
         np.testing.assert_array_equal(labels_of(out), expected_labels(model, tissue))
