@@ -696,6 +696,14 @@ class TestRefusals:
         with pytest.raises(OutputError, match="would hold one plane"):
             predict_file(model, image, tmp_path / "out.geojson")
 
+    def test_of_a_folder_of_images(
+        self, tmp_path: Path, model: SegmentationModel
+    ) -> None:
+        (tmp_path / "images").mkdir()
+        write_label_map(tmp_path / "images" / "a.png", np.ones((9, 9), np.uint8))
+        with pytest.raises(ImageError, match="images is a folder of images, whose"):
+            predict_file(model, tmp_path / "images", tmp_path / "out.ome.zarr")
+
     def test_of_an_image_of_other_channels(self, tmp_path: Path) -> None:
         image = write_zarr(tmp_path / "volume.zarr", random_image(3, 20, 30))
         with pytest.raises(ImageError, match="1 channel"):

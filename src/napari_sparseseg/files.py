@@ -39,7 +39,7 @@ from napari_sparseseg.folders import check_writable, make_folder
 from napari_sparseseg.io.atomic import write_folder_atomically
 from napari_sparseseg.io.export import ExportOptions, export_in_parts, goes_in_parts
 from napari_sparseseg.io.geometry import Field
-from napari_sparseseg.io.images import ALL_SUFFIXES
+from napari_sparseseg.io.images import ALL_SUFFIXES, IMAGE_SUFFIXES
 from napari_sparseseg.io.label_store import (
     create_label_store,
     finish_label_store,
@@ -288,8 +288,7 @@ def iter_predict_file(
     _check_suffix(target)
     _check_apart(source_path, target)
     _check_free(target, bool(wishes.get("overwrite")))
-    um_per_px = wishes.get("um_per_px")
-    source = open_image(source_path, series=wishes.get("series"), um_per_px=um_per_px)
+    source = _open(source_path, wishes)
     _check_image(model, source, target, wishes)
     make_folder(target.resolve().parent)
     check_writable(target.resolve().parent)
@@ -728,6 +727,22 @@ def _check_apart(image: Path, out: Path) -> None:
             "change the other; choose another place for the result.",
             path=str(out),
         )
+
+
+def _open(path: Path, wishes: PredictionWishes) -> ImageSource:
+    try:
+        return open_image(
+            path, series=wishes.get("series"), um_per_px=wishes.get("um_per_px")
+        )
+    except ImageError as error:
+        files = path.iterdir() if path.is_dir() else ()
+        if any(each.name.lower().endswith(IMAGE_SUFFIXES) for each in files):
+            raise ImageError(
+                f"{path} is a folder of images, whose labels go into a folder; give "
+                "that a name without a suffix, or give one of the images.",
+                path=str(path),
+            ) from error
+        raise
 
 
 def _check_suffix(out: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import zarr
 from benchmarks._files_large import loadable
 from napari_sparseseg.errors import ClusterError, ImageError, OptionError, OutputError
 from napari_sparseseg.files import PredictionStarted, iter_predict_file, predict_file
+from napari_sparseseg.networks.model import SegmentationModel
 from napari_sparseseg.networks.registry import NetworkSpec
 from napari_sparseseg.prediction import cluster
 from napari_sparseseg.prediction.large import ChunkDone
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from napari_sparseseg.networks.model import SegmentationModel
 
 distributed = pytest.importorskip("distributed")
 
@@ -58,7 +58,11 @@ def address() -> Iterator[str]:
     """Return the address of a cluster of two threads."""
     n_threads, kept = torch.get_num_threads(), cluster._predictor
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=None,
+        scheduler_kwargs=cluster.UNSEEN,
     ) as local:
         yield local.scheduler_address
     torch.set_num_threads(n_threads)
@@ -182,7 +186,8 @@ def test_a_slide_without_its_glass_is_that_of_one_process(
     slide = data_dir / "formats" / "wsi" / "CMU-1-Small-Region.svs"
     pixels = tissue_phantom(0, (128, 128)).image
     groups = NetworkSpec("unet", {"filters": 2, "levels": 2, "norm": "group"})
-    model = loadable(random_network(pixels, 0.1, groups))
+    made = loadable(random_network(pixels, 0.1, groups))
+    model = SegmentationModel(replace(made.info, network=groups), made.parts)
     for name, scheduler in (("one", None), ("many", address)):
         events = iter_predict_file(
             model,
@@ -241,7 +246,10 @@ def test_a_worker_that_is_killed_changes_nothing(
 ) -> None:
     out = tmp_path / "out.ome.zarr"
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None
+        n_workers=2,
+        threads_per_worker=1,
+        dashboard_address=None,
+        scheduler_kwargs=cluster.UNSEEN,
     ) as local:
         with distributed.Client(local) as client:
             pids = client.run(os.getpid)

@@ -33,6 +33,10 @@ PATIENCE_S = 60
 #: Runs sent ahead to each thread of a worker, so that none waits for the next.
 SENT_AHEAD = 2
 
+#: The pages of a local scheduler: on a free port, as another may have the usual one,
+#: and for this machine alone.
+UNSEEN = {"dashboard_address": "127.0.0.1:0"}
+
 #: Layers of a network are told the statistics of an image, so one task at a time.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -79,7 +83,10 @@ def connect(address: str | None, workers: int, tls: Tls | None) -> Iterator[Clie
         threads = max(1, torch.get_num_threads() // workers)
         with (
             distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=threads, dashboard_address=None
+                n_workers=workers,
+                threads_per_worker=threads,
+                dashboard_address=None,
+                scheduler_kwargs=UNSEEN,
             ) as cluster,
             distributed.Client(cluster) as client,
         ):
