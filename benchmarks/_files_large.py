@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Side of the chunks of the slide, and of the pieces its tissue is made of.
+#: Side of the chunks of the slide.
 CHUNK = 1024
+
+#: Side of the pieces of which its tissue is made; larger ones take minutes.
+PIECE = 512
 
 #: The coarsest level has no longer side than this.
 COARSEST = 3000
@@ -56,7 +59,10 @@ def make_slide(path: Path, size: int, seed: int = 0) -> float:
     noise = rng.normal(0, GLASS_NOISE, (64, 64, 3)).round()
     glass = np.clip(np.array(GLASS) + noise, 0, 255).astype(np.uint8)
     glass = np.tile(glass, (CHUNK // 64, CHUNK // 64, 1))
-    pieces = [tissue_phantom(i, (CHUNK, CHUNK)).image for i in range(4)]
+    pieces = [
+        np.tile(tissue_phantom(i, (PIECE, PIECE)).image, (CHUNK // PIECE,) * 2 + (1,))
+        for i in range(4)
+    ]
     levels = 1
     while size >> (levels - 1) > COARSEST:
         levels += 1
