@@ -516,7 +516,7 @@ class TestInfoOnImages:
             },
         )
         done = run("info", tmp_path / "a.ome.tif")
-        for words in ("3 z x 8 y x 10 x", "uint16", "2 x 0.5 x 0.5 um"):
+        for words in ("3 x 8 x 10 (z, y, x)", "uint16", "2 x 0.5 x 0.5 um"):
             assert words in done.out
         known = run("info", tmp_path / "a.ome.tif", "--json", "-").json
         assert known["spacing"] == [2, 0.5, 0.5]

@@ -34,6 +34,7 @@ from napari_sparseseg.networks.published_weights import PUBLISHED, fetch_in_part
 
 if TYPE_CHECKING:
     from napari_sparseseg.conversion import Converted
+    from napari_sparseseg.io.class_sizes import ClassSize
     from napari_sparseseg.learning.distributed import Ranks
     from napari_sparseseg.learning.options import TrainingOptions
     from napari_sparseseg.learning.trainer import Trainer
@@ -63,7 +64,7 @@ Json = Annotated[
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps")]
 Series = Annotated[
     str | None,
-    typer.Option(help="Which of several images in it: number, name or UID."),
+    typer.Option(help="Which of several images: number, name, or UID or its end."),
 ]
 Values = Annotated[
     str | None,
@@ -71,6 +72,14 @@ Values = Annotated[
         metavar="0=1,1=2,...",
         help="Class value of each value of the file, where 0 is a class there.",
     ),
+]
+Classes = Annotated[
+    Path | None, typer.Option(help="Class table (JSON); default: beside LABELS.")
+]
+Seed = Annotated[int, typer.Option(help="Of every random draw.")]
+Window = Annotated[
+    tuple[float, float] | None,
+    typer.Option(metavar="CENTRE WIDTH", help="Intensity window, as for CT in HU."),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a file that is there.")
@@ -256,9 +265,7 @@ def train(
         Path, typer.Argument(help="Label map or folder of them; 0 = not annotated.")
     ],
     model: Annotated[Path, typer.Option(help="Model file to write (.safetensors).")],
-    classes: Annotated[
-        Path | None, typer.Option(help="Class table (JSON); default: beside LABELS.")
-    ] = None,
+    classes: Classes = None,
     balance: Annotated[
         str | None,
         typer.Option(
@@ -331,10 +338,7 @@ def train(
     um_per_px: Annotated[
         float | None, typer.Option(help="Working resolution, instead of --scale.")
     ] = None,
-    window: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="CENTRE WIDTH", help="Intensity window, as for CT in HU."),
-    ] = None,
+    window: Window = None,
     noise: Annotated[
         float | None,
         typer.Option(
@@ -395,7 +399,7 @@ def train(
         float | None,
         typer.Option(help="Time to learn; cannot give the same model twice."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint of the model.")
@@ -544,9 +548,7 @@ def predict(
         bool,
         typer.Option("--overwrite", help="Replace files that are no predictions too."),
     ] = False,
-    series: Annotated[
-        str | None, typer.Option(help="Which image of a file or folder of several.")
-    ] = None,
+    series: Series = None,
     um_per_px: Annotated[
         float | None, typer.Option(help="Pixel size; default: what the file says.")
     ] = None,
@@ -758,11 +760,8 @@ def pseudo_masks(
         str,
         typer.Option(metavar="none|imagenet|FILE", help="The backbone's at the start."),
     ] = "none",
-    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
-    window: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="CENTRE WIDTH", help="Intensity window, as for CT in HU."),
-    ] = None,
+    seed: Seed = 0,
+    window: Window = None,
     seconds: Annotated[
         float | None,
         typer.Option(help="Longest time to learn; cannot give the same masks twice."),
@@ -867,9 +866,7 @@ def export(
         typer.Option(help="Image they belong to; its place and pixel size count."),
     ] = None,
     series: Series = None,
-    classes: Annotated[
-        Path | None, typer.Option(help="Class table (JSON); default: beside LABELS.")
-    ] = None,
+    classes: Classes = None,
     values: Values = None,
     simplify: Annotated[
         float,
@@ -986,8 +983,12 @@ def tell_converted(talk: Talk, done: Converted) -> None:
     table = Table(title=escape(done.paths[0].name))
     table.add_column("class")
     table.add_column("pixels", justify="right")
+    is_sized = any(each.area_um2 or each.volume_mm3 for each in done.sizes)
+    if is_sized:
+        table.add_column("size", justify="right")
     for each in done.sizes:
-        table.add_row(escape(each.name), str(each.pixels))
+        row = (escape(each.name), str(each.pixels))
+        table.add_row(*row, *([size_words(each)] if is_sized else []))
     talk.console.print(table)
     talk.say(f"saved: {' and '.join(map(str, done.paths))}")
     talk.result(
@@ -999,6 +1000,13 @@ def tell_converted(talk: Talk, done: Converted) -> None:
     )
 
 
+def size_words(size: ClassSize) -> str:
+    """Word how much of a class there is, as "1.2 mm2" or "3.4 ml"."""
+    if size.volume_mm3 is not None:
+        return f"{size.volume_mm3 / 1000:.4g} ml"
+    return f"{(size.area_um2 or 0) / 1e6:.4g} mm2"
+
+
 @app.command()
 def info(
     path: Annotated[
@@ -1007,9 +1015,7 @@ def info(
             metavar="FILE", help="Model (.safetensors), image, or folder of one."
         ),
     ],
-    series: Annotated[
-        str | None, typer.Option(help="Which of several: number, description or UID.")
-    ] = None,
+    series: Series = None,
     json_path: Json = None,
 ) -> None:
     """Tell what is known about a model or an image."""
@@ -1450,13 +1456,13 @@ def describe_image(path: Path, series: str | None) -> dict[str, Any]:
 
 def image_table(report: dict[str, Any]) -> Table:
     """Show `describe_image`."""
-    table = Table("", report["name"], title="Image")
+    table = Table("", escape(report["name"]), title="Image")
     if "series" in report:
         for each in report["series"]:
             table.add_row(str(each["number"]), escape(each["what"]))
         return table
-    sizes = zip(report["axes"], report["shape"], strict=True)
-    table.add_row("shape", " x ".join(f"{size} {axis}" for axis, size in sizes))
+    sizes = " x ".join(map(str, report["shape"]))
+    table.add_row("shape", f"{sizes} ({', '.join(report['axes'])})")
     table.add_row("type", f"{report['dtype']}{', RGB' if report['rgb'] else ''}")
     table.add_row("pixel size", spacing_words(report))
     if len(report["levels"]) > 1:

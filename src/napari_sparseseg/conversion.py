@@ -127,21 +127,15 @@ def import_file(
         See `read_annotations`.
     image
         The image they were drawn on.
-    out
-        See `export_labels`.
-    series
-        Which of several images in *image*.
     classes
         Class table of the project.
-    options
-        Of some formats; DICOM files are those of the image.
-    overwrite
-        Whether a file that is there may be replaced.
+    out, series, options, overwrite
+        As of `export_file`.
 
     Raises
     ------
     SparseSegError
-        As of `read_annotations` and `export_labels`, or if *out* is there.
+        As of `export_file`.
     """
     _check_free(Path(out), overwrite)
     table = None if classes is None else read_class_table(classes)

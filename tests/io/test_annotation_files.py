@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import tifffile
+import zarr
 from PIL import Image
 
 from napari_sparseseg.annotations.classes import ClassTable, LabelClass
@@ -74,6 +75,41 @@ def test_planes_come_back_with_values_names_and_pixel_size(
     if name != "a.png":
         found = read_labels(tmp_path / name).geometry
         assert found.um_per_px == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.ome.zarr"])
+def test_volumes_at_several_times_come_back(tmp_path: Path, name: str) -> None:
+    data = labels(2, 3, 4, 5)
+    geometry = Geometry(("z", "y", "x"), (2.5, 0.5, 0.5), "um")
+    export_labels(data, tmp_path / name, CLASSES, geometry)
+    read = read_labels(tmp_path / name)
+    np.testing.assert_array_equal(read.labels, data)
+    assert read.classes == CLASSES
+    assert read.geometry == geometry
+    again = export_labels(read.labels, tmp_path / "b.csv", CLASSES, read.geometry)
+    assert again.paths[0].is_file()
+    # They are no image: which of the volumes is meant is to be said.
+    with pytest.raises(ImageError, match="save one time point"):
+        open_image(tmp_path / name)
+
+
+def test_ome_tiff_keeps_names_and_colours_by_itself(tmp_path: Path) -> None:
+    table = ClassTable((*CLASSES, LabelClass(9, 'Gefäß/"a": <b> & c', (1, 2, 255))))
+    export_labels(labels(4, 5), tmp_path / "a.ome.tif", table)
+    (tmp_path / "a.classes.json").unlink()
+    assert read_labels(tmp_path / "a.ome.tif").classes == table
+    tifffile.imwrite(tmp_path / "b.ome.tif", labels(4, 5), ome=True)
+    assert read_labels(tmp_path / "b.ome.tif").classes is None
+
+
+def test_axes_of_length_one_in_zarr_are_left_out(tmp_path: Path) -> None:
+    data = labels(4, 5)
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    group.create_array("0", data=data[None, None, None])
+    axes = [{"name": axis} for axis in "tczyx"]
+    scales: Any = {"version": "0.5", "axes": axes, "datasets": [{"path": "0"}]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [scales]}
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.zarr").labels, data)
 
 
 def test_a_picture_of_the_colours_comes_back(tmp_path: Path) -> None:

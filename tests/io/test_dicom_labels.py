@@ -12,7 +12,7 @@ import pytest
 import SimpleITK
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 from skimage.draw import polygon2mask
 
 from napari_sparseseg.annotations.classes import ClassTable, LabelClass
@@ -54,6 +54,33 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> ImageSource:
         data.InstanceNumber = plane + 1
         data.save_as(folder / name)
     return open_image(folder)
+
+
+def frames(path: Path, places: tuple[float, ...]) -> Path:
+    """Write a CT with a plane a frame, at places along z in mm."""
+
+    def item(**values: Any) -> list[Dataset]:
+        data = Dataset()
+        for name, value in values.items():
+            setattr(data, name, value)
+        return [data]
+
+    data = pydicom.dcmread(str(get_testdata_file("CT_small.dcm")))
+    data.PixelData = np.stack([data.pixel_array] * len(places)).tobytes()
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    data.NumberOfFrames = len(places)
+    data.PerFrameFunctionalGroupsSequence = [
+        item(PlanePositionSequence=item(ImagePositionPatient=[-20, 30, z]))[0]
+        for z in places
+    ]
+    data.SharedFunctionalGroupsSequence = item(
+        PlaneOrientationSequence=item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
+        PixelMeasuresSequence=item(PixelSpacing=[0.5, 0.5], SliceThickness=2.5),
+    )
+    for name in ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"):
+        delattr(data, name)
+    data.save_as(path)
+    return path
 
 
 def labels(*shape: int) -> NDArray[np.uint8]:
@@ -118,6 +145,50 @@ class TestSegmentation:
             wanted = data[round(index[0])] == CLASSES.values[number - 1]
             np.testing.assert_array_equal(frame, wanted)
 
+    def test_nobody_is_told_who_the_patient_is(
+        self,
+        tmp_path: Path,
+        series: ImageSource,
+        recwarn: pytest.WarningsRecorder,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        # Of a name with one part libraries doubt, in words that quote it.
+        data = pydicom.dcmread(series.files[0])
+        data.PatientName = "MUSTERFRAU"
+        data.save_as(tmp_path / "image.dcm")
+        source = open_image(tmp_path / "image.dcm")
+        file = export(labels(128, 128), tmp_path / "a.dcm", source)
+        read_annotations(file, source)
+        assert "MUSTERFRAU" in str(pydicom.dcmread(file).PatientName)
+        assert [str(each.message) for each in recwarn] == []
+        assert caplog.text == ""
+
+    def test_segments_are_what_dicom_calls_the_classes(
+        self, tmp_path: Path, series: ImageSource
+    ) -> None:
+        # Codes of DICOM PS3.16, by hand.
+        known = {
+            "liver": ("91723000", "10200004"),
+            "Lymph node": ("85756007", "59441001"),
+            "fat": ("85756007", "55603005"),
+            "TUMOUR": ("49755003", "108369006"),
+            "Leber, rechts": ("85756007", "85756007"),
+        }
+        table = ClassTable.from_values(range(1, 6))
+        for value, name in enumerate(known, 1):
+            table = table.renamed(value, name)
+        file = tmp_path / "a.dcm"
+        options = ExportOptions(dicom_files=series.files)
+        export_labels(np.ones((4, 128, 128), int), file, table, options=options)
+        read = pydicom.dcmread(file)
+        assert {
+            each.SegmentLabel: (
+                each.SegmentedPropertyCategoryCodeSequence[0].CodeValue,
+                each.SegmentedPropertyTypeCodeSequence[0].CodeValue,
+            )
+            for each in read.SegmentSequence
+        } == known
+
     def test_a_prediction_says_so(self, tmp_path: Path, series: ImageSource) -> None:
         file = export(
             labels(4, 128, 128), tmp_path / "a.dcm", series, is_prediction=True
@@ -149,10 +220,31 @@ class TestSegmentation:
         read, _, _ = read_annotations(file, source, CLASSES)
         np.testing.assert_array_equal(read, data)
 
+    def test_of_the_frames_of_one_file(self, tmp_path: Path) -> None:
+        # Frames are in no order of their places.
+        image = frames(tmp_path / "image.dcm", (12.5, 5.0, 7.5, 10.0))
+        source = open_image(image)
+        data = labels(4, 128, 128)
+        file = export(data, tmp_path / "a.dcm", source)
+        read = pydicom.dcmread(file)
+        found = np.zeros_like(data)
+        for frame, about in zip(
+            read.pixel_array, read.PerFrameFunctionalGroupsSequence, strict=True
+        ):
+            *_, z = about.PlanePositionSequence[0].ImagePositionPatient
+            number = about.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+            found[round((z - 5) / 2.5)][frame != 0] = CLASSES.values[number - 1]
+        np.testing.assert_array_equal(found, data)
+        back, _, notes = read_annotations(file, source, CLASSES)
+        np.testing.assert_array_equal(back, data)
+        assert notes == ()
+        with pytest.raises(OutputError, match="3 planes, but the DICOM series has 4"):
+            export(data[:3], tmp_path / "b.dcm", source)
+
     @pytest.mark.parametrize(
         ("shape", "sentence"),
         [
-            ((3, 128, 128), "3 planes, but the DICOM series has 4 files"),
+            ((3, 128, 128), "3 planes, but the DICOM series has 4"),
             ((4, 127, 128), r"\(127, 128\) pixels a plane, but .* \(128, 128\)"),
         ],
     )
@@ -232,6 +324,17 @@ class TestRealSegmentations:
         )
         np.testing.assert_array_equal(from_nrrd, labels)
 
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.97, 0.99])
+    def test_what_was_cut_off_is_refused(
+        self, data_dir: Path, tmp_path: Path, share: float
+    ) -> None:
+        folder = data_dir / "formats" / "dicom" / "dcmqi_ct3"
+        whole = (folder / "seg" / "liver.dcm").read_bytes()
+        file = tmp_path / "a.dcm"
+        file.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(LabelError, match=r"a\.dcm .* anew from where it came from"):
+            read_annotations(file, open_image(folder))
+
     def test_segments_that_overlap_are_told(self, data_dir: Path) -> None:
         folder = data_dir / "formats" / "dicom" / "highdicom_small"
         file = folder / "seg_image_ct_binary_overlap.dcm"
@@ -277,12 +380,44 @@ class TestRealSegmentations:
         with pytest.raises(LabelError, match="lies elsewhere than the image"):
             read_annotations(file, series)
 
-    def test_a_segmentation_of_a_slide_is_refused(
+    def test_a_segmentation_of_a_slide_lies_on_it(
         self, data_dir: Path, series: ImageSource
     ) -> None:
         folder = data_dir / "formats" / "dicom" / "highdicom_small"
-        with pytest.raises(LabelError, match="it lies on a slide"):
-            read_annotations(folder / "seg_image_sm_dots.dcm", series)
+        file = folder / "seg_image_sm_dots.dcm"
+        slide = open_image(folder / "sm_image.dcm")
+        labels, classes, notes = read_annotations(file, slide)
+        # Each frame where its header has it, without highdicom.
+        data = pydicom.dcmread(file)
+        truth = np.zeros((50, 50), int)
+        for frame, about in zip(
+            data.pixel_array, data.PerFrameFunctionalGroupsSequence, strict=True
+        ):
+            place = about.PlanePositionSlideSequence[0]
+            y, x = (
+                place[f"{axis}PositionInTotalImagePixelMatrix"].value - 1
+                for axis in ("Row", "Column")
+            )
+            number = about.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+            part = truth[y : y + frame.shape[0], x : x + frame.shape[1]]
+            part[frame[: part.shape[0], : part.shape[1]] != 0] = number
+        assert truth.any()
+        names = [""] + [each.SegmentLabel for each in data.SegmentSequence]
+        values = [0, *(classes.by_name(name).value for name in names[1:])]
+        np.testing.assert_array_equal(labels, np.array(values)[truth])
+        assert all("more than one class" not in note for note in notes)
+        with pytest.raises(LabelError, match="lies on a slide, but the image is a vol"):
+            read_annotations(file, series)
+        other = Grid((40, 50), slide.geometry)
+        with pytest.raises(LabelError, match=r"\(50, 50\) pixels, but the slide"):
+            read_annotations(file, other)
+        with pytest.raises(LabelError, match="lies in a patient, but"):
+            read_annotations(folder / "seg_image_ct_binary.dcm", slide)
+
+    def test_other_dicom_files_are_refused(
+        self, data_dir: Path, series: ImageSource
+    ) -> None:
+        folder = data_dir / "formats" / "dicom" / "highdicom_small"
         with pytest.raises(LabelError, match="is a DICOM file of modality 'CT'"):
             read_annotations(folder / "ct_image.dcm", series)
 
@@ -416,6 +551,20 @@ class TestStructures:
         tilted[0] += 3
         file = structures(tmp_path / "a.dcm", {"a": [tilted]}, "CLOSED_PLANAR")
         with pytest.raises(LabelError, match="is tilted against the planes"):
+            read_annotations(file, series)
+
+    @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9, 0.98])
+    def test_what_was_cut_off_is_refused(
+        self, tmp_path: Path, series: ImageSource, share: float
+    ) -> None:
+        contours = {
+            "a": [outline(series, 0, SQUARE)],
+            "b": [outline(series, 1, SQUARE)],
+        }
+        whole = structures(tmp_path / "a.dcm", contours, "CLOSED_PLANAR").read_bytes()
+        file = tmp_path / "b.dcm"
+        file.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(LabelError, match=r"b\.dcm is"):
             read_annotations(file, series)
 
     def test_an_image_without_a_place_is_refused(

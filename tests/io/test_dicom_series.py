@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_sparseseg.errors import ImageError
+from napari_sparseseg.io import dicom_series
 from napari_sparseseg.io.sources import list_series, open_image
 from tests.io.written import STORED, write_series, write_slice
 
@@ -245,6 +246,25 @@ def test_no_patient_is_named(tmp_path: Path) -> None:
     assert "4711" not in told
 
 
+def test_a_folder_of_many_other_files_is_not_searched_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series(tmp_path / "series")
+    for index in range(4):
+        (tmp_path / "series" / f"{index}.txt").touch()
+    assert len(list_series(tmp_path)) == 1
+    monkeypatch.setattr(dicom_series, "_MOST_OTHERS", 3)
+    with pytest.raises(ImageError, match="more than 3 files that are not DICOM"):
+        open_image(tmp_path)
+
+
+def test_slides_are_listed_by_their_finest_level(data_dir: Path) -> None:
+    found = list_series(data_dir / "formats" / "dicom" / "highdicom_small")
+    slides = [each for each in found if each.is_slide]
+    assert [str(each) for each in slides] == ["slide (50 x 50)"] * 2
+    assert {each.shape for each in slides} == {(50, 50)}
+
+
 def cut_off(path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
@@ -326,7 +346,7 @@ def test_the_real_series_without_uids_is_read(data_dir: Path) -> None:
         ("pydicom_small/no_meta.dcm", "is damaged, or no file of that kind"),
         ("dcmqi_ct3/seg", "no image in it that can be read, but a DICOM segmentation"),
         ("pydicom_small", "5 series: 1 = CT"),
-        ("highdicom_small/sm_image_jpegls.dcm", "cannot be opened as a slide"),
+        ("highdicom_small/sm_image_jpegls.dcm", "transfer syntax JPEG-LS Lossless"),
     ],
 )
 def test_what_is_no_image_is_refused_in_a_sentence(

@@ -13,7 +13,7 @@ from skimage.draw import polygon2mask
 
 from napari_sparseseg.annotations.classes import ClassTable, LabelClass
 from napari_sparseseg.errors import LabelError, OptionError
-from napari_sparseseg.io.annotation_files import read_annotations
+from napari_sparseseg.io.annotation_files import read_annotations, read_labels
 from napari_sparseseg.io.export import ExportOptions, export_labels
 from napari_sparseseg.io.geometry import Field, Geometry, Grid
 
@@ -251,6 +251,21 @@ class TestImport:
         truth[1, :5] = 2
         truth[3, 2] = 1
         np.testing.assert_array_equal(labels, truth)
+
+    def test_objects_without_an_outline_are_counted(self, tmp_path: Path) -> None:
+        file = write(
+            tmp_path / "a.geojson",
+            ([], of_class("background")),
+            (box(0, 0, 2, 2), of_class("Gefäß")),
+        )
+        labels, _, notes = read_annotations(file, grid(8, 8), CLASSES)
+        assert np.count_nonzero(labels) == 4
+        assert notes == ("a.geojson has 1 object without an outline, left out.",)
+
+    def test_outlines_alone_are_no_label_map(self, tmp_path: Path) -> None:
+        file = write(tmp_path / "a.geojson", (box(0, 0, 2, 2), of_class("fat")))
+        with pytest.raises(LabelError, match="outlines, no pixels; import it with"):
+            read_labels(file)
 
     def test_only_what_is_wished_is_read(self, tmp_path: Path) -> None:
         file = write(

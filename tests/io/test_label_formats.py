@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -298,6 +299,19 @@ class TestOmeZarr:
         assert zarr.open_array(folder / "0", mode="r").shape == (4, 5)
         assert [each.name for each in tmp_path.iterdir()] == ["a.ome.zarr"]
 
+    def test_a_chunk_that_fails_leaves_nothing(self, tmp_path: Path) -> None:
+        resource = pytest.importorskip("resource", reason="Windows has no such limit")
+        data = np.random.default_rng(0).choice(VALUES, (20, 64, 64))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            with pytest.raises(OutputError, match=r"a\.ome\.zarr cannot be written"):
+                export_labels(data, tmp_path / "a.ome.zarr", CLASSES)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        time.sleep(0.2)  # whoever still writes would make the folder again
+        assert list(tmp_path.iterdir()) == []
+
 
 class TestPng:
     """A picture of the colours."""
@@ -402,8 +416,13 @@ def test_what_to_install_is_told(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.geojson", "a.csv", "a.nrrd"])
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["a.png", "a.tif", "a.ome.tif", "a.geojson", "a.csv", "a.nrrd", "a.nii"],
+)
+def test_a_full_disk_leaves_what_was_there(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     resource = pytest.importorskip("resource", reason="Windows has no limit of sizes")
     (tmp_path / name).write_text("from before")
     many = ClassTable.from_values(range(1, 400))
@@ -411,12 +430,14 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, name: str) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(OutputError, match="another folder"):
+        with pytest.raises(OutputError, match="another folder") as error:
             export_labels(data, tmp_path / name, many)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [each.name for each in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "from before"
+    assert "/." not in str(error.value)  # what the user never saw
+    assert capfd.readouterr() == ("", "")
 
 
 def test_geometry_of_another_image_is_refused(tmp_path: Path) -> None:

@@ -95,16 +95,25 @@ def test_ome_stacks_have_the_distance_of_planes(tmp_path: Path) -> None:
     assert source.notes == ()
 
 
-def test_imagej_stacks_have_the_distance_of_planes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"imagej": True, "resolution": (2, 2)},
+        {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"},
+    ],
+    ids=["imagej", "tifffile"],
+)
+def test_stacks_have_the_distance_of_planes(tmp_path: Path, about: Any) -> None:
     tifffile.imwrite(
         tmp_path / "a.tif",
         STACK,
-        imagej=True,
-        resolution=(2, 2),
+        photometric="minisblack",
         metadata={"axes": "ZYX", "spacing": 3.0, "unit": "um"},
+        **about,
     )
     source = open_image(tmp_path / "a.tif")
     np.testing.assert_allclose(source.geometry.spacing, (3, 0.5, 0.5))
+    assert source.notes == ()
 
 
 def test_pages_without_a_name_are_planes(tmp_path: Path) -> None:
@@ -179,6 +188,19 @@ def test_a_pyramid_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ImageError, match=r"a\.tif cannot be read"):
         open_image(path)
+
+
+def test_a_slide_without_its_last_pages_is_no_plain_image(
+    data_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # OpenSlide does not know it any more, but all tiles of the first page are there.
+    slide = data_dir / "formats" / "wsi" / "CMU-1-Small-Region.svs"
+    content = slide.read_bytes()
+    path = tmp_path / "cut.svs"
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(ImageError, match=r"cut\.svs cannot be read.*only 1 of its"):
+        open_image(path)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_files_of_real_programs_open(data_dir: Path) -> None:

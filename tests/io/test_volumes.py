@@ -160,6 +160,23 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         open_image(write(tmp_path / "a.nrrd", pixels))
 
 
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8"])
+def test_of_nifti_too_where_itk_makes_them_zero(
+    tmp_path: Path, name: str, dtype: str
+) -> None:
+    pixels = HU.astype(dtype)
+    header = nibabel.Nifti1Header(endianness=dtype[0])
+    for bad, path in ((np.nan, tmp_path / name), (-np.inf, tmp_path / f"b{name}")):
+        pixels[1, 2, 3] = bad
+        nibabel.save(nibabel.Nifti1Image(pixels, np.eye(4), header), path)
+        with pytest.raises(ImageError, match=r"1 of 60 values that are not finite"):
+            open_image(path)
+    pixels[1, 2, 3] = 7
+    nibabel.save(nibabel.Nifti1Image(pixels, np.eye(4), header), path)
+    np.testing.assert_array_equal(open_image(path).data[...], pixels.T)
+
+
 def test_times_and_vectors_are_refused(tmp_path: Path) -> None:
     nibabel.save(
         nibabel.Nifti1Image(np.zeros((5, 4, 3, 2), np.int16), np.eye(4)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -171,7 +173,31 @@ def test_what_is_no_image_or_damaged_is_refused(tmp_path: Path) -> None:
     (damaged / "0" / "zarr.json").write_text("{")
     with pytest.raises(ImageError, match=r"damaged\.zarr cannot be read"):
         open_image(damaged)
+    copied = write(tmp_path / "copied.zarr", [VOLUME, VOLUME], "zyx", (1,) * 3)
+    shutil.rmtree(copied / "1")
+    with pytest.raises(ImageError, match="should have the array '1' in it"):
+        open_image(copied)
     plate = tmp_path / "plate.zarr"
     zarr.open_group(plate, mode="w").attrs["ome"] = {"plate": {}}
     with pytest.raises(ImageError, match="is a plate of many wells"):
         open_image(plate)
+
+
+@pytest.mark.parametrize("name", ["../other.zarr/0", "0/../../other.zarr/0", "/etc"])
+def test_nothing_outside_of_the_folder_is_read(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "other.zarr", [VOLUME], "zyx", (1,) * 3)
+    path = write(tmp_path / "a.zarr", [VOLUME], "zyx", (1,) * 3)
+    about = json.loads((path / "zarr.json").read_text())
+    about["attributes"]["ome"]["multiscales"][0]["datasets"][0]["path"] = name
+    (path / "zarr.json").write_text(json.dumps(about))
+    with pytest.raises(ImageError, match=f"should have the array '{name}' in it"):
+        open_image(path)
+
+
+def test_a_newer_version_is_refused_with_both(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", [VOLUME], "zyx", (1,) * 3)
+    about = json.loads((path / "zarr.json").read_text())
+    about["attributes"]["ome"]["version"] = "0.6.dev2"
+    (path / "zarr.json").write_text(json.dumps(about))
+    with pytest.raises(ImageError, match=r"of version 0\.6\.dev2, but .* up to 0\.5"):
+        open_image(path)

@@ -51,7 +51,8 @@ def open_layers(path: Path) -> list[Any]:
     try:
         source = _opened(path, window)
     except SparseSegError as error:
-        show_error(str(error))
+        # napari shows the beginning of a sentence, which the path would take up.
+        show_error(str(error).replace(str(path), path.name))
         return NOTHING
     if source is None:
         return NOTHING
@@ -123,7 +124,7 @@ def _opened(path: Path, window: QWidget) -> ImageSource | None:
     """Open an image after the user has answered what is open; None: cancelled."""
     series = None
     if path.is_dir() and len(found := list_series(path)) > 1:
-        series = ask_series(found, window)
+        series = ask_series(found, path.name, window)
         if series is None:
             return None
     source = open_image(path, series=series)
@@ -134,11 +135,16 @@ def _opened(path: Path, window: QWidget) -> ImageSource | None:
     return source
 
 
-def ask_series(found: Sequence[SeriesInfo], window: QWidget) -> str | None:
-    """Let the user choose one of several series; its UID, None where cancelled."""
+def ask_series(found: Sequence[SeriesInfo], name: str, window: QWidget) -> str | None:
+    """Let the user choose one of the series of a folder; its UID, None: cancelled."""
     choices = [f"{each.number}: {each}" for each in found]
     chosen, is_chosen = QInputDialog.getItem(
-        window, "Open a series", "Which series?", choices, 0, False
+        window,
+        "Open a series",
+        f"'{name}' has {len(found)} series.\nWhich one is to be opened?",
+        choices,
+        0,
+        False,
     )
     return found[choices.index(chosen)].uid if is_chosen else None
 

@@ -11,7 +11,7 @@ from napari_sparseseg.annotations.classes import ClassTable, find_class_table
 from napari_sparseseg.annotations.strokes import MAX_CLASS_VALUE, narrow_labels
 from napari_sparseseg.errors import ClassTableError, LabelError, OptionError, enumerated
 from napari_sparseseg.io.dicom_labels import labels_of_segmentation
-from napari_sparseseg.io.dicom_series import is_dicom
+from napari_sparseseg.io.dicom_series import DICOM_ERRORS, is_dicom, quietly
 from napari_sparseseg.io.geojson import check_can_trace, labels_of_regions, read_geojson
 from napari_sparseseg.io.geometry import WHOLE_SLIDE, Field, Geometry, Grid
 from napari_sparseseg.io.images import IMAGE_SUFFIXES, read_label_map
@@ -25,7 +25,8 @@ from napari_sparseseg.io.named_classes import NamedClasses, Overlap, Unknown
 from napari_sparseseg.io.optional import library
 from napari_sparseseg.io.rtstruct import labels_of_structures
 from napari_sparseseg.io.sources import ImageSource, open_image
-from napari_sparseseg.io.zarr_labels import classes_of_zarr, read_ome_zarr
+from napari_sparseseg.io.tiff_labels import OME_SUFFIXES, classes_of_ome_tiff
+from napari_sparseseg.io.zarr_labels import classes_of_zarr, read_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,9 +61,9 @@ class LabelFile(NamedTuple):
     Attributes
     ----------
     labels
-        (y, x) or (z, y, x) uint8 or uint16; 0 = not annotated.
+        (y, x), (z, y, x) or (t, z, y, x) uint8 or uint16; 0 = not annotated.
     geometry
-        Where its pixels lie; in pixels where the file does not say.
+        Where its pixels lie, of each time; in pixels where the file does not say.
     classes
         That the file has inside or beside it, None where neither.
     """
@@ -143,9 +144,7 @@ def read_annotations(
         labels, notes = labels_of_segmentation(file, grid, names, **about)
     elif kind is not None:
         grid = _patient_grid(image)
-        structures = library("pydicom", "volumes", "DICOM files").dcmread(
-            file, force=True
-        )
+        structures = _read_dicom(file)
         labels, notes = labels_of_structures(structures, grid, names, **about)
     else:
         return _of_label_map(file, _grid_of(image), names, values, only)
@@ -188,12 +187,20 @@ def read_labels(
 
 
 def _read_labels(file: Path, classes: ClassTable | None) -> LabelFile:
-    source = open_image(file)
+    if _is_outlines(file) and file.is_file():
+        raise LabelError(
+            f"{file} has outlines, no pixels; import it with the image they were drawn "
+            "on.",
+            path=str(file),
+        )
+    source = open_image(file, times=True)
     geometry = source.geometry
     if file.is_dir():
-        array, ome = read_ome_zarr(file)
-        return LabelFile(array, geometry, classes_of_zarr(ome))
+        own = classes_of_zarr(read_metadata(file))
+        return LabelFile(_as_integers(np.asarray(source.data), file), geometry, own)
     own = find_class_table(file)
+    if own is None and file.name.lower().endswith(OME_SUFFIXES):
+        own = classes_of_ome_tiff(file)
     is_picture = file.name.lower().endswith(IMAGE_SUFFIXES)
     if is_picture and len(geometry.axes) == 2:
         return LabelFile(read_label_map(file, classes or own), geometry, own)
@@ -313,8 +320,7 @@ def _dicom_kind(file: Path) -> str | None:
         return None
     if not is_dicom(file):
         return None
-    pydicom = library("pydicom", "volumes", "DICOM files")
-    header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+    header = _read_dicom(file)
     modality = str(header.get("Modality", ""))
     if modality not in (_SEGMENTATION, _STRUCTURES):
         raise LabelError(
@@ -341,3 +347,22 @@ def _patient_grid(image: ImageSource | Grid) -> Grid:
     ):
         return Grid((1, *grid.shape), geometry_of(read_header(image.files[0])))
     return grid
+
+
+def _read_dicom(file: Path) -> Any:
+    """Read a DICOM file but for its pixels.
+
+    Raises
+    ------
+    LabelError
+        If it is damaged.
+    """
+    pydicom = library("pydicom", "volumes", "DICOM files")
+    try:
+        with quietly():
+            return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+    except DICOM_ERRORS as error:
+        raise LabelError(
+            f"{file} is a damaged DICOM file; export it anew from where it came from.",
+            path=str(file),
+        ) from error

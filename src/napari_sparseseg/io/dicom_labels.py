@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_sparseseg.errors import LabelError, OutputError
+from napari_sparseseg import __version__
+from napari_sparseseg.annotations.strokes import fit_labels
+from napari_sparseseg.errors import LabelError, OutputError, shortened
+from napari_sparseseg.io.dicom_series import DICOM_ERRORS, quietly
 from napari_sparseseg.io.geometry import Geometry
 from napari_sparseseg.io.itk_labels import TOLERANCE_PX, place_on
 from napari_sparseseg.io.named_classes import LabelPainter, check_any
@@ -27,8 +30,22 @@ MAKER = "napari-sparseseg"
 
 _WHAT = "DICOM segmentations"
 
-# What pydicom and highdicom raise where a file lacks what a segmentation needs.
-_UNFIT = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)
+#: Lists of types of segments (PS3.16), and SNOMED's category of each.
+_CATEGORIES = (
+    ("cid7191", "Tissue"),
+    ("cid7192", "AnatomicalStructure"),
+    ("cid7196", "SpatialAndRelationalConcept"),
+    ("cid7194", "MorphologicallyAbnormalStructure"),
+    ("cid7197", "BodySubstance"),
+    ("cid7193", "PhysicalObject"),
+)
+
+_OTHER_NAMES = {
+    "tumor": "neoplasm",
+    "tumour": "neoplasm",
+    "vessel": "bloodvessel",
+    "adipose": "adiposetissue",
+}
 
 
 def read_headers(files: Sequence[Path]) -> list[Any]:
@@ -43,8 +60,9 @@ def read_headers(files: Sequence[Path]) -> list[Any]:
     headers = []
     for file in files:
         try:
-            headers.append(pydicom.dcmread(file, stop_before_pixels=True))
-        except (OSError, pydicom.errors.InvalidDicomError) as error:
+            with quietly():
+                headers.append(pydicom.dcmread(file, stop_before_pixels=True))
+        except (pydicom.errors.InvalidDicomError, *DICOM_ERRORS) as error:
             raise OutputError(
                 f"{file} cannot be read, but a DICOM segmentation needs the series it "
                 "belongs to; give the complete series.",
@@ -63,8 +81,9 @@ def make_segmentation(
 ) -> Any:
     """Make a binary DICOM segmentation with one segment a class.
 
-    Segments are numbered by ascending class value. Their category and type are SNOMED's
-    "Tissue", since names are the user's own. Patient and study are those of the series.
+    Segments are numbered by ascending class value and labelled with the class names.
+    What they are is coded where DICOM has a name for it (see `code_of`). Patient and
+    study are those of the series.
 
     Parameters
     ----------
@@ -74,9 +93,11 @@ def make_segmentation(
     classes
         Of all values.
     headers
-        Of the DICOM files of the series, one a plane, in the order of z.
+        Of the DICOM files of the series, one a plane, in the order of z; or of the one
+        file that has all planes as its frames.
     geometry
-        Where the labels lie, if known: it must be where the files are.
+        Where the labels lie, if known: it must be where the files are. Of several
+        frames in a file it must be known.
     is_prediction
         Whether a model made them, and not a user by hand.
 
@@ -99,28 +120,28 @@ def make_segmentation(
         )
     seg = library("highdicom", "volumes", _WHAT).seg
     uid = library("highdicom", "volumes", _WHAT).UID
-    channels = classes.to_channels(planes)
-    version = library("napari_sparseseg", "volumes", _WHAT).__version__
+    channels = fit_labels(classes.to_channels(planes), len(classes))
     try:
-        return seg.Segmentation(
-            source_images=headers,
-            pixel_array=channels.astype(np.uint16 if len(classes) > 255 else np.uint8),
-            segmentation_type="BINARY",
-            segment_descriptions=[
-                _description(number, each, is_prediction, version)
-                for number, each in enumerate(classes, 1)
-            ],
-            series_instance_uid=uid(),
-            series_number=1000,
-            sop_instance_uid=uid(),
-            instance_number=1,
-            manufacturer=MAKER,
-            manufacturer_model_name=MAKER,
-            software_versions=version,
-            device_serial_number="0",
-            series_description="Segmentation",
-        )
-    except _UNFIT as error:
+        with quietly():
+            return seg.Segmentation(
+                source_images=headers,
+                pixel_array=_placed(channels, headers, geometry),
+                segmentation_type="BINARY",
+                segment_descriptions=[
+                    _description(number, each, is_prediction)
+                    for number, each in enumerate(classes, 1)
+                ],
+                series_instance_uid=uid(),
+                series_number=1000,
+                sop_instance_uid=uid(),
+                instance_number=1,
+                manufacturer=MAKER,
+                manufacturer_model_name=MAKER,
+                software_versions=__version__,
+                device_serial_number="0",
+                series_description="Segmentation",
+            )
+    except DICOM_ERRORS as error:
         raise OutputError(
             "The DICOM series lacks what a segmentation must refer to "
             f"({' '.join(str(error).split())}); export to .nii.gz or .nrrd."
@@ -137,45 +158,38 @@ def labels_of_segmentation(
     path
         The file.
     grid
-        Of the image: (z, y, x) with a direction.
-    names
-        The classes.
-    name
-        What messages call the file.
-    overlap
-        What pixels in segments of several classes get.
+        Of the image: (z, y, x) with a direction; or (y, x) of a slide, of which a
+        segmentation must have the same pixels.
+    names, name, overlap
+        As of `labels_of_structures`.
 
     Returns
     -------
     tuple
-        (z, y, x) uint8 or uint16, and sentences for the user.
+        Labels of the shape of the grid, uint8 or uint16, and sentences for the user.
 
     Raises
     ------
     LabelError
-        If it is damaged, has shares instead of segments, lies on a slide, or elsewhere
-        than the image.
+        If it is damaged, has shares instead of segments, or lies elsewhere than the
+        image.
     """
-    if grid.geometry.direction is None or len(grid.shape) != 3:
-        raise LabelError(
-            f"{name} lies in a patient, but of the image it is not known where it "
-            "lies; give the DICOM series that was segmented.",
-            name=name,
-        )
     seg = library("highdicom", "volumes", _WHAT).seg
     try:
-        segmentation = seg.segread(path)
+        with quietly():
+            segmentation = seg.segread(path)
         own = _geometry_of(segmentation)
         segments = [
             (number, *_name_and_color(segmentation.get_segment_description(number)))
             for number in segmentation.segment_numbers
         ]
-    except (OSError, *_UNFIT) as error:
+    except DICOM_ERRORS as error:
         raise LabelError(
-            f"{path} cannot be read as a DICOM segmentation of planes in a patient "
-            f"({' '.join(str(error).split())}).",
+            f"{path} cannot be read as a DICOM segmentation "
+            f"({shortened(str(error))}); export it anew from where it came from.",
             path=str(path),
         ) from error
+    _check_image(own, grid, name)
     painter = LabelPainter(grid.shape, overlap)
     notes: list[str] = []
     values = []
@@ -183,25 +197,49 @@ def labels_of_segmentation(
         value = names.value(segment, color)
         if value:
             values.append(value)
-            mask = _mask_of(segmentation, number, path)
-            placed, told = place_on(mask, own, grid, f"'{segment}' of {name}")
-            notes += told
+            placed = _mask_of(segmentation, number, path, own is None)
+            if own is not None:
+                placed, told = place_on(placed, own, grid, f"'{segment}' of {name}")
+                notes += told
+            elif placed.shape != grid.shape:
+                raise LabelError(
+                    f"{name} has {placed.shape} pixels, but the slide {grid.shape}; "
+                    "give the slide that was segmented.",
+                    shape=placed.shape,
+                )
             painter.paint(value, placed != 0)
     check_any(painter.labels, name, values)
     labels, told = painter.finish(name)
     return labels, [*notes, *told]
 
 
+def _check_image(own: Geometry | None, grid: Grid, name: str) -> None:
+    """Refuse a slide for what lies in a patient, and the other way round."""
+    if own is None and len(grid.shape) != 2:
+        raise LabelError(
+            f"{name} lies on a slide, but the image is a volume; give the slide that "
+            "was segmented.",
+            name=name,
+        )
+    if own is not None and (grid.geometry.direction is None or len(grid.shape) != 3):
+        raise LabelError(
+            f"{name} lies in a patient, but of the image it is not known where it "
+            "lies; give the DICOM series that was segmented.",
+            name=name,
+        )
+
+
 def _check_fit(
     planes: NDArray[Any], headers: Sequence[Any], geometry: Geometry | None
 ) -> None:
     """Refuse files that are not the planes of the labels, in their order."""
-    if len(headers) != len(planes):
+    n_planes = sum(_n_frames(header) for header in headers)
+    if n_planes != len(planes):
         raise OutputError(
             f"The labels have {len(planes)} planes, but the DICOM series has "
-            f"{len(headers)} files; give the series they were drawn on.",
+            f"{n_planes}; give the series they were drawn on.",
             planes=len(planes),
-            files=len(headers),
+            series=n_planes,
         )
     for index, header in enumerate(headers):
         size = (header.get("Rows"), header.get("Columns"))
@@ -211,13 +249,40 @@ def _check_fit(
                 f"series {size}; give the series they were drawn on.",
                 shape=planes.shape,
             )
-        if "ImagePositionPatient" not in header or "FrameOfReferenceUID" not in header:
+        has_frames = _n_frames(header) > 1
+        is_placed = (
+            geometry is not None and geometry.direction is not None
+            if has_frames
+            else "ImagePositionPatient" in header
+        )
+        if not is_placed or "FrameOfReferenceUID" not in header:
             raise OutputError(
                 "The DICOM series does not say where it lies in the patient, as a "
                 "segmentation needs it; export to .tif."
             )
-        if geometry is not None and geometry.direction is not None:
+        if geometry is not None and geometry.direction is not None and not has_frames:
             _check_place(header, geometry.lengths("mm"), index)
+
+
+def _n_frames(header: Any) -> int:
+    return int(header.get("NumberOfFrames") or 1)
+
+
+def _placed(
+    channels: NDArray[Any], headers: Sequence[Any], geometry: Geometry | None
+) -> Any:
+    """Return planes of segment numbers as highdicom wants them.
+
+    Frames of a file are in any order, so that the planes come with their places.
+    """
+    if geometry is None or _n_frames(headers[0]) == 1:
+        return channels
+    return library("highdicom", "volumes", _WHAT).Volume(
+        channels,
+        affine=geometry.lengths("mm").affine,
+        coordinate_system="PATIENT",
+        frame_of_reference_uid=headers[0].FrameOfReferenceUID,
+    )
 
 
 def _check_place(header: Any, geometry: Geometry, plane: int) -> None:
@@ -245,35 +310,63 @@ def _check_place(header: Any, geometry: Geometry, plane: int) -> None:
         )
 
 
-def _description(
-    number: int, each: LabelClass, is_prediction: bool, version: str
-) -> Any:
+def code_of(name: str) -> tuple[Any, Any]:
+    """Return category and type of a segment: the codes that a class name stands for.
+
+    Names are looked up in DICOM's lists of what segments may be, whatever the case of
+    their letters; "tumour" and "vessel" have other names there. What is in none of them
+    is SNOMED's "Tissue".
+    https://dicom.nema.org/medical/dicom/current/output/chtml/part16/sect_CID_7150.html
+
+    Returns
+    -------
+    tuple of pydicom.sr.coding.Code
+        Category and type, as Anatomical Structure and Liver.
+    """
+    codes = library("pydicom.sr.codedict", "volumes", _WHAT).codes
+    wanted = _plain(name)
+    wanted = _OTHER_NAMES.get(wanted, wanted)
+    for group, category in _CATEGORIES:
+        concepts = getattr(codes, group).concepts
+        for keyword, code in concepts.items():
+            if wanted in (_plain(keyword), _plain(code.meaning)):
+                return getattr(codes.SCT, category), code
+    return codes.SCT.Tissue, codes.SCT.Tissue
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+def _description(number: int, each: LabelClass, is_prediction: bool) -> Any:
     highdicom = library("highdicom", "volumes", _WHAT)
     codes = library("pydicom.sr.codedict", "volumes", _WHAT).codes
+    category, kind = code_of(each.name)
     algorithm: dict[str, Any] = {"algorithm_type": "MANUAL"}
     if is_prediction:
         algorithm = {
             "algorithm_type": "AUTOMATIC",
             "algorithm_identification": highdicom.AlgorithmIdentificationSequence(
-                MAKER, codes.DCM.ArtificialIntelligence, version
+                MAKER, codes.DCM.ArtificialIntelligence, __version__
             ),
         }
     return highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=each.name,
-        segmented_property_category=codes.SCT.Tissue,
-        segmented_property_type=codes.SCT.Tissue,
+        segmented_property_category=category,
+        segmented_property_type=kind,
         display_color=highdicom.color.CIELabColor.from_rgb(*each.color),
         **algorithm,
     )
 
 
-def _geometry_of(segmentation: Any) -> Geometry:
+def _geometry_of(segmentation: Any) -> Geometry | None:
+    """Return where a segmentation lies in a patient, None where it lies on a slide."""
+    if segmentation.is_tiled:
+        return None
     volume = segmentation.get_volume_geometry()
     if volume is None:
         raise ValueError("its planes are not evenly spaced")
-    if volume.coordinate_system.value != "PATIENT":
-        raise ValueError("it lies on a slide")
     affine = np.asarray(volume.affine)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     return Geometry(
@@ -295,17 +388,25 @@ def _name_and_color(description: Any) -> tuple[str, Color | None]:
     return name, (red, green, blue)
 
 
-def _mask_of(segmentation: Any, number: int, path: Path) -> NDArray[np.uint8]:
-    """Return (z, y, x) uint8, 1 where a segment is."""
+def _mask_of(
+    segmentation: Any, number: int, path: Path, is_on_slide: bool
+) -> NDArray[np.uint8]:
+    """Return (z, y, x), of a slide (y, x), uint8, 1 where a segment is."""
+    options = {
+        "segment_numbers": [number],
+        "combine_segments": True,
+        "relabel": True,
+    }
     try:
-        volume = segmentation.get_volume(
-            segment_numbers=[number], combine_segments=True, relabel=True
-        )
-    except (OSError, *_UNFIT) as error:
+        if is_on_slide:
+            pixels = segmentation.get_total_pixel_matrix(**options)
+        else:
+            pixels = segmentation.get_volume(**options).array
+    except DICOM_ERRORS as error:
         raise LabelError(
             f"Segment {number} of {path} cannot be read as a mask of yes and no "
-            f"({' '.join(str(error).split())}).",
+            f"({shortened(str(error))}); export it anew from where it came from.",
             path=str(path),
         ) from error
-    mask: NDArray[np.uint8] = (volume.array != 0).astype(np.uint8)
+    mask: NDArray[np.uint8] = (pixels != 0).astype(np.uint8)
     return mask

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,8 @@ _TAGS = [
     "Modality",
     "Rows",
     "Columns",
+    "TotalPixelMatrixRows",
+    "TotalPixelMatrixColumns",
     "NumberOfFrames",
     "PhotometricInterpretation",
     "PixelSpacing",
@@ -66,11 +69,28 @@ _CONTOURS = "1.2.840.10008.5.1.4.1.1.481.3"
 
 _DAMAGED = "a damaged DICOM file"
 
+DICOM_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+)
+"""What pydicom and highdicom raise on strange bytes, and where something is missing."""
+
 #: How far planes may be from even, as a share of their distance.
 _UNEVEN = 0.1
 
 #: In how many files of a folder a DICOM file is looked for.
 _LOOKED_AT = 500
+
+#: With more files of other kinds a folder is not searched to its end.
+_MOST_OTHERS = 5000
 
 #: Components of directions and millimetres that differ by less are equal.
 _CLOSE = 1e-3
@@ -92,9 +112,9 @@ class SeriesInfo:
     modality
         As ``"CT"``.
     n_slices
-        Planes in all.
+        Planes in all; 1 of a slide.
     shape
-        (y, x) of a plane.
+        (y, x) of a plane, of a slide that of its finest level.
     spacing
         (z, y, x) or, of a single plane, (y, x) in mm; empty where the files do not say.
     files
@@ -119,6 +139,8 @@ class SeriesInfo:
         """Word it for a list of choices."""
         name = f" '{self.description}'" if self.description else ""
         y, x = self.shape
+        if self.is_slide:
+            return f"slide{name} ({y} x {x})"
         what = f"{self.n_slices} x {y} x {x}" if self.n_slices > 1 else f"{y} x {x}"
         return f"{self.modality}{name} ({what})"
 
@@ -298,17 +320,22 @@ class _Header:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep pydicom's doubts about values away from the user."""
-    log = logging.getLogger("pydicom")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+def quietly() -> Iterator[None]:
+    """Keep away from user and log what libraries of DICOM doubt.
+
+    Their words quote values, and so the name of the patient.
+    """
+    logs = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 def _headers_at(path: Path) -> list[_Header]:
@@ -323,8 +350,18 @@ def _headers_in(folder: Path) -> list[_Header]:
     """Read the headers of the DICOM files of a folder, else of those inside it."""
     library("pydicom", "volumes", "DICOM files")
     own: list[_Header] = []
+    n_others = 0
     for place, _, names in os.walk(folder, onerror=_refuse):
-        own += filter(None, (_header(Path(place, name)) for name in sorted(names)))
+        for name in sorted(names):
+            header = _header(Path(place, name))
+            if header is not None:
+                own.append(header)
+            elif (n_others := n_others + 1) > _MOST_OTHERS:
+                raise ImageError(
+                    f"{folder} has more than {_MOST_OTHERS} files that are not DICOM; "
+                    "give the folder of one series, or a file of it.",
+                    path=str(folder),
+                )
         if own and Path(place) == folder:
             break
     return own
@@ -344,16 +381,15 @@ def _header(file: Path) -> _Header | None:
     try:
         if not is_dicom(file):
             return None
-        with _quietly():
+        with quietly():
             data = pydicom.dcmread(
                 file, stop_before_pixels=True, force=True, specific_tags=_TAGS
             )
             return _header_of(file, data)
-    except OSError:  # links to nowhere, pipes, files of others
-        return None
-    # pydicom raises whatever strange bytes lead to.
-    except (EOFError, ValueError, TypeError, LookupError, AttributeError):
-        return _damaged(file)
+    except DICOM_ERRORS as error:
+        # Links to nowhere, pipes, files of others; pydicom's own have no number.
+        is_unreadable = isinstance(error, OSError) and error.errno is not None
+        return None if is_unreadable else _damaged(file)
 
 
 def _damaged(file: Path) -> _Header:
@@ -367,7 +403,10 @@ def _header_of(file: Path, data: Any) -> _Header:
     instance = data.get("SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID")
     if not sop_class:
         return _damaged(file)
-    rows, columns = data.get("Rows"), data.get("Columns")
+    rows, columns = (
+        data.get(f"TotalPixelMatrix{side}") or data.get(side)
+        for side in ("Rows", "Columns")
+    )
     if not rows and sop_class.name.endswith("Image Storage"):
         return _damaged(file)
     at_detector = not data.get("PixelSpacing")
@@ -449,15 +488,15 @@ def _grouped(headers: Sequence[_Header]) -> list[SeriesInfo]:
     for number, stack in enumerate(ordered, 1):
         first = stack[0]
         part = parts[first.series] = parts.get(first.series, 0) + 1
-        assert first.shape is not None
+        is_slide = first.modality == "SM"
         found.append(
             SeriesInfo(
                 uid=_uid(first, part, number),
                 number=number,
                 description=first.description,
                 modality=first.modality,
-                n_slices=sum(each.n_frames for each in stack),
-                shape=first.shape,
+                n_slices=1 if is_slide else sum(each.n_frames for each in stack),
+                shape=max(each.shape for each in stack if each.shape is not None),
                 spacing=_spacing_mm(stack),
                 files=tuple(each.file for each in stack),
             )
@@ -631,7 +670,7 @@ def _frames(header: _Header) -> list[_Header]:
     import pydicom
 
     tags = ["PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"]
-    with _quietly():
+    with quietly():
         data = pydicom.dcmread(
             header.file, stop_before_pixels=True, force=True, specific_tags=tags
         )

@@ -23,7 +23,7 @@ from napari_sparseseg.io.class_sizes import class_sizes, csv_of_sizes
 from napari_sparseseg.io.dicom_labels import make_segmentation, read_headers
 from napari_sparseseg.io.geojson import check_can_trace, write_geojson
 from napari_sparseseg.io.geometry import WHOLE_SLIDE, Field
-from napari_sparseseg.io.images import stem_of, write_label_map
+from napari_sparseseg.io.images import stem_of, write_png
 from napari_sparseseg.io.itk_labels import simple_itk, write_itk
 from napari_sparseseg.io.tiff_labels import write_ome_tiff, write_tiff
 from napari_sparseseg.io.zarr_labels import is_label_zarr, write_ome_zarr
@@ -194,10 +194,10 @@ def export_labels(
         lost, and nothing was written, or a file cannot be written.
     """
     file = Path(path)
-    array = narrow_labels(np.asarray(labels), "labels")
+    array = narrow_labels(np.asarray(labels))
     kind = _format_of(file)
     _check_form(array, file, kind, geometry)
-    classes.check_values(array, "labels")
+    classes.check_values(array)
     return _export(kind, _Job(file, array, classes, geometry, options))
 
 
@@ -336,7 +336,7 @@ def _png(job: _Job) -> Callable[[Path], None]:
     if job.options.colors:
         colors = _colors_of_values(job)
         return lambda path: _write_colors(path, colors[job.labels])
-    return lambda path: write_label_map(path, job.labels, job.classes, beside=False)
+    return lambda path: write_png(path, job.labels, job.classes)
 
 
 def _colors_of_values(job: _Job) -> NDArray[np.uint8]:
@@ -403,7 +403,8 @@ def _dicom(job: _Job) -> Callable[[Path], None]:
     if not job.options.dicom_files:
         raise OutputError(
             f"A DICOM segmentation such as {job.file.name} belongs to a DICOM series; "
-            "give the series the labels were drawn on, or export to .nii.gz.",
+            "give the series the labels were drawn on, or export to .nii.gz, and those "
+            "of a slide to .geojson.",
             path=str(job.file),
         )
     made = make_segmentation(

@@ -256,14 +256,19 @@ def labels_of_regions(
             shape=shape,
         )
     filled = []
-    n_unnamed = 0
+    n_unnamed = n_empty = 0
     for number, region in enumerate(regions, 1):
         if not region.name:
             n_unnamed += 1
             continue
         value = names.value(region.name, region.color)
-        if value:
-            filled.append((_area(region.geometry, number, name), region, value))
+        if not value:
+            continue
+        area = _area(region.geometry, number, name)
+        if area is None:
+            n_empty += 1
+        else:
+            filled.append((area, region, value))
     filled.sort(key=lambda each: -each[0])
     by_value: dict[int, list[dict[str, Any]]] = {}
     for _, region, value in filled:
@@ -276,9 +281,10 @@ def labels_of_regions(
         n_classes += _burned([(each, 1) for each in geometries], shape, field) > 0
     check_any(labels, name, by_value)
     labels, notes = settle_overlap(labels, n_classes > 1, overlap, name)
-    if n_unnamed:
-        n = f"{n_unnamed} {'object' if n_unnamed == 1 else 'objects'}"
-        notes.append(f"{name} has {n} without a class, left out.")
+    for n, lack in ((n_unnamed, "a class"), (n_empty, "an outline")):
+        if n:
+            objects = f"{n} {'object' if n == 1 else 'objects'}"
+            notes.append(f"{name} has {objects} without {lack}, left out.")
     return labels, notes
 
 
@@ -306,11 +312,13 @@ def _color(classification: dict[str, Any]) -> Color | None:
     return packed >> 16 & 255, packed >> 8 & 255, packed & 255
 
 
-def _area(geometry: dict[str, Any], number: int, name: str) -> float:
+def _area(geometry: dict[str, Any], number: int, name: str) -> float | None:
+    """Return the area of an outline, None of one that is empty."""
     import shapely
 
     try:
-        return float(shapely.area(shapely.geometry.shape(geometry)))
+        outline = shapely.geometry.shape(geometry)
+        return None if outline.is_empty else float(outline.area)
     except (shapely.errors.ShapelyError, ValueError, TypeError, LookupError) as error:
         raise LabelError(
             f"Object {number} of {name} has no outline that can be used "

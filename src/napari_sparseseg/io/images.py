@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 import zlib
@@ -222,7 +223,6 @@ def write_label_map(
     table: ClassTable | None = None,
     *,
     prediction: bool = False,
-    beside: bool = True,
 ) -> None:
     """Write a label map to a PNG or TIFF file, completely or not at all.
 
@@ -241,8 +241,6 @@ def write_label_map(
         Whether a program made it, and not a user: a PNG is then marked so (see
         `is_prediction`), and has plain grey values instead of a palette, which some
         readers turn into colours.
-    beside
-        Whether to write the table beside it.
 
     Raises
     ------
@@ -264,11 +262,11 @@ def write_label_map(
 
     def write(temporary: Path) -> None:
         if file.suffix.lower() == ".png":
-            _write_png(temporary, labels, table, prediction)
+            write_png(temporary, labels, table, prediction)
         else:
             _write_tiff(temporary, labels, compression="zlib")
         # Before the rename, so that no label map is left without its classes.
-        if table is not None and beside:
+        if table is not None:
             write_class_table(file.with_name(f"{stem_of(file)}.classes.json"), table)
 
     write_atomically(file, write)
@@ -327,10 +325,8 @@ def read_probabilities(path: str | Path) -> NDArray[np.float32]:
     ImageError
         If the file is missing or damaged, or holds anything else.
     """
-    from tifffile import TiffFile
-
     file = Path(path)
-    with reading(file), TiffFile(file) as tiff:
+    with reading(file), opened_tiff(file) as tiff:
         series = tiff.series[0]
         if series.axes != "CYX" or series.dtype != np.float32:
             raise ImageError(
@@ -378,9 +374,14 @@ def check_finite(data: NDArray[Any], name: str) -> None:
     if data.dtype.kind != "f":
         return
     n_bad = int(data.size - np.count_nonzero(np.isfinite(data)))
+    refuse_not_finite(n_bad, data.size, name)
+
+
+def refuse_not_finite(n_bad: int, n_values: int, name: str) -> None:
+    """Raise ImageError where some of the values of an image are NaN or infinite."""
     if n_bad:
         raise ImageError(
-            f"{name} has {n_bad} of {data.size} values that are not finite numbers "
+            f"{name} has {n_bad} of {n_values} values that are not finite numbers "
             "(NaN or infinite); replace them, for example by the lowest value.",
             name=name,
             n_bad=n_bad,
@@ -569,10 +570,44 @@ def _read_with_pillow(file: Path, kind: str, raw: bool) -> NDArray[Any]:
         return pixels[..., :3] if image.mode == "RGBA" and not raw else pixels
 
 
-def _read_tiff(file: Path, raw: bool) -> tuple[NDArray[Any], float | None]:
-    from tifffile import TiffFile
+class _LostPages(logging.Filter):
+    """Keeps what tifffile logs from the user, and notes whether pages are lost."""
 
-    with TiffFile(file) as tiff:
+    def __init__(self) -> None:
+        super().__init__()
+        self.are_there = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let nothing pass."""
+        self.are_there |= "TiffPages" in record.getMessage()
+        return False
+
+
+@contextmanager
+def opened_tiff(file: Path) -> Iterator[TiffFile]:
+    """Open a TIFF file.
+
+    Raises
+    ------
+    EOFError
+        If it was cut off before its last page; tifffile takes the pages before as all.
+    """
+    from tifffile import TiffFile, logger
+
+    lost = _LostPages()
+    logger().addFilter(lost)
+    try:
+        with TiffFile(file) as tiff:
+            n_pages = len(tiff.pages)
+            if lost.are_there:
+                raise EOFError(f"only {n_pages} of its pages are there")
+            yield tiff
+    finally:
+        logger().removeFilter(lost)
+
+
+def _read_tiff(file: Path, raw: bool) -> tuple[NDArray[Any], float | None]:
+    with opened_tiff(file) as tiff:
         series = _only_series(tiff, file)
         check_complete(series)
         pixels = _channels_last(series.asarray(), series.axes)
@@ -733,12 +768,13 @@ def _no_images(place: Path, suffixes: tuple[str, ...]) -> ImageError:
     return ImageError(what, path=str(place))
 
 
-def _write_png(
+def write_png(
     path: Path,
     labels: NDArray[np.uint8] | NDArray[np.uint16],
     table: ClassTable | None,
-    prediction: bool,
+    prediction: bool = False,
 ) -> None:
+    """Write a label map to a PNG file as `write_label_map` does, but not atomically."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 

@@ -14,7 +14,7 @@ from napari_sparseseg.annotations.classes import ClassTable, LabelClass
 from napari_sparseseg.errors import LabelError, OutputError
 from napari_sparseseg.io.geometry import Geometry, Grid
 from napari_sparseseg.io.optional import library
-from napari_sparseseg.io.volumes import reading_itk, rows_of
+from napari_sparseseg.io.volumes import reading_itk, rows_of, stderr_in_log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,8 +60,9 @@ def write_itk(
         for key, text in slicer_fields(classes, labels).items():
             image.SetMetaData(key, text)
     try:
-        itk.WriteImage(image, str(path), useCompression=path.suffix != ".nii")
-        same = np.array_equal(itk.GetArrayFromImage(itk.ReadImage(path)), labels)
+        with stderr_in_log():
+            itk.WriteImage(image, str(path), useCompression=path.suffix != ".nii")
+            same = np.array_equal(itk.GetArrayFromImage(itk.ReadImage(path)), labels)
     except RuntimeError:
         same = False
     if not same:

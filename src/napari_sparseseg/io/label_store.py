@@ -6,7 +6,6 @@ metadata come last. Its root is the pyramid of the labels.
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +14,11 @@ import numpy as np
 from napari_sparseseg.io.zarr_labels import (
     COARSEST_SIDE,
     dimension_names,
+    iter_blocks,
     label_metadata,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import zarr
     from numpy.typing import DTypeLike
 
@@ -117,20 +115,8 @@ def _add_level(
         dimension_names=dimension_names(len(shape)),
         overwrite=True,
     )
-    for block in _blocks(shape, coarser.chunks):
+    for block in iter_blocks(shape, coarser.chunks):
         *planes, y, x = block
         fine = (*planes, *(slice(2 * each.start, 2 * each.stop) for each in (y, x)))
         coarser[block] = np.asarray(finer[fine])[..., ::2, ::2]
     return coarser
-
-
-def _blocks(
-    shape: tuple[int, ...], chunks: tuple[int, ...]
-) -> Iterator[tuple[slice, ...]]:
-    """Cut an array into its chunks."""
-    starts = (range(0, n, step) for n, step in zip(shape, chunks, strict=True))
-    for corner in product(*starts):
-        yield tuple(
-            slice(start, min(start + step, n))
-            for start, step, n in zip(corner, chunks, shape, strict=True)
-        )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_sparseseg.errors import LabelError
+from napari_sparseseg.errors import LabelError, shortened
+from napari_sparseseg.io.dicom_series import DICOM_ERRORS, quietly
 from napari_sparseseg.io.named_classes import LabelPainter, check_any
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from napari_sparseseg.annotations.classes import Color
     from napari_sparseseg.io.geometry import Grid
     from napari_sparseseg.io.named_classes import NamedClasses, Overlap
+
+    _Structure = tuple[str, Color | None, list[tuple[str, NDArray[np.float64]]]]
 
 #: How far from one plane, in planes, the points of a contour may lie.
 _MOST_TILT = 0.1
@@ -66,7 +69,7 @@ def labels_of_structures(
     to_index = np.linalg.inv(grid.geometry.lengths("mm").affine)
     painter = LabelPainter(grid.shape, overlap)
     n_open, n_outside, values = 0, 0, []
-    for structure, color, contours in _structures(dataset):
+    for structure, color, contours in _read_structures(dataset, name):
         value = names.value(structure, color)
         if not value:
             continue
@@ -121,9 +124,20 @@ def fill(points: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool
     return filled
 
 
-def _structures(
-    dataset: Any,
-) -> list[tuple[str, Color | None, list[tuple[str, NDArray[np.float64]]]]]:
+def _read_structures(dataset: Any, name: str) -> list[_Structure]:
+    try:
+        with quietly():
+            return _structures(dataset)
+    # pydicom reads values when they are asked for, and raises whatever they lead to.
+    except DICOM_ERRORS as error:
+        raise LabelError(
+            f"{name} is damaged, or lacks what contours need "
+            f"({shortened(str(error))}); export it anew from where it came from.",
+            name=name,
+        ) from error
+
+
+def _structures(dataset: Any) -> list[_Structure]:
     """Return name, colour and contours, kind and (n, 3) places, of each structure."""
     named = {
         roi.ROINumber: str(roi.get("ROIName", "")).strip() or f"ROI {roi.ROINumber}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,6 +106,7 @@ def open_slide(path: Path) -> ImageSource:
         slide = openslide.OpenSlide(str(path))
     except openslide.OpenSlideError as error:
         reason = " ".join(str(error).split()).removeprefix(f"Reading {path}: ")
+        reason = re.sub(r"1\.2\.840\.10008[.\d]*", _name_of_uid, reason)
         raise ImageError(
             f"{path} cannot be opened as a slide ({reason.rstrip('.')}); export it "
             "anew from the program of the scanner, or convert it to OME-TIFF.",
@@ -125,6 +127,12 @@ def open_slide(path: Path) -> ImageSource:
     return ImageSource(
         path, stem_of(path), tuple(levels), _geometry(slide), True, notes=tuple(notes)
     )
+
+
+def _name_of_uid(found: re.Match[str]) -> str:
+    """Word what DICOM has numbers for, as "JPEG-LS Lossless Image Compression"."""
+    uid: str = library("pydicom", "volumes", "DICOM files").uid.UID(found[0]).name
+    return uid
 
 
 def over_white(rgba: NDArray[Any]) -> NDArray[np.uint8]:

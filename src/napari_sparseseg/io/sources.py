@@ -93,7 +93,11 @@ class ImageSource:
 
 
 def open_image(
-    path: str | Path, *, series: str | None = None, um_per_px: float | None = None
+    path: str | Path,
+    *,
+    series: str | None = None,
+    um_per_px: float | None = None,
+    times: bool = False,
 ) -> ImageSource:
     """Open an image in any kind of file that is known, by its content.
 
@@ -108,6 +112,9 @@ def open_image(
         the folder inside, of TIFF the number of the image, 0 the first.
     um_per_px
         Side of a pixel in the plane in micrometres. None: as the file has it.
+    times
+        Whether volumes at several times are taken, as labels may be: levels are then
+        (t, z, y, x), and the geometry is that of each volume.
 
     Returns
     -------
@@ -122,7 +129,7 @@ def open_image(
         is no image, or several series of which none is chosen.
     """
     place = Path(path)
-    source = _open(place, series)
+    source = _open(place, series, times)
     if um_per_px is not None:
         return replace(source, geometry=source.geometry.with_um_per_px(um_per_px))
     if source.geometry.unit == "px":
@@ -196,14 +203,14 @@ def image_files(folder: str | Path) -> list[Path]:
     ]
 
 
-def _open(path: Path, series: str | None) -> ImageSource:
+def _open(path: Path, series: str | None, times: bool) -> ImageSource:
     from napari_sparseseg.io import dicom_series, slides, tiff_images, volumes
     from napari_sparseseg.io.zarr_images import is_zarr, open_zarr
 
     _check_there(path)
     if path.is_dir():
         if is_zarr(path):
-            return open_zarr(path, series)
+            return open_zarr(path, series, times=times)
         return dicom_series.open_series(path, series)
     with reading(path), path.open("rb") as file:
         start = file.read(512)
@@ -216,7 +223,7 @@ def _open(path: Path, series: str | None) -> ImageSource:
     if slides.is_slide(path):
         return slides.open_slide(path)
     if start.startswith(TIFF):
-        return tiff_images.open_tiff(path, series)
+        return tiff_images.open_tiff(path, series, times=times)
     if volumes.is_volume(path):
         return volumes.open_volume(path)
     raise _unknown(path)

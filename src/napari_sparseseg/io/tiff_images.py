@@ -14,6 +14,7 @@ from napari_sparseseg.io.images import (
     check_complete,
     long_axes,
     ome_um,
+    opened_tiff,
     read_image,
     reading,
     stem_of,
@@ -36,7 +37,7 @@ SMALL_BYTES = 64 * 2**20
 _PLANE_AXES = {"Z": "z", "Q": "z", "I": "z", "T": "t"}
 
 
-def open_tiff(path: Path, series: str | None) -> ImageSource:
+def open_tiff(path: Path, series: str | None, *, times: bool = False) -> ImageSource:
     """Open a TIFF file; of pyramids, stacks and large images nothing is read yet.
 
     Parameters
@@ -45,20 +46,20 @@ def open_tiff(path: Path, series: str | None) -> ImageSource:
         TIFF, OME-TIFF, or a slide in the form of a TIFF file.
     series
         The number of the image, 0 the first. None: the one with most pixels.
+    times
+        Whether it may have time points and planes.
 
     Raises
     ------
     ImageError
-        If it is damaged, there is no such image, it has time points and planes, or
-        colours other than grey and RGB.
+        If it is damaged, there is no such image, it has time points and planes that are
+        not wished, or colours other than grey and RGB.
     """
-    from tifffile import TiffFile
-
-    with reading(path), TiffFile(path) as tiff:
+    with reading(path), opened_tiff(path) as tiff:
         index = _chosen(tiff, path, series)
         if len(tiff.series) == 1 and _is_small_plane(tiff.series[0]):
             return open_picture(path)
-        return _open_lazily(tiff, path, index)
+        return _open_lazily(tiff, path, index, times)
 
 
 def open_picture(path: Path) -> ImageSource:
@@ -95,9 +96,9 @@ def _is_small_plane(series: TiffPageSeries) -> bool:
     return is_plane and len(series.levels) == 1 and series.nbytes <= SMALL_BYTES
 
 
-def _open_lazily(tiff: TiffFile, path: Path, index: int) -> ImageSource:
+def _open_lazily(tiff: TiffFile, path: Path, index: int, times: bool) -> ImageSource:
     series = tiff.series[index]
-    axes, wanted = _axes_of(series, path)
+    axes, wanted = _axes_of(series, path, times)
     _check_colors(series, path)
     is_rgb = wanted[-1] == "S" and series.keyframe.samplesperpixel in (3, 4)
     levels = tuple(_level(each, wanted, is_rgb) for each in series.levels)
@@ -123,13 +124,16 @@ def _open_lazily(tiff: TiffFile, path: Path, index: int) -> ImageSource:
     )
 
 
-def _axes_of(series: TiffPageSeries, path: Path) -> tuple[tuple[str, ...], str]:
-    """Give the axes of the image, and tifffile's letters of them in our order."""
+def _axes_of(
+    series: TiffPageSeries, path: Path, times: bool
+) -> tuple[tuple[str, ...], str]:
+    """Give the axes of a plane or volume, and tifffile's letters of all, in order."""
     kept = long_axes(series.axes, series.shape)
     planes = [axis for axis in kept if axis in _PLANE_AXES]
     channels = [axis for axis in kept if axis in "SC"]
     wanted = "".join([*planes, "Y", "X", *channels])
-    if len(planes) > 1 or len(channels) > 1 or sorted(wanted) != sorted(kept):
+    too_many = len(planes) > 1 and not (times and planes == ["T", "Z"])
+    if too_many or len(channels) > 1 or sorted(wanted) != sorted(kept):
         raise ImageError(
             f"{path} holds pages of shape {series.shape} (axes {series.axes}), but "
             "only planes or stacks of planes, with channels, can be used; save one "
@@ -137,7 +141,7 @@ def _axes_of(series: TiffPageSeries, path: Path) -> tuple[tuple[str, ...], str]:
             path=str(path),
             shape=series.shape,
         )
-    return (*(_PLANE_AXES[axis] for axis in planes), "y", "x"), wanted
+    return (*(_PLANE_AXES[axis] for axis in planes[-1:]), "y", "x"), wanted
 
 
 def _level(series: TiffPageSeries, wanted: str, is_rgb: bool) -> LazyArray:
@@ -178,7 +182,7 @@ def _check_colors(series: TiffPageSeries, path: Path) -> None:
 def _um_between_planes(tiff: TiffFile, index: int) -> float | None:
     if tiff.is_ome:
         return ome_um(tiff.ome_metadata or "", "Z", index)
-    stack = tiff.imagej_metadata or {}
+    stack = tiff.imagej_metadata or next(iter(tiff.shaped_metadata or ()), {})
     um = UM_PER_NAME.get(str(stack.get("unit", "")))
     spacing = stack.get("spacing")
     return None if um is None or not spacing else float(spacing) * um

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 
+from napari_sparseseg.annotations.classes import ClassTable, LabelClass
 from napari_sparseseg.io.geometry import UM_PER_UNIT
 
 if TYPE_CHECKING:
@@ -14,12 +16,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.io.geometry import Geometry
     from napari_sparseseg.io.sources import LazyArray
 
 CLASSES_NAMESPACE = "napari-sparseseg/classes"
 """Of the annotation of OME-XML that has the names and colours of classes."""
+
+OME_SUFFIXES = (".ome.tif", ".ome.tiff")
+"""Of OME-TIFF, in lower case."""
 
 AXES = "TZYX"
 """Of label maps with four axes; of others the last ones."""
@@ -145,6 +149,36 @@ def _iter_tiles(labels: LazyArray) -> Iterator[NDArray[Any]]:
                 yield tile
 
 
+def classes_of_ome_tiff(path: Path) -> ClassTable | None:
+    """Return the classes that `write_ome_tiff` noted, None where there are none.
+
+    Raises
+    ------
+    ClassTableError
+        If names or values occur twice.
+    """
+    from tifffile import TiffFile
+
+    with TiffFile(path) as tiff:
+        xml = tiff.ome_metadata
+    if xml is None:
+        return None
+    names, colors = (
+        {
+            int(each.get("K", "")): each.text or ""
+            for each in ElementTree.fromstring(xml).iterfind(
+                f".//{{*}}MapAnnotation[@Namespace='{space}']/{{*}}Value/{{*}}M"
+            )
+        }
+        for space in (CLASSES_NAMESPACE, f"{CLASSES_NAMESPACE}/colors")
+    )
+    found = [
+        LabelClass(value, name, _rgb(colors.get(value, "#808080")))
+        for value, name in names.items()
+    ]
+    return ClassTable(tuple(found)) if found else None
+
+
 def _physical(shape: tuple[int, ...], geometry: Geometry) -> dict[str, Any]:
     """Return sizes and the position of each plane in micrometres."""
     found: dict[str, Any] = {}
@@ -161,6 +195,11 @@ def _physical(shape: tuple[int, ...], geometry: Geometry) -> dict[str, Any]:
         plane[f"Position{axis.upper()}"] = places.tolist()
         plane[f"Position{axis.upper()}Unit"] = ["µm"] * n_planes
     return found | {"Plane": plane}
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(color.removeprefix("#"))
+    return red, green, blue
 
 
 def _hex(color: tuple[int, int, int]) -> str:

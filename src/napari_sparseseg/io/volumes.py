@@ -16,12 +16,18 @@ import numpy as np
 
 from napari_sparseseg.errors import ImageError
 from napari_sparseseg.io.geometry import Geometry
-from napari_sparseseg.io.images import VOLUME_SUFFIXES, check_finite, stem_of
+from napari_sparseseg.io.images import (
+    VOLUME_SUFFIXES,
+    check_finite,
+    refuse_not_finite,
+    stem_of,
+)
 from napari_sparseseg.io.optional import library
 from napari_sparseseg.io.sources import ImageSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from io import BufferedReader
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -32,6 +38,11 @@ logger = logging.getLogger(__name__)
 _SIZE_WORDS = (b"spacings:", b"space directions:", b"ElementSpacing", b"ElementSize")
 
 _HEADER_BYTES = 8192
+
+_GZIP = b"\x1f\x8b"
+
+#: Types of floats by their number in the header of NIfTI.
+_NIFTI_FLOATS = {16: "f4", 64: "f8"}
 
 _stderr_lock = RLock()
 
@@ -65,6 +76,8 @@ def open_volume(path: Path) -> ImageSource:
         pixels = pixels_of(itk, image)
     if "xyzt_units" in header:
         _check_nifti_is_complete(path, header)
+        if pixels.dtype.kind == "f":
+            _check_nifti_is_finite(path, header)
     n_colors = image.GetNumberOfComponentsPerPixel()
     is_rgb = n_colors in (3, 4) and pixels.dtype == np.uint8
     if n_colors > 1 and not is_rgb:
@@ -100,7 +113,7 @@ def reading_itk(path: Path) -> Iterator[Any]:
     """
     itk = library("SimpleITK", "volumes", "volumes and DICOM files")
     try:
-        with _stderr_in_log():
+        with stderr_in_log():
             yield itk
     except (RuntimeError, MemoryError) as error:
         raise ImageError(
@@ -185,12 +198,40 @@ def _check_nifti_is_complete(path: Path, header: Mapping[str, str]) -> None:
         )
 
 
+def _check_nifti_is_finite(path: Path, header: Mapping[str, str]) -> None:
+    """Refuse voxels that are no finite numbers, since ITK makes them 0."""
+    kind = _NIFTI_FLOATS.get(int(header["datatype"]))
+    if kind is None or _has_voxels_elsewhere(path):
+        return
+    n_bad = n_values = 0
+    with _unpacked(path) as file:
+        is_big = file.read(4)[:2] == b"\0\0"
+        file.seek(int(float(header["vox_offset"])))
+        dtype = np.dtype(kind).newbyteorder(">" if is_big else "<")
+        while part := file.read(2**22):
+            values = np.frombuffer(part, dtype, len(part) // dtype.itemsize)
+            n_values += values.size
+            n_bad += values.size - int(np.count_nonzero(np.isfinite(values)))
+    refuse_not_finite(n_bad, n_values, str(path))
+
+
+def _unpacked(path: Path) -> BufferedReader | gzip.GzipFile:
+    with path.open("rb") as file:
+        is_packed = file.read(2) == _GZIP
+    return gzip.open(path) if is_packed else path.open("rb")
+
+
+def _has_voxels_elsewhere(path: Path) -> bool:
+    """Tell whether a NIfTI file is a header, or a text."""
+    return path.name.lower().endswith((".hdr", ".hdr.gz", ".img", ".img.gz", ".nia"))
+
+
 def _nifti_bytes(path: Path, needed: int) -> int | None:
     """Give the size of the unpacked file, None of headers with voxels elsewhere."""
-    if path.name.lower().endswith((".hdr", ".hdr.gz", ".img", ".img.gz", ".nia")):
+    if _has_voxels_elsewhere(path):
         return None
     with path.open("rb") as file:
-        is_packed = file.read(2) == b"\x1f\x8b"
+        is_packed = file.read(2) == _GZIP
         n_bytes = file.seek(0, os.SEEK_END)
         if not is_packed:
             return n_bytes
@@ -232,7 +273,7 @@ def _window(header: Mapping[str, str]) -> tuple[float, float] | None:
 
 
 @contextmanager
-def _stderr_in_log() -> Iterator[None]:
+def stderr_in_log() -> Iterator[None]:
     """Send what libraries in C print to the standard error to the log."""
     with _stderr_lock, tempfile.TemporaryFile() as kept:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.io.geometry import Unit
     from napari_sparseseg.io.sources import LazyArray
+
+#: Version of OME-Zarr that is understood.
+_NEWEST = (0, 5)
 
 #: One of these is in each folder of zarr.
 _MARKS = ("zarr.json", ".zgroup", ".zarray")
@@ -37,7 +41,7 @@ def is_zarr(folder: Path) -> bool:
     return any((folder / mark).is_file() for mark in _MARKS)
 
 
-def open_zarr(path: Path, series: str | None) -> ImageSource:
+def open_zarr(path: Path, series: str | None, *, times: bool = False) -> ImageSource:
     """Open an OME-Zarr image, a folder of several, or a plain array.
 
     Parameters
@@ -46,12 +50,14 @@ def open_zarr(path: Path, series: str | None) -> ImageSource:
         The folder.
     series
         Of several images in it, the name of the folder of one.
+    times
+        Whether it may have time points and planes.
 
     Raises
     ------
     ImageError
-        If it is damaged, holds no image, has time points, or several images of which
-        none is chosen.
+        If it is damaged, holds no image, time points that are not wished, or several
+        images of which none is chosen.
     """
     import zarr
 
@@ -61,9 +67,11 @@ def open_zarr(path: Path, series: str | None) -> ImageSource:
             return _plain(node, path)
         name, group = _chosen(node, path, series)
         attributes = _ome(group)
+        _check_version(attributes, path)
         scales = attributes["multiscales"][0]
-        arrays = [group[each["path"]] for each in scales["datasets"]]
-        return _source(path, name, scales, arrays, attributes.get("omero", {}))
+        arrays = [_level(group, each["path"], path) for each in scales["datasets"]]
+        about = attributes.get("omero", {})
+        return _source(path, name, scales, arrays, about, times)
 
 
 def _ome(group: Any) -> Mapping[str, Any]:
@@ -71,6 +79,36 @@ def _ome(group: Any) -> Mapping[str, Any]:
     attributes = dict(group.attrs)
     found: Mapping[str, Any] = attributes.get("ome", attributes)
     return found
+
+
+def _check_version(attributes: Mapping[str, Any], path: Path) -> None:
+    """Refuse what a newer version may say otherwise than we would understand."""
+    stored = attributes.get("version") or attributes["multiscales"][0].get("version")
+    numbers = re.match(r"(\d+)\.(\d+)", str(stored))
+    if numbers and tuple(map(int, numbers.groups())) > _NEWEST:
+        raise ImageError(
+            f"{path} is OME-Zarr of version {stored}, but versions up to "
+            f"{'.'.join(map(str, _NEWEST))} can be read; convert it, or update "
+            "napari-sparseseg.",
+            path=str(path),
+            version=stored,
+        )
+
+
+def _level(group: Any, name: str, path: Path) -> Any:
+    """Give an array inside a group."""
+    import zarr
+
+    is_inside = ".." not in name.split("/") and not name.startswith("/")
+    array = group.get(name) if is_inside else None
+    if not isinstance(array, zarr.Array):
+        raise ImageError(
+            f"{path} should have the array '{name}' in it, but has none of that name; "
+            "copy the whole folder anew from where it came from.",
+            path=str(path),
+            array=name,
+        )
+    return array
 
 
 def _chosen(group: Any, path: Path, series: str | None) -> tuple[str | None, Any]:
@@ -107,9 +145,10 @@ def _source(
     scales: Mapping[str, Any],
     arrays: Sequence[Any],
     omero: Mapping[str, Any],
+    times: bool,
 ) -> ImageSource:
     letters, units = _axes(scales.get("axes"), arrays[0].ndim)
-    axes, wanted = _chosen_axes(letters, arrays[0].shape, path)
+    axes, wanted = _chosen_axes(letters, arrays[0].shape, path, times)
     channels = omero.get("channels", [])
     is_rgb = (
         "c" in wanted
@@ -166,12 +205,12 @@ def _axes(given: Sequence[Any] | None, ndim: int) -> tuple[str, dict[str, str]]:
 
 
 def _chosen_axes(
-    letters: str, shape: Sequence[int], path: Path
+    letters: str, shape: Sequence[int], path: Path, times: bool
 ) -> tuple[tuple[str, ...], str]:
-    """Give the axes of the image, and letters in our order, channels last."""
+    """Give the axes of an image or volume, and letters of all, channels last."""
     sizes = dict(zip(letters, shape, strict=True))
     planes = [axis for axis in "tz" if sizes.get(axis, 1) > 1]
-    if len(planes) > 1 or not {"y", "x"} <= set(letters) <= set("tczyx"):
+    if len(planes) > 1 + times or not {"y", "x"} <= set(letters) <= set("tczyx"):
         raise ImageError(
             f"{path} has the axes {', '.join(letters)} of sizes {tuple(shape)}, but an "
             "image has y and x, and planes or time points; save one time point as an "
@@ -180,7 +219,7 @@ def _chosen_axes(
             shape=tuple(shape),
         )
     channels = "c" if sizes.get("c", 1) > 1 else ""
-    return (*planes, "y", "x"), "".join([*planes, "y", "x", channels])
+    return (*planes[-1:], "y", "x"), "".join([*planes, "y", "x", channels])
 
 
 def _geometry(

@@ -6,15 +6,15 @@ https://ngff.openmicroscopy.org/0.5/
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_sparseseg.annotations.classes import ClassTable, LabelClass
-from napari_sparseseg.errors import LabelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -65,7 +65,21 @@ def write_ome_zarr(
             chunks=(1,) * (level.ndim - 2) + tuple(sides),
             dimension_names=dimension_names(level.ndim),
         )
-        array[:] = level
+        # Of all chunks at once some would still be written after one has failed.
+        for block in iter_blocks(array.shape, array.chunks):
+            array[block] = level[block]
+
+
+def iter_blocks(
+    shape: tuple[int, ...], chunks: tuple[int, ...]
+) -> Iterator[tuple[slice, ...]]:
+    """Cut an array into its chunks."""
+    starts = (range(0, n, step) for n, step in zip(shape, chunks, strict=True))
+    for corner in product(*starts):
+        yield tuple(
+            slice(start, min(start + step, n))
+            for start, step, n in zip(corner, chunks, shape, strict=True)
+        )
 
 
 def label_metadata(
@@ -166,29 +180,13 @@ def is_label_zarr(path: Path) -> bool:
     return "image-label" in about.get("attributes", {}).get("ome", {})
 
 
-def read_ome_zarr(path: Path) -> tuple[NDArray[Any], Any]:
-    """Read the finest level of a label image, and its metadata.
-
-    Raises
-    ------
-    LabelError
-        If the folder is no OME-Zarr image, or is damaged.
-    """
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read what OME-Zarr says of an image, {} of plain arrays and groups of images."""
     import zarr
 
-    try:
-        group: Any = zarr.open_group(path, mode="r")
-        attributes = dict(group.attrs)
-        ome: Any = attributes.get("ome", attributes)
-        finest = ome["multiscales"][0]["datasets"][0]["path"]
-        return np.asarray(group[finest][:]), ome
-    except (OSError, LookupError, ValueError, TypeError, RuntimeError) as error:
-        raise LabelError(
-            f"{path} is no OME-Zarr label image, or is damaged "
-            f"({' '.join(str(error).split()) or type(error).__name__}); give a folder "
-            "whose zarr.json or .zattrs names multiscales.",
-            path=str(path),
-        ) from error
+    attributes: dict[str, Any] = dict(zarr.open(path, mode="r").attrs)
+    ome: dict[str, Any] = attributes.get("ome", attributes)
+    return ome
 
 
 def dimension_names(n_axes: int) -> Sequence[str]:
