@@ -25,7 +25,7 @@ from benchmarks._machine import (
     source_hash,
     usable_cores,
 )
-from benchmarks._report import RESULTS, command_line, publish, write_json
+from benchmarks._report import RESULTS, command_line, go_on, publish, write_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,18 +47,19 @@ def main() -> None:
         return
     # As the command has it; it counts when torch is first imported, in each process.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    content: dict[str, Any] = {
-        "command": command_line("files"),
-        "machine": machine("napari-sparseseg", "zarr", "openslide-python", "dask"),
-        "source": source_hash(),
-    }
+    here = machine("napari-sparseseg", "zarr", "openslide-python", "dask")
+    content = go_on(path, {"machine": here}, [], fresh=args.fresh)
+    content.setdefault("runs", {})
     for name, measure in PARTS.items():
         if name in args.parts:
             started = time.perf_counter()
             content[name] = measure(args)
+            run = {"command": command_line("files"), "source": source_hash()}
+            content["runs"][name] = run
             write_json(path, content)
             print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
-    publish(path, *sections(content), sentence(content["machine"]), content["command"])
+    commands = sorted({run["command"] for run in content["runs"].values()})
+    publish(path, *sections(content), sentence(content["machine"]), *commands)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -75,6 +76,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--objects", type=int, default=10_000, help="to be exported")
     add("--strokes", type=int, default=40, help="to be kept, on each kind of labels")
     add("--runs", type=int, default=3, help="of what is quick; the median counts")
+    add("--fresh", action="store_true", help="drop the results of other parts")
     add("--results", type=Path, default=RESULTS, help="folder of the results")
     add(
         "--report",

@@ -33,7 +33,6 @@ def content() -> dict[str, Any]:
     del both["seconds_of_network"], both["seconds_cpu_of_network"]
     made = {"size": 40_000, "scale": 1.0, "tile": 1024, "tissue": 0.08}
     return {
-        "command": "python -m benchmarks.files",
         "machine": {
             "processor": "Abacus",
             "cores": 2,
