@@ -164,7 +164,7 @@ def costs(content: dict[str, Any]) -> str:
     machine = sentence(content["machine"])
     return "\n".join(
         [
-            f"Measured by `{content['command']}` on one machine ({machine}):",
+            f"Measured by `{content['runs']['large']['command']}` on one machine ({machine}):",
             "",
             "| what | measured |",
             "|---|---:|",

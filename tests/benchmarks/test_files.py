@@ -43,6 +43,7 @@ def content() -> dict[str, Any]:
             "versions": {},
         },
         "open": [0.5, 0.4],
+        "runs": {"large": {"command": "python -m benchmarks.files", "source": "1"}},
         "large": made | {"runs": [run]},
         "workers": made | {"runs": [run, both]},
     }
