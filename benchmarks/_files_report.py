@@ -161,10 +161,10 @@ def costs(content: dict[str, Any]) -> str:
     rows = [f"| {n} | {hours / n:,.1f} h |" for n in N_COMPUTERS]
     memory, before = (run[f"bytes_{name}"] / 1e9 for name in ("peak", "before"))
     ratio = run["seconds_cpu"] / run["seconds_cpu_of_network"]
-    machine = sentence(content["machine"])
+    machine, command = sentence(content["machine"]), content["runs"]["large"]["command"]
     return "\n".join(
         [
-            f"Measured by `{content['runs']['large']['command']}` on one machine ({machine}):",
+            f"Measured by `{command}` on one machine ({machine}):",
             "",
             "| what | measured |",
             "|---|---:|",
