@@ -157,7 +157,7 @@ class PredictWhatWidget(QWidget):
         self.form.setFieldGrowthPolicy(
             QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow
         )
-        self.form.addRow("Predict", self.what)
+        self.form.addRow("How much", self.what)
         self.form.addRow("Image", self.images)
         self.form.addRow("Images in", self.folder_in)
         self.form.addRow("Results in", self.folder_out)
