@@ -34,9 +34,9 @@ from napari_sparseseg.gui.predict_run import clock
 from napari_sparseseg.gui.predict_state import PredictState, PredictWishes
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.state import State
-from napari_sparseseg.io.annotation_files import read_annotations
 from napari_sparseseg.io.export import export_labels
 from napari_sparseseg.io.sources import open_image
+from napari_sparseseg.io.zarr_labels import classes_of_zarr
 from tests.gui.conftest import FakeLink
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class TestPlanes:
     def test_go_into_one_layer_and_no_other(self, desk: Desk) -> None:
         image = desk.add_stack()
         strokes = desk.viewer.add_labels(np.zeros(SHAPE, np.uint8), name="strokes")
-        desk.viewer.dims.set_current_step(0, 1)
+        desk.viewer.dims.set_point(0, 5)
         desk.wish(what="plane")
         desk.press()
         assert desk.answer(2).region is None
@@ -164,7 +164,7 @@ class TestPlanes:
         assert desk.state.progress is None
 
         # The next goes into the same layer, and what was there stays.
-        desk.viewer.dims.set_current_step(0, 2)
+        desk.viewer.dims.set_point(0, 10)
         desk.press()
         desk.answer(3)
         assert [each for each in desk.viewer.layers if is_prediction(each)] == [result]
@@ -203,7 +203,7 @@ class TestPlanes:
         desk.wish(what="view")
         desk.press()
         assert desk.answer().region == (4, 5, 13, 21)
-        result = desk.viewer.layers["segmentation of ct"].data[0]
+        result = desk.viewer.layers["segmentation of ct"].data[1]
         assert (result > 0).sum() == 9 * 16
 
     def test_tell_speed_and_time_left(self, desk: Desk) -> None:
@@ -311,9 +311,7 @@ class TestFiles:
         store = desk.folder / "out.ome.zarr"
         found = zarr.open_array(store / "0", mode="r")[...]
         np.testing.assert_array_equal(found, labels)
-        classes = read_annotations(store).classes
-        assert classes is not None
-        assert classes.names == CLASSES.names
+        assert classes_of_zarr(store) == CLASSES
         assert "ml" in (desk.folder / "out.csv").read_text()
         # What is 0 was told: it is not labelled.
         assert "was not predicted and is 0" in " ".join(told)

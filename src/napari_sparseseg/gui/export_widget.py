@@ -46,8 +46,8 @@ EXPORT = (
     "volumes. What is not labelled stays 0, apart from background"
 )
 SIMPLIFY = (
-    "GeoJSON alone: how far outlines may lie from the exact ones, in pixels. 1 makes "
-    "files much smaller, and edges look less like stairs"
+    "How far outlines for QuPath may lie from the exact ones. 1 pixel makes files much "
+    "smaller, and edges look less like stairs"
 )
 
 
@@ -75,6 +75,7 @@ class ExportWidget(QWidget):
         self.labels.setToolTip(LABELS)
         self.simplify = decimal_box(0, 100, step=0.5, decimals=1)
         self.simplify.setSpecialValueText("exact")
+        self.simplify.setSuffix(" px")
         self.simplify.setToolTip(SIMPLIFY)
         self.export_button = push_button("Export…", EXPORT, self._ask)
         WheelGuard(self).watch(self.labels, self.simplify)
@@ -82,7 +83,7 @@ class ExportWidget(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Labels", self.labels)
-        form.addRow("Outlines (px)", self.simplify)
+        form.addRow("GeoJSON outlines", self.simplify)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)

@@ -57,8 +57,8 @@ CHOICES: dict[What, tuple[str, str]] = {
 }
 SURENESS: dict[Sureness | None, str] = {
     None: "no layer",
-    "confidence": "confidence (bright = sure)",
-    "uncertainty": "uncertainty (bright = unsure)",
+    "confidence": "confidence",
+    "uncertainty": "uncertainty",
 }
 #: Formats in which the images of a folder are written, in words.
 FORMATS = {
@@ -84,7 +84,10 @@ SMALLEST = (
     "Regions of one class that have fewer pixels go to the class around them, plane by "
     "plane"
 )
-SURE = "Show beside the labels how sure the model is of each pixel, 0 to 1"
+SURE = (
+    "Show beside the labels how sure the model is of each pixel, from 0 to 1. "
+    "Confidence is bright where it is sure, uncertainty where it hesitates"
+)
 NOT_SURE = "This is shown for a view, a plane or a stack."
 GLASS = (
     "Parts of the slide without tissue are not predicted: they stay not labelled, "
