@@ -311,7 +311,7 @@ class TestFiles:
         store = desk.folder / "out.ome.zarr"
         found = zarr.open_array(store / "0", mode="r")[...]
         np.testing.assert_array_equal(found, labels)
-        assert classes_of_zarr(store) == CLASSES
+        assert classes_of_zarr(zarr.open_group(store, mode="r").attrs["ome"]) == CLASSES
         assert "ml" in (desk.folder / "out.csv").read_text()
         # What is 0 was told: it is not labelled.
         assert "was not predicted and is 0" in " ".join(told)
