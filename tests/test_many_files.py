@@ -141,7 +141,9 @@ class TestImages:
         predict_file(model, jobs[0].image, tmp_path / "alone.nrrd", device="cpu")
         alone = SimpleITK.ReadImage(str(tmp_path / "alone.nrrd"))
         found = SimpleITK.ReadImage(str(out / "a case.nrrd"))
-        np.testing.assert_array_equal(*map(SimpleITK.GetArrayFromImage, (found, alone)))
+        np.testing.assert_array_equal(
+            SimpleITK.GetArrayFromImage(found), SimpleITK.GetArrayFromImage(alone)
+        )
         assert not list(out.glob("broken*"))
 
     def test_that_are_there_are_left(

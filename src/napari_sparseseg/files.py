@@ -437,7 +437,7 @@ class _Plan:
         self._make_store(folder)
         labels, cleaned = open_labels(self.job.store), open_labels(folder)
         for z in range(self.n_planes):
-            plane = Plane(labels, z) if self.job.has_planes else labels
+            plane: Any = Plane(labels, z) if self.job.has_planes else labels
             planes = (z,) if self.job.has_planes else ()
             for region, part in iter_without_small_objects(plane, self.smallest_object):
                 y0, x0, y1, x1 = region
@@ -446,7 +446,7 @@ class _Plan:
 
     def labels(self) -> NDArray[Any]:
         """Return all labels without small objects, in memory."""
-        labels: NDArray[Any] = open_labels(self.job.store)[...]
+        labels = np.asarray(open_labels(self.job.store)[...])
         if self.smallest_object:
             for index in np.ndindex(labels.shape[:-2]):
                 labels[index] = without_small_objects(

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import napari
 import numpy as np
 import pytest
 import SimpleITK
@@ -18,7 +19,6 @@ from napari.utils import progress
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
 from napari_sparseseg.gui import (
-    label_places,
     predict_controller,
     predict_run,
     predict_settings,
@@ -52,9 +52,9 @@ SHAPE = (3, 20, 30)
 class Desk:
     """A controller and all that is around it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, viewer: ViewerModel | None = None) -> None:
         self.folder = folder
-        self.viewer = ViewerModel()
+        self.viewer = viewer or ViewerModel()
         self.link = FakeLink()
         self.model = folder / "model.safetensors"
         self.model.write_bytes(b"a model")
@@ -106,7 +106,7 @@ class Desk:
 
     def answer(self, value: int = 2) -> messages.Predict:
         """Predict what was asked for: all of it is of one class."""
-        asked = self.link.taken(messages.Predict)[-1]
+        asked: messages.Predict = self.link.taken(messages.Predict)[-1]
         labels = np.load(asked.labels, mmap_mode="r+")
         y0, x0, y1, x1 = region = asked.region or (0, 0, *labels.shape)
         labels[y0:y1, x0:x1] = value
@@ -118,7 +118,7 @@ class Desk:
         return asked
 
     def told_of_file(self, asked: messages.PredictFiles, **told: Any) -> None:
-        about = {
+        about: dict[str, Any] = {
             "generation": asked.generation,
             "name": "ct.nrrd",
             "place": 0,
@@ -139,7 +139,7 @@ def desk(
     monkeypatch.setattr(predict_settings, "keep", lambda _: None)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     desk = Desk(tmp_path)
-    monkeypatch.setattr(label_places.napari, "current_viewer", lambda: desk.viewer)
+    monkeypatch.setattr(napari, "current_viewer", lambda: desk.viewer)
     yield desk
     desk.controller.close()
 
@@ -245,6 +245,23 @@ class TestPlanes:
         assert not desk.viewer.layers
         assert desk.state.progress is None
 
+    def test_of_another_dock_go_into_its_layer(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        image = desk.add_stack()
+        desk.press()
+        desk.answer(2)
+        before = desk.viewer.layers["segmentation of ct"]
+        desk.controller.close()
+        assert before in desk.viewer.layers
+        again = Desk(desk.folder, desk.viewer)
+        again.controller.choose(image, None)
+        again.press()
+        again.answer(3)
+        assert [e for e in desk.viewer.layers if is_prediction(e)] == [before]
+        assert (before.data[1] == 3).all()
+        again.controller.close()
+
     def test_of_a_deleted_result_come_back(self, desk: Desk) -> None:
         desk.add_stack()
         desk.press()
@@ -293,6 +310,16 @@ class TestFiles:
         # The same place is taken again, so that it goes on where it stopped.
         assert self.start(desk).job == asked.job
         assert len([each for each in desk.viewer.layers if is_prediction(each)]) == 1
+
+    def test_are_not_taken_for_pixels_that_were_replaced(
+        self, desk: Desk, qtbot: QtBot
+    ) -> None:
+        image = desk.open_stack()
+        image.data = np.ones(SHAPE, np.int16)
+        desk.wish(what="stack")
+        desk.press()
+        asked = desk.link.taken(messages.Predict)
+        assert (np.load(asked[0].pixels) == 1).all()
 
     def test_are_exported_with_place_and_classes(
         self, desk: Desk, qtbot: QtBot, told: list[str]

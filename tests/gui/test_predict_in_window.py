@@ -19,7 +19,6 @@ from benchmarks._files_large import loadable
 from napari_sparseseg.gui import predict, predict_settings
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.launch import PLUGIN, open_file
-from napari_sparseseg.gui.predict_controller import PredictController
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.io.model_file import save_model
 from napari_sparseseg.io.sources import open_image
@@ -172,6 +171,5 @@ def test_a_real_slide_is_cancelled_within_a_second_and_goes_on(
     found = json.loads((tmp_path / "labels.geojson").read_text())
     assert found["features"]
     dock.controller.close()
-    # It was read from a folder that is gone.
-    assert not any(map(is_prediction, viewer.layers))
-    assert isinstance(dock.controller, PredictController)
+    # It is read from its folder as long as napari runs.
+    assert np.asarray(result.data[0][:512, :512]).any()

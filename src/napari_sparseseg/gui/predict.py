@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
     import napari
 
+    from napari_sparseseg.gui.predict_state import What
+
+#: What is predicted of an image that does not have what was predicted before.
+FIRST: tuple[What, ...] = ("stack", "slide", "plane")
+
 #: Whether the training has a model now is looked at so often.
 LOOK_MS = 1000
 
@@ -114,9 +119,7 @@ class PredictAndExport(PluginWidget):
         self.controller.choose(image, labels)
         wishes, refused = self.state.wishes, self.state.refused
         if is_other and image is not None and wishes.what in refused:
-            first = next(
-                each for each in ("stack", "slide", "plane") if each not in refused
-            )
+            first = next(each for each in FIRST if each not in refused)
             self.controller.use_wishes(replace(wishes, what=first))
 
     def _choose_model(self, path: str) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 from napari.layers import Image, Labels
@@ -15,6 +16,7 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg.engine import messages
+from napari_sparseseg.errors import LayerError
 from napari_sparseseg.gui import predict_settings
 from napari_sparseseg.gui.activity import Activity
 from napari_sparseseg.gui.boxes_classes import find_training
@@ -118,6 +120,7 @@ class PredictController(QObject):
         self._files = PlaneFiles()
         self._pixels = PixelWatch(self)
         self._results: list[ResultLayer] = []
+        self._replaced: WeakSet[Image] = WeakSet()
         self._opened: tuple[str, ...] = ()
         self._target: ResultLayer | None = None
         self._failures: list[str] = []
@@ -233,7 +236,7 @@ class PredictController(QObject):
             result.remove()
 
     def close(self) -> None:
-        """End the engine; the results stay as layers as long as they are in memory."""
+        """End the engine; the results stay as layers."""
         if self.is_closed:
             return
         self.is_closed = True
@@ -243,11 +246,7 @@ class PredictController(QObject):
             self._link.stop()
         with telling():
             self._thread.shutdown(wait=True, cancel_futures=True)
-            # What was read from the folder that goes now cannot be drawn any more.
-            for result in self._results:
-                if result.store is not None and result.is_lazy:
-                    result.remove()
-            self._run.close()
+            self._run.close(any(result.is_lazy for result in self._results))
             self._files.close()
 
     # Jobs.
@@ -273,6 +272,11 @@ class PredictController(QObject):
                 series=source["series"],
                 um_per_px=None if has_size else um_per_px(image),
             )
+        if wishes.what == "view" and visible_region(image) is None:
+            raise LayerError(
+                f"Nothing of '{image.name}' is in view; move it onto the canvas.",
+                layer=image.name,
+            )
         plane = shown_plane(self._viewer, image)
         planes = all_planes(image) if wishes.what == "stack" else [plane]
         seen: dict[int, Region | None] = {}
@@ -295,7 +299,7 @@ class PredictController(QObject):
     def _goes_by_file(self, wishes: PredictWishes) -> bool:
         if wishes.what == "slide":
             return True
-        is_stack = wishes.what == "stack" and has_file(self.image)
+        is_stack = wishes.what == "stack" and self._has_file(self.image)
         return is_stack and wishes.sureness is None
 
     def _result_of(self, image: Image) -> ResultLayer:
@@ -331,20 +335,19 @@ class PredictController(QObject):
 
     @telling()
     def _on_file_done(self, event: messages.FileDone) -> None:
-        is_one = self._target is not None
+        one = self._target
         if event.failure:
-            self._failures.append(
-                event.failure if is_one else f"{event.name}: {event.failure}"
-            )
+            name = f"{event.name}: " if one is None else ""
+            self._failures.append(f"{name}{event.failure}")
             return
         self._written += 1
-        if is_one:
+        if one is not None:
             if event.notes:
                 show_info(" ".join(sentence(note) for note in event.notes))
             assert self._run.model is not None
             self._do(
                 partial(levels_of, Path(event.paths[0])),
-                partial(self._show_levels, self._target, self._run.model.classes),
+                partial(self._show_levels, one, self._run.model.classes),
             )
             return
         if any("was there already" in note for note in event.notes):
@@ -386,8 +389,10 @@ class PredictController(QObject):
 
     @telling()
     def _on_pixels(self, image: Image) -> None:
-        """Forget what was made of other pixels than those of now."""
+        """Forget files that have other pixels than those of now."""
         self._files.forget(image)
+        self._replaced.add(image)
+        self._judge()
 
     # Threads.
 
@@ -439,7 +444,7 @@ class PredictController(QObject):
             refused["stack"] = f"'{image.name}' has one plane; predict this plane."
         if not is_flat:
             refused["slide"] = f"'{image.name}' is a stack; predict the whole stack."
-        elif not has_file(image):
+        elif not self._has_file(image):
             refused["slide"] = (
                 f"'{image.name}' was not opened from a file with File > Open; predict "
                 "this plane."
@@ -469,7 +474,7 @@ class PredictController(QObject):
             if shown_plane(self._viewer, image) is None:
                 return "Go back to 2D, to a plane of the image."
         elif wishes.what == "stack" and wishes.smooth_planes:
-            if not has_file(image):
+            if not self._has_file(image):
                 return (
                     "Only stacks opened from a file with File > Open are smoothed "
                     "across planes; set the smoothing to none."
@@ -486,6 +491,15 @@ class PredictController(QObject):
             return "A file is being written."
         return "" if self.labels is not None else "There are no labels to export."
 
+    def _has_file(self, image: Image | None) -> bool:
+        """Tell whether the file of an image has the very pixels of its layer."""
+        if image is None or SOURCE_KEY not in image.metadata:
+            return False
+        data = image.data[0] if image.multiscale else image.data
+        path = Path(image.metadata[SOURCE_KEY]["path"])
+        is_whole = not isinstance(data, Channel) and image not in self._replaced
+        return is_whole and path.exists()
+
     # Progress.
 
     def _on_progress(self) -> None:
@@ -497,15 +511,6 @@ class PredictController(QObject):
     def _show_progress(self) -> None:
         if not self.is_closed:
             self._activity.show(self._state.progress)
-
-
-def has_file(image: Image | None) -> bool:
-    """Tell whether the file of an image has the very pixels of its layer."""
-    if image is None or SOURCE_KEY not in image.metadata:
-        return False
-    data = image.data[0] if image.multiscale else image.data
-    path = Path(image.metadata[SOURCE_KEY]["path"])
-    return not isinstance(data, Channel) and path.exists()
 
 
 def level_for(image: Image, trained_um: float | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import itertools
 import os
@@ -9,6 +10,7 @@ import shutil
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,12 +212,16 @@ class PredictRun(QObject):
         self._end("" if wished else sentence)
         return wished
 
-    def close(self) -> None:
-        """Remove what was kept."""
+    def close(self, is_shown: bool) -> None:
+        """Remove what was kept; where something of it is shown, when napari ends."""
         self._job = None
         self._cancelling.stop()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove = partial(shutil.rmtree, self._folder, ignore_errors=True)
+            if is_shown:
+                atexit.register(remove)
+            else:
+                remove()
 
     # The model.
 
@@ -254,6 +260,13 @@ class PredictRun(QObject):
         self._link.send(messages.LoadModel(path=str(path)))
 
     def _on_loaded(self, event: messages.ModelLoaded) -> None:
+        try:
+            self._begin(event)
+        except BaseException:
+            self._end("")
+            raise
+
+    def _begin(self, event: messages.ModelLoaded) -> None:
         path = Path(event.path)
         self.model = LoadedModel(
             hashlib.blake2b(path.read_bytes()).hexdigest(),
@@ -280,8 +293,8 @@ class PredictRun(QObject):
             messages.PredictFiles(
                 generation=self._generation,
                 job=job,
-                # Where it is not known to be a slide, the image itself decides.
-                tissue_mask=wishes.tissue_mask if is_slide else None,
+                # Where glass is to be left out, the image decides whether it has any.
+                tissue_mask=False if is_slide and not wishes.tissue_mask else None,
                 smooth_planes=0.0 if is_slide else wishes.smooth_planes,
                 smallest_object=wishes.smallest_object,
             )

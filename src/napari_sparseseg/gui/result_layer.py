@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 from napari.layers import Image, Labels
 from superqt.utils import QSignalThrottler
 
 from napari_sparseseg.gui.class_colors import class_colormap, give_classes
-from napari_sparseseg.gui.homes import give
+from napari_sparseseg.gui.homes import give, open_home
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.planes import (
     level_shape,
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from napari_sparseseg.engine.messages import Region, Sureness
     from napari_sparseseg.gui.planes import PlaneKey
     from napari_sparseseg.io.sources import LazyArray
+
+
+#: Layers of results; they outlive their dock.
+_SHOWN: WeakSet[Labels] = WeakSet()
 
 
 class ResultLayer:
@@ -63,7 +68,7 @@ class ResultLayer:
         self._classes: ClassTable | None = None
         self._model = ""
         self._pyramid: Pyramid | None = None
-        self._layer: Labels | None = None
+        self._layer: Labels | None = _shown_on(image, layers)
         self._sure_pyramid: Pyramid | None = None
         self._sure: Image | None = None
         self._sureness: Sureness | None = None
@@ -183,6 +188,7 @@ class ResultLayer:
         )
         layer.editable = False
         self._layer = layer
+        _SHOWN.add(layer)
         insert_result(self._layers, layer, self.image, before)
         give(layer, self.image)
         if before is not None:
@@ -209,10 +215,18 @@ class ResultLayer:
 
     def _refresh_now(self) -> None:
         for layer in (self.layer, self._sure):
-            if layer in self._layers:
+            if layer is not None and layer in self._layers:
                 layer.refresh(thumbnail=False, highlight=False, extent=False)
 
     def _on_image_moved(self) -> None:
         for layer in (self.layer, self._sure):
             if layer in self._layers:
                 place_on(layer, self.image, self.level)
+
+
+def _shown_on(image: Image, layers: LayerList) -> Labels | None:
+    """Return the result on an image that an earlier dock has left."""
+    for layer in layers:
+        if layer in _SHOWN and open_home(layer, layers) is image:
+            return layer
+    return None

@@ -48,7 +48,7 @@ def without_small_objects(labels: NDArray[Any], smallest: int) -> NDArray[Any]:
     from scipy.ndimage import distance_transform_edt
     from skimage.measure import label
 
-    objects = label(labels, connectivity=1)
+    objects = label(labels, connectivity=1)  # type: ignore[no-untyped-call]
     is_small = np.bincount(objects.ravel()) < smallest
     is_small[0] = False
     goes = is_small[objects]
