@@ -235,6 +235,13 @@ class TestPlanes:
         desk.link.tell(messages.Failed(request="predict", message="too few channels."))
         assert told == ["Too few channels."]
         assert desk.state.progress is None
+        # A device that is lost works in another process alone.
+        desk.press()
+        lost = "CUDA error: unspecified"
+        desk.link.tell(messages.Failed(request="predict", message=lost, details="at a"))
+        (reason,) = desk.link.restarts
+        assert lost in reason
+        assert "Details: " in told[-1]
 
     def test_go_with_their_image(self, desk: Desk) -> None:
         image = desk.add_stack()

@@ -90,7 +90,7 @@ class ExportWidget(QWidget):
         layout.addWidget(self.export_button)
         self.labels.chosen.connect(lambda _: self.labels_chosen.emit())
         self.simplify.valueChanged.connect(self.simplify_wished)
-        for name in ("cannot_export", "simplify_px"):
+        for name in ("cannot_export", "wishes"):
             listen(self, getattr(state.events, name), self._show)
         self._show()
 
@@ -101,7 +101,7 @@ class ExportWidget(QWidget):
     def _show(self) -> None:
         allow(self.export_button, EXPORT, self._state.cannot_export)
         with QSignalBlocker(self.simplify):
-            self.simplify.setValue(self._state.simplify_px)
+            self.simplify.setValue(self._state.wishes.simplify_px)
 
     def _ask(self) -> None:
         path = ask_where(self, "Export labels", "", FILTERS, EXPORT_SUFFIXES)

@@ -73,7 +73,7 @@ class PredictAndExport(PluginWidget):
             (dock.run.predict_pressed, controller.predict),
             (dock.run.cancel_pressed, controller.cancel),
             (dock.export.labels_chosen, self._choose),
-            (dock.export.simplify_wished, controller.simplify),
+            (dock.export.simplify_wished, self._simplify),
             (dock.export.export_wished, controller.export),
             (controller.shown, self._on_shown),
         ]
@@ -124,6 +124,9 @@ class PredictAndExport(PluginWidget):
 
     def _choose_model(self, path: str) -> None:
         self.controller.use_wishes(replace(self.state.wishes, model=path))
+
+    def _simplify(self, px: float) -> None:
+        self.controller.use_wishes(replace(self.state.wishes, simplify_px=px))
 
     def _on_shown(self, layer: Labels | None) -> None:
         if layer is not None:

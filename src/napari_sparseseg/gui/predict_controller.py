@@ -20,6 +20,7 @@ from napari_sparseseg.errors import LayerError
 from napari_sparseseg.gui import predict_settings
 from napari_sparseseg.gui.activity import Activity
 from napari_sparseseg.gui.boxes_classes import find_training
+from napari_sparseseg.gui.controller import DEVICE_LOST
 from napari_sparseseg.gui.label_export import export_layer
 from napari_sparseseg.gui.layer_keys import SOURCE_KEY
 from napari_sparseseg.gui.log import log_file, without_words
@@ -163,11 +164,6 @@ class PredictController(QObject):
         self.look_for_models()
 
     @telling()
-    def simplify(self, px: float) -> None:
-        """Let outlines lie so far from the exact ones."""
-        self._state.simplify_px = px
-
-    @telling()
     def look_for_models(self) -> None:
         """Offer the models that there are now."""
         if self.is_closed:
@@ -217,7 +213,7 @@ class PredictController(QObject):
         store = next(
             (each.store for each in self._results if each.layer is layer), None
         )
-        work = export_layer(layer, path, self._state.simplify_px, store)
+        work = export_layer(layer, path, self._state.wishes.simplify_px, store)
         self._state.exporting = True
         self._state.status = f"Writing {Path(path).name} …"
         self._writing.show(0.5)
@@ -319,9 +315,17 @@ class PredictController(QObject):
         if isinstance(event, messages.Ready):
             self._state.engine = "ready"
             self._judge()
-        if isinstance(event, messages.Failed) and event.details:
-            logger.error("%s failed\n%s", event.request, without_words(event.details))
+        if isinstance(event, messages.Failed):
+            self._note_failure(event)
         self._run.take(event)
+
+    def _note_failure(self, event: messages.Failed) -> None:
+        if event.details:
+            logger.error("%s failed\n%s", event.request, without_words(event.details))
+        if DEVICE_LOST.search(event.message):
+            self._link.restart(
+                f"The device that computes does not work any more ({event.message})"
+            )
 
     @telling()
     def _on_died(self, sentence: str, restarting: bool) -> None:

@@ -21,6 +21,7 @@ from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui.boxes_classes import find_training
+from napari_sparseseg.gui.log import log_file
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.parts import once
 from napari_sparseseg.gui.plane_files import PREFIX, cut
@@ -324,7 +325,8 @@ class PredictRun(QObject):
             case messages.FilesDone() if event.generation == self._generation:
                 self._end("")
             case messages.Failed() if event.request in OURS:
-                self._end(event.message)
+                details = f" Details: {log_file()}" if event.details else ""
+                self._end(event.message + details)
 
     @telling()
     def _ask_next(self) -> None:

@@ -25,7 +25,7 @@ TRAINED = ""
 
 @dataclass(frozen=True)
 class PredictWishes:
-    """How is to be predicted.
+    """How is to be predicted and exported.
 
     Attributes
     ----------
@@ -45,6 +45,8 @@ class PredictWishes:
         Of the files that are written for a folder.
     images, out
         The folder, and where its results go; empty where none is chosen.
+    simplify_px
+        How far exported outlines of GeoJSON may lie from the exact ones, in pixels.
     """
 
     model: str = TRAINED
@@ -56,6 +58,7 @@ class PredictWishes:
     suffix: str = ".nii.gz"
     images: str = ""
     out: str = ""
+    simplify_px: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,6 @@ class PredictState:
         How fast it goes and how long it takes, in words.
     cannot_predict, cannot_export
         Why the buttons are disabled, in one sentence; empty where they are not.
-    simplify_px
-        How far outlines of GeoJSON may lie from the exact ones, in pixels.
     exporting
         Whether something is being written.
     status
@@ -115,6 +116,5 @@ class PredictState:
     speed: str = ""
     cannot_predict: str = ""
     cannot_export: str = ""
-    simplify_px: float = 0.0
     exporting: bool = False
     status: str = ""
