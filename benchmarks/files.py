@@ -1,4 +1,4 @@
-"""Files: a slide opened, a large one predicted file to file, outlines exported.
+"""Files: a slide opened, a large one predicted file to file, strokes kept, outlines.
 
 The network alone is timed on as many tiles with their halos as chunks were predicted:
 what is above that is reading, resampling, finding tissue, writing and coarser levels.
@@ -12,26 +12,23 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks._files_large import make_slide, open_slide, predict_slide
-from benchmarks._machine import in_fresh_process, machine, sentence, source_hash
-from benchmarks._report import (
-    RESULTS,
-    command_line,
-    middle,
-    new_section,
-    publish,
-    write_json,
+from benchmarks._files_report import sections, write_costs
+from benchmarks._machine import (
+    in_fresh_process,
+    machine,
+    sentence,
+    source_hash,
+    usable_cores,
 )
+from benchmarks._report import RESULTS, command_line, publish, write_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from benchmarks._report import Section
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -44,23 +41,24 @@ OBJECT_PX = 24
 def main() -> None:
     """Measure, print and keep the results."""
     args = parse_arguments()
+    path = args.results / "files.json"
+    if args.report is not None:
+        write_costs(json.loads(path.read_text("utf-8")), args.report)
+        return
+    # As the command has it; it counts when torch is first imported, in each process.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     content: dict[str, Any] = {
         "command": command_line("files"),
         "machine": machine("napari-sparseseg", "zarr", "openslide-python", "dask"),
         "source": source_hash(),
     }
-    path = args.results / "files.json"
-    slide = args.data / SLIDE
-    if slide.exists():
-        content["open"] = [
-            in_fresh_process(open_slide, slide) for _ in range(args.runs)
-        ]
-    content["outlines"] = measure_outlines(args.objects, args.runs)
-    write_json(path, content)
-    content["large"] = measure_large(args)
-    write_json(path, content)
-    sections = [small_section(content), large_section(content["large"])]
-    publish(path, *sections, sentence(content["machine"]), content["command"])
+    for name, measure in PARTS.items():
+        if name in args.parts:
+            started = time.perf_counter()
+            content[name] = measure(args)
+            write_json(path, content)
+            print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    publish(path, *sections(content), sentence(content["machine"]), content["command"])
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -68,23 +66,40 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("benchmarks.files", description=__doc__)
     add = parser.add_argument
     data = os.environ.get("SPARSESEG_DATA") or REPOSITORY.parent / "shared" / "data"
+    add("--parts", nargs="+", choices=PARTS, default=[*PARTS], help="default: all")
     add("--data", type=Path, default=Path(data), help="folder of real images")
     add("--size", type=int, default=40_000, help="side of the slide in pixels")
+    add("--small-size", type=int, default=18_000, help="of that for several processes")
     add("--scale", type=float, default=1.0, help="working pixels per pixel")
     add("--tile", type=int, default=1024, help="side of a tile in working pixels")
-    add("--workers", type=int, nargs="+", default=[1, 2], help="numbers of processes")
     add("--objects", type=int, default=10_000, help="to be exported")
+    add("--strokes", type=int, default=40, help="to be kept, on each kind of labels")
     add("--runs", type=int, default=3, help="of what is quick; the median counts")
     add("--results", type=Path, default=RESULTS, help="folder of the results")
+    add(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: write the costs of the results into this document",
+    )
     return parser.parse_args()
 
 
-def measure_outlines(n_objects: int, runs: int) -> dict[str, Any]:
+def measure_open(args: argparse.Namespace) -> list[float]:
+    """Time a slide from its path to first pixels; nothing where it is absent."""
+    slide = args.data / SLIDE
+    if not slide.exists():
+        print(f"{slide} is not there; SPARSESEG_DATA names the folder of real images")
+        return []
+    return [in_fresh_process(open_slide, slide) for _ in range(args.runs)]
+
+
+def measure_outlines(args: argparse.Namespace) -> dict[str, Any]:
     """Time the export of outlines by this project and by rasterio alone, in turn."""
-    labels = discs(n_objects)
+    labels = discs(args.objects)
     seconds: dict[str, list[float]] = {"ours": [], "rasterio": []}
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(runs):
+        for _ in range(args.runs):
             for name, export in (("ours", export_ours), ("rasterio", export_rasterio)):
                 started = time.perf_counter()
                 export(labels, Path(folder) / f"{name}.geojson")
@@ -123,12 +138,38 @@ def export_rasterio(labels: NDArray[np.uint8], path: Path) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
+def measure_autosave(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Paint with and without a session, without a window."""
+    if not os.environ.get("DISPLAY"):
+        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    kinds = ("CT series", "field")
+    return [in_fresh_process(_autosave, kind, args.strokes) for kind in kinds]
+
+
+def _autosave(kind: str, n_strokes: int) -> dict[str, Any]:
+    from benchmarks import _files_autosave
+
+    return _files_autosave.measure_autosave(kind, n_strokes)
+
+
 def measure_large(args: argparse.Namespace) -> dict[str, Any]:
-    """Predict a slide with one process and with several."""
+    """Predict a large slide by one process with all cores."""
+    return predict_made(args, args.size, [(1, usable_cores())])
+
+
+def measure_workers(args: argparse.Namespace) -> dict[str, Any]:
+    """Predict a smaller slide by a process with one core, and by two with one each."""
+    return predict_made(args, args.small_size, [(1, 1), (2, 2)])
+
+
+def predict_made(
+    args: argparse.Namespace, size: int, runs: list[tuple[int, int]]
+) -> dict[str, Any]:
+    """Make a slide and predict it by so many processes with so many threads in all."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "slide.ome.zarr"
-        share = in_fresh_process(make_slide, source, args.size)
-        runs = [
+        share = in_fresh_process(make_slide, source, size)
+        done = [
             in_fresh_process(
                 predict_slide,
                 source,
@@ -136,69 +177,26 @@ def measure_large(args: argparse.Namespace) -> dict[str, Any]:
                 args.scale,
                 args.tile,
                 workers,
+                threads,
             )
-            for workers in args.workers
+            for workers, threads in runs
         ]
     return {
-        "size": args.size,
+        "size": size,
         "scale": args.scale,
         "tile": args.tile,
         "tissue": share,
-        "runs": runs,
+        "runs": done,
     }
 
 
-def small_section(content: dict[str, Any]) -> Section:
-    """Seconds of what is quick."""
-    section = new_section(
-        "Files: seconds, median of runs and range", ["", "seconds", "ratio"]
-    )
-    table = section.table
-    if "open" in content:
-        table.add_row(f"{SLIDE.name}: path to pixels", middle(content["open"]), "")
-    outlines = content["outlines"]
-    seconds = outlines["seconds"]
-    ratio = median(seconds["ours"]) / median(seconds["rasterio"])
-    what = f"outlines of {outlines['objects']} objects"
-    table.add_row(f"{what}: this project", middle(seconds["ours"]), f"{ratio:.2f}")
-    table.add_row(f"{what}: rasterio and json", middle(seconds["rasterio"]), "1.00")
-    return section
-
-
-def large_section(large: dict[str, Any]) -> Section:
-    """Speed and memory of predicting a slide."""
-    section = new_section(
-        f"OME-Zarr to OME-Zarr on the CPU, {large['size']} x {large['size']} RGB, "
-        f"{large['tissue']:.1%} tissue, light network at scale {large['scale']:g}, "
-        f"tiles of {large['tile']} working pixels",
-        [
-            "processes",
-            "chunks",
-            "glass",
-            "seconds",
-            "network alone",
-            "ratio",
-            "chunks/s",
-            "Mpx/s",
-            "peak memory",
-        ],
-    )
-    for run in large["runs"]:
-        alone = run["seconds_of_network"]
-        # What several processes take has no such bound: they share the cores.
-        is_one = run["workers"] == 1
-        section.table.add_row(
-            str(run["workers"]),
-            str(run["chunks"]),
-            str(run["glass"]),
-            f"{run['seconds']:.1f}",
-            f"{alone:.1f}" if is_one else "-",
-            f"{run['seconds'] / alone:.2f}" if is_one else "-",
-            f"{run['chunks'] / run['seconds_of_chunks']:.2f}",
-            f"{run['pixels'] / run['seconds_of_chunks'] / 1e6:.2f}",
-            f"{run['bytes_peak'] / 1e6:.0f} MB" if is_one else "-",
-        )
-    return section
+PARTS = {
+    "open": measure_open,
+    "outlines": measure_outlines,
+    "autosave": measure_autosave,
+    "workers": measure_workers,
+    "large": measure_large,
+}
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from scipy.ndimage import binary_opening, gaussian_filter1d
 
 from benchmarks._files_large import loadable
 from napari_sparseseg import cli, files
+from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import ImageError, OptionError, OutputError
 from napari_sparseseg.files import (
     PredictionStarted,
@@ -27,6 +29,7 @@ from napari_sparseseg.files import (
     iter_predict_file,
     predict_file,
 )
+from napari_sparseseg.io.export import export_in_parts, export_labels
 from napari_sparseseg.io.geometry import Geometry
 from napari_sparseseg.io.images import write_label_map
 from napari_sparseseg.io.model_file import load_model, save_model
@@ -207,6 +210,10 @@ class TestLabels:
         np.testing.assert_array_equal(sitk.GetArrayFromImage(found), expected)
 
 
+def stop(*_: object) -> None:
+    raise InterruptedError
+
+
 def slide_with_glass() -> NDArray[np.uint8]:
     """Give 256 x 320 pixels of glass with tissue in the upper left 100 x 100."""
     noise = np.random.default_rng(0).normal(0, 1.5, (256, 320, 3)).round()
@@ -231,6 +238,44 @@ class TestGlass:
         np.testing.assert_array_equal(labels[:128, :128], expected[:128, :128])
         assert (labels[128:] == value).all()
         assert (labels[:, 128:] == value).all()
+
+    def test_has_no_say_in_what_a_network_measures_of_a_slide(
+        self, tmp_path: Path
+    ) -> None:
+        pixels = tissue_phantom(0, (256, 256)).image
+        model = loadable(random_network(pixels, 1.0, GROUPS))
+        slide = np.full((768, 768, 3), 243, np.uint8)
+        slide[256:512, 384:640] = pixels
+        image = write_zarr(tmp_path / "slide.zarr", slide, um=0.5)
+        alone, _ = predict_image(model, pixels)
+        same = []
+        for mask in (True, False):
+            out = tmp_path / f"{mask}.ome.zarr"
+            predict_file(model, image, out, tile=256, tissue_mask=mask)
+            # At the edges the network sees beyond the tissue.
+            there = finest(out)[256:512, 384:640] == alone
+            same.append(there[48:-48, 48:-48].mean())
+        assert same[0] > 0.9
+        assert same[1] < 0.8
+
+    def test_that_is_measured_gives_the_same_when_it_goes_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # One chunk of few pixels, which would be measured whole without a mask.
+        slide = np.full((256, 320, 3), 243, np.uint8)
+        slide[:100, :100] = tissue_phantom(0, (128, 128)).image[:100, :100]
+        model = loadable(random_network(slide, 1.0, GROUPS))
+        image = write_zarr(tmp_path / "slide.zarr", slide, um=0.5)
+        whole = tmp_path / "whole.ome.zarr"
+        predict_file(model, image, whole)
+        out = tmp_path / "out.ome.zarr"
+        with monkeypatch.context() as patch:
+            patch.setattr(ChunkPredictor, "_write", stop)
+            with pytest.raises(InterruptedError):
+                predict_file(model, image, out)
+        monkeypatch.setattr("napari_sparseseg.prediction.predictor.measure", stop)
+        predict_file(model, image, out)
+        np.testing.assert_array_equal(finest(out), finest(whole))
 
     def test_is_predicted_where_no_mask_is_wished_for(
         self, tmp_path: Path, model: SegmentationModel
@@ -489,6 +534,97 @@ def stop_after(n_chunks: int, events: Iterator[object]) -> None:
     raise AssertionError("it ended before")
 
 
+class TestTwoAtOnce:
+    def test_are_refused_until_the_first_ends(
+        self, tmp_path: Path, tissue: NDArray[np.uint8], model: SegmentationModel
+    ) -> None:
+        image = write_zarr(tmp_path / "image.zarr", tissue)
+        out = tmp_path / "out.ome.zarr"
+        first = iter_predict_file(model, image, out, tile=16)
+        assert isinstance(next(first), PredictionStarted)
+        with pytest.raises(OutputError, match=r"out\.ome\.zarr is being written by"):
+            predict_file(model, image, out, tile=16)
+        assert isinstance([*first][-1], PredictionWritten)
+        predict_file(model, image, out, tile=16)
+        names = sorted(each.name for each in tmp_path.iterdir())
+        assert names == ["image.zarr", "out.ome.zarr"]
+
+    def test_do_not_wait_for_one_that_was_killed(
+        self, tmp_path: Path, tissue: NDArray[np.uint8], model: SegmentationModel
+    ) -> None:
+        image = write_zarr(tmp_path / "image.zarr", tissue)
+        (tmp_path / "out.ome.zarr.lock").touch()
+        predict_file(model, image, tmp_path / "out.ome.zarr")
+        assert not (tmp_path / "out.ome.zarr.lock").exists()
+
+
+class TestExport:
+    """Part by part, equal to what all labels in memory give."""
+
+    @pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".geojson"])
+    @pytest.mark.parametrize("shape", [(1100, 700), (3, 520, 40)])
+    def test_is_that_of_the_whole(
+        self, tmp_path: Path, suffix: str, shape: tuple[int, ...]
+    ) -> None:
+        pytest.importorskip("rasterio")
+        if len(shape) == 3 and suffix == ".geojson":
+            pytest.skip("outlines are of a plane")
+        geometry = Geometry(("z", "y", "x")[-len(shape) :], (0.5,) * len(shape), "um")
+        classes = ClassTable.from_values(range(1, 4))
+        rng = np.random.default_rng(0)
+        coarse = rng.integers(0, 4, [-(-n // 50) for n in shape], np.uint8)
+        labels = coarse
+        for axis, n in enumerate(shape):
+            labels = labels.repeat(50, axis).take(range(n), axis)
+        stored = zarr.create_array(tmp_path / "labels.zarr", data=labels)
+        whole, parts = (tmp_path / f"{name}{suffix}" for name in ("whole", "parts"))
+        export_labels(labels, whole, classes, geometry)
+        export_in_parts(stored, parts, classes, geometry)
+        if suffix == ".geojson":
+            found, expected = (
+                sorted(json.dumps(f) for f in json.loads(p.read_text())["features"])
+                for p in (parts, whole)
+            )
+            assert found == expected
+            return
+        for path in (whole, parts):
+            np.testing.assert_array_equal(tifffile.imread(path), labels)
+        assert open_image(parts).geometry == open_image(whole).geometry
+
+    @pytest.mark.parametrize("suffix", [".tif", ".geojson"])
+    def test_takes_no_memory_for_all_labels(self, tmp_path: Path, suffix: str) -> None:
+        pytest.importorskip("rasterio")
+        labels = zarr.create_array(
+            tmp_path / "labels.zarr", shape=(9000, 7000), chunks=(500, 500), dtype="u1"
+        )
+        labels[100:5000, 300:2000] = 2
+        geometry = Geometry(("y", "x"), (0.5, 0.5), "um")
+        classes = ClassTable.from_values([1, 2])
+        tracemalloc.start()
+        try:
+            export_in_parts(labels, tmp_path / f"labels{suffix}", classes, geometry)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        # The labels have 63 MB.
+        assert peak < 20e6
+
+    def test_that_needs_too_much_memory_is_refused_before_any_work(
+        self,
+        tmp_path: Path,
+        tissue: NDArray[np.uint8],
+        model: SegmentationModel,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        image = write_zarr(tmp_path / "image.zarr", tissue)
+        monkeypatch.setattr(files, "MOST_IN_MEMORY", 1000)
+        for name in ("out.png", "out.nii.gz", "out.nrrd"):
+            with pytest.raises(OutputError, match=r"choose \.ome\.zarr, \.ome\.tif or"):
+                predict_file(model, image, tmp_path / name)
+        assert [each.name for each in tmp_path.iterdir()] == ["image.zarr"]
+        predict_file(model, image, tmp_path / "out.ome.tif")
+
+
 def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
     shape = (4000, 6000, 3)
     image = zarr.create_array(
@@ -522,7 +658,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("out", "wishes", "sentence"),
         [
-            ("image.zarr", {}, "lie in each other"),
             ("image.zarr/labels.tif", {}, "lie in each other"),
             ("labels.jpg", {}, "expected|suffixes"),
             ("labels.dcm", {}, "belongs to a DICOM series"),
@@ -560,6 +695,14 @@ class TestRefusals:
         model = model_of(Fake(), in_channels=1, values=(1,))
         with pytest.raises(OutputError, match="would hold one plane"):
             predict_file(model, image, tmp_path / "out.geojson")
+
+    def test_of_a_folder_of_images(
+        self, tmp_path: Path, model: SegmentationModel
+    ) -> None:
+        (tmp_path / "images").mkdir()
+        write_label_map(tmp_path / "images" / "a.png", np.ones((9, 9), np.uint8))
+        with pytest.raises(ImageError, match="images is a folder of images, whose"):
+            predict_file(model, tmp_path / "images", tmp_path / "out.ome.zarr")
 
     def test_of_an_image_of_other_channels(self, tmp_path: Path) -> None:
         image = write_zarr(tmp_path / "volume.zarr", random_image(3, 20, 30))
@@ -624,6 +767,7 @@ class TestCommand:
             (["--out", "labels", "--smooth-planes", "1"], "--smooth-planes is for"),
             (["--out", "labels", "--no-tissue-mask"], "--tissue-mask is for"),
             (["--out", "a.tif", "--probabilities"], "folders of images alone"),
+            (["--out", "labels.jpg"], "cannot be written as labels.jpg"),
         ],
     )
     def test_refuses_options_of_the_other_way(

@@ -1326,7 +1326,8 @@ class ChunkClock:
             self._told = self._started = time.perf_counter()
             glass = f"; {event.n_glass} of glass are left out" if event.n_glass else ""
             before = f"; {event.n_done} finished earlier" if event.n_done else ""
-            self.state = f"{event.n_chunks} chunks{before}{glass}"
+            noun = "chunk" if event.n_chunks == 1 else "chunks"
+            self.state = f"{event.n_chunks} {noun}{before}{glass}"
         elif isinstance(event, ChunkDone):
             self.done += 1
             self.pixels += event.n_pixels

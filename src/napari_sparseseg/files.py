@@ -13,6 +13,7 @@ import json
 import math
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -36,13 +37,15 @@ from napari_sparseseg.errors import (
 )
 from napari_sparseseg.folders import check_writable, make_folder
 from napari_sparseseg.io.atomic import write_folder_atomically
-from napari_sparseseg.io.export import ExportOptions, export_labels
+from napari_sparseseg.io.export import ExportOptions, export_in_parts, goes_in_parts
 from napari_sparseseg.io.geometry import Field
+from napari_sparseseg.io.images import ALL_SUFFIXES, IMAGE_SUFFIXES
 from napari_sparseseg.io.label_store import (
     create_label_store,
     finish_label_store,
     open_labels,
 )
+from napari_sparseseg.io.locks import locked
 from napari_sparseseg.io.model_file import model_bytes, save_model
 from napari_sparseseg.io.sources import open_image
 from napari_sparseseg.prediction.large import (
@@ -59,7 +62,6 @@ from napari_sparseseg.prediction.objects import (
     MOST_PX,
     WHOLE_PX,
     iter_without_small_objects,
-    without_small_objects,
 )
 from napari_sparseseg.prediction.predictor import (
     SAME_PIXEL_SIZE,
@@ -69,7 +71,7 @@ from napari_sparseseg.prediction.predictor import (
     pixel_ratio,
     tile_side,
 )
-from napari_sparseseg.prediction.tissue import has_tissue, overview_of, tissue_mask
+from napari_sparseseg.prediction.tissue import overview_of, tissue_mask, tissue_share
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -102,14 +104,26 @@ FILE_SUFFIXES = (
 #: Where a store keeps what is predicted.
 OWN_ATTRIBUTES = "napari-sparseseg"
 
+#: What a prediction is known by, and how it is told that it is not the same.
+OTHER = {"model": "another model", "image": "another image", "options": "other options"}
+
 #: Of the store in which labels are collected.
 UNFINISHED = ".unfinished"
+
+#: Of a copy of it without small objects.
+CLEANED = ".cleaned"
+
+#: Of the file that is locked meanwhile, instead of that.
+LOCK_SUFFIX = ".lock"
 
 #: Side of a tile in working pixels; a larger one has less halo to its core.
 TILE = 1024
 
 #: Chunks have no longer sides in pixels, however coarse the working resolution is.
 LONGEST_SIDE = 4096
+
+#: More labels than that are not held in memory: a format that needs it is refused.
+MOST_IN_MEMORY = 1 << 29
 
 #: Planes that are smoothed together on a cluster; around them others are needed too.
 PLANES_AT_ONCE = 16
@@ -217,8 +231,14 @@ class PredictionWritten:
 
 
 def is_file_format(out: str | Path) -> bool:
-    """Tell whether a suffix is one of a file of labels, and not a folder's name."""
-    return Path(out).name.lower().endswith(FILE_SUFFIXES)
+    """Tell whether a name is meant for a file, and not for a folder of label maps.
+
+    For one of labels, or another kind of image: that is refused later, and does not
+    become a folder unless it is one.
+    """
+    name = Path(out).name.lower()
+    is_other = name.endswith(ALL_SUFFIXES) and not Path(out).is_dir()
+    return name.endswith(FILE_SUFFIXES) or is_other
 
 
 FileEvent = PredictionStarted | ChunkDone | PredictionWritten
@@ -241,8 +261,8 @@ def predict_file(
         that is just fine enough for the model.
     out
         Its suffix chooses the format: ``.ome.zarr``, ``.ome.tif``, ``.tif``,
-        ``.nii.gz``, ``.nrrd``, ``.dcm`` or ``.geojson``. Only OME-Zarr is written
-        without all labels in memory at once.
+        ``.geojson``, ``.png``, ``.nii.gz``, ``.nrrd`` or ``.dcm``. The last four are
+        written with all labels in memory, and refused where these are too many.
     **wishes
         See :class:`PredictionWishes`.
 
@@ -279,14 +299,22 @@ def iter_predict_file(
     check_names(wishes, PredictionWishes, "prediction")
     _check_wishes(wishes)
     source_path, target = Path(image), Path(out)
+    _check_suffix(target)
     _check_apart(source_path, target)
     _check_free(target, bool(wishes.get("overwrite")))
-    um_per_px = wishes.get("um_per_px")
-    source = open_image(source_path, series=wishes.get("series"), um_per_px=um_per_px)
+    source = _open(source_path, wishes)
     _check_image(model, source, target, wishes)
     make_folder(target.resolve().parent)
     check_writable(target.resolve().parent)
     plan = _plan(model, source, target, wishes)
+    with locked(plan.job.store.with_suffix(LOCK_SUFFIX)):
+        yield from _iter_plan(plan, target, wishes)
+
+
+def _iter_plan(
+    plan: _Plan, target: Path, wishes: PredictionWishes
+) -> Iterator[FileEvent]:
+    source = plan.source
     if not wishes.get("overwrite") and _identity_of(target) == plan.identity:
         yield PredictionWritten((target,), f"{target} was there already, and complete.")
         return
@@ -296,7 +324,7 @@ def iter_predict_file(
             f"level {plan.job.level} of {source.path.name} suits the model: pixels of "
             f"the labels are {plan.step_px:g} times as wide as those of the image"
         )
-    warning = size_warning(model, source.geometry.um_per_px)
+    warning = size_warning(plan.model, source.geometry.um_per_px)
     notes += [] if warning is None else [warning]
     places, n_glass = plan.places()
     planes_at_once = _planes_at_once(wishes, plan.n_planes)
@@ -319,7 +347,6 @@ class _Plan:
     model: SegmentationModel
     source: ImageSource
     job: ChunkJob
-    skips_glass: bool
     glass: int
     smallest_object: int
     model_hash: str
@@ -338,7 +365,7 @@ class _Plan:
                 "ratio": job.ratio,
                 "side": job.side,
                 "smooth_planes": job.smooth_planes,
-                "skips_glass": self.skips_glass,
+                "skips_glass": job.skips_glass,
                 "glass": self.glass,
                 "smallest_object": self.smallest_object,
             },
@@ -378,6 +405,13 @@ class _Plan:
             ),
         )
 
+    @cached_property
+    def tissue(self) -> NDArray[np.bool_] | None:
+        """Where an overview has tissue, None where glass is not left out."""
+        if not self.job.skips_glass:
+            return None
+        return tissue_mask(overview_of(self.source.levels))
+
     def n_pixels(self, run: ChunkRun) -> int:
         """Return how many pixels a run has."""
         height, width = self.shape[-2:]
@@ -411,13 +445,14 @@ class _Plan:
                 )
             identity = self.identity
             differing = [
-                name for name in identity if before.get(name) != identity[name]
+                words
+                for name, words in OTHER.items()
+                if before.get(name) != identity[name]
             ]
             if not differing:
                 return []
             notes.append(
-                f"{store.name} was begun with another {' and '.join(differing)}; "
-                "starting over"
+                f"{store.name} was begun with {' and '.join(differing)}; starting over"
             )
         write_folder_atomically(store, self._make_store)
         return notes
@@ -433,7 +468,7 @@ class _Plan:
         group.attrs[OWN_ATTRIBUTES] = {"prediction": self.identity}
 
     def make_cleaned(self, folder: Path) -> None:
-        """Make a finished store of the same labels without small objects."""
+        """Make a store of the same labels without small objects."""
         self._make_store(folder)
         labels, cleaned = open_labels(self.job.store), open_labels(folder)
         for z in range(self.n_planes):
@@ -442,17 +477,6 @@ class _Plan:
             for region, part in iter_without_small_objects(plane, self.smallest_object):
                 y0, x0, y1, x1 = region
                 cleaned[(*planes, slice(y0, y1), slice(x0, x1))] = part
-        finish_label_store(folder, self.model.info.classes, self.geometry)
-
-    def labels(self) -> NDArray[Any]:
-        """Return all labels without small objects, in memory."""
-        labels = np.asarray(open_labels(self.job.store)[...])
-        if self.smallest_object:
-            for index in np.ndindex(labels.shape[:-2]):
-                labels[index] = without_small_objects(
-                    labels[index], self.smallest_object
-                )
-        return labels
 
     def places(self) -> tuple[list[tuple[int, int]], int]:
         """Return (row, column) of the chunks to be predicted, and how many are glass.
@@ -462,16 +486,15 @@ class _Plan:
         side, (height, width) = self.job.side, self.shape[-2:]
         rows, columns = -(-height // side), -(-width // side)
         places = list(product(range(rows), range(columns)))
-        if not self.skips_glass:
+        if self.tissue is None:
             return places, 0
-        mask = tissue_mask(overview_of(self.source.levels))
         with_tissue: list[tuple[int, int]] = []
         glass: list[tuple[int, int]] = []
         for row, column in places:
             y, x = row * side, column * side
             region = (y, x, min(y + side, height), min(x + side, width))
-            found = has_tissue(mask, (height, width), region)
-            (with_tissue if found else glass).append((row, column))
+            share = tissue_share(self.tissue, (height, width), region)
+            (with_tissue if share else glass).append((row, column))
         if self.glass:
             self._fill(glass)
         return with_tissue, len(glass)
@@ -498,6 +521,9 @@ def _plan(
     tile = tile_side(parts_on(model, image, ratio), wishes.get("tile", TILE))
     model_hash = hashlib.sha256(model_bytes(model)).hexdigest()
     image_hash = image_identity(source, level)
+    skips_glass = wishes.get("tissue_mask")
+    if skips_glass is None:
+        skips_glass = _may_have_glass(source)
     job = ChunkJob(
         store=target.resolve().with_name(target.name + UNFINISHED),
         image=source.path.resolve(),
@@ -507,16 +533,12 @@ def _plan(
         ratio=ratio,
         side=min(tile, LONGEST_SIDE, max(plane_shape[:2])),
         smooth_planes=float(wishes.get("smooth_planes", 0)),
+        skips_glass=skips_glass,
         key=model_hash + image_hash,
     )
-    skips_glass = wishes.get("tissue_mask")
-    if skips_glass is None:
-        skips_glass = _may_have_glass(source)
     glass = _class_value(model, wishes.get("glass", 0))
     smallest = int(wishes.get("smallest_object", 0))
-    return _Plan(
-        model, source, job, skips_glass, glass, smallest, model_hash, image_hash
-    )
+    return _Plan(model, source, job, glass, smallest, model_hash, image_hash)
 
 
 def choose_level(model: SegmentationModel, source: ImageSource) -> tuple[int, float]:
@@ -595,7 +617,7 @@ def _predict(
     image = plan.source.levels[plan.job.level]
     on_cluster = address is not None or workers > 1
     model = plan.model if on_cluster else plan.model.to(choose_device(device))
-    predictor = ChunkPredictor(model, image, plan.job)
+    predictor = ChunkPredictor(model, image, plan.job, plan.tissue)
     if not on_cluster:
         for run in runs:
             yield from predictor.predict(run)
@@ -615,26 +637,30 @@ def _predict(
 def _finish(plan: _Plan, target: Path) -> PredictionWritten:
     """Turn the store into the result."""
     store, classes = plan.job.store, plan.model.info.classes
+    if plan.smallest_object:
+        store = store.with_suffix(CLEANED)
+        write_folder_atomically(store, plan.make_cleaned)
     options = ExportOptions(
         field=Field(step_px=plan.step_px),
         dicom_files=plan.source.files,
         is_prediction=True,
     )
-    if not target.name.lower().endswith(ZARR_SUFFIX):
-        export = export_labels(plan.labels(), target, classes, plan.geometry, options)
-        shutil.rmtree(store)
-        return PredictionWritten(export.paths, export.note)
-    if plan.smallest_object:
-        write_folder_atomically(target, plan.make_cleaned)
-        shutil.rmtree(store)
-        return PredictionWritten((target,))
-    with writing(target):
-        _clear(store, plan.n_planes)
-        finish_label_store(store, classes, plan.geometry)
-        if target.exists():
-            shutil.rmtree(target)
-        store.rename(target)
-    return PredictionWritten((target,))
+    written = PredictionWritten((target,))
+    if target.name.lower().endswith(ZARR_SUFFIX):
+        with writing(target):
+            _clear(store, plan.n_planes)
+            finish_label_store(store, classes, plan.geometry)
+            if target.exists():
+                shutil.rmtree(target)
+            store.rename(target)
+    else:
+        export = export_in_parts(
+            open_labels(store), target, classes, plan.geometry, options
+        )
+        written = PredictionWritten(export.paths, export.note)
+    for path in {store, plan.job.store}:
+        shutil.rmtree(path, ignore_errors=True)
+    return written
 
 
 def _clear(store: Path, n_planes: int) -> None:
@@ -740,6 +766,31 @@ def _check_apart(image: Path, out: Path) -> None:
         )
 
 
+def _open(path: Path, wishes: PredictionWishes) -> ImageSource:
+    try:
+        return open_image(
+            path, series=wishes.get("series"), um_per_px=wishes.get("um_per_px")
+        )
+    except ImageError as error:
+        files = path.iterdir() if path.is_dir() else ()
+        if any(each.name.lower().endswith(IMAGE_SUFFIXES) for each in files):
+            raise ImageError(
+                f"{path} is a folder of images, whose labels go into a folder; give "
+                "that a name without a suffix, or give one of the images.",
+                path=str(path),
+            ) from error
+        raise
+
+
+def _check_suffix(out: Path) -> None:
+    if not out.name.lower().endswith(FILE_SUFFIXES):
+        raise OutputError(
+            f"labels cannot be written as {out.name}; give it one of the suffixes "
+            f"{', '.join(FILE_SUFFIXES)}.",
+            path=str(out),
+        )
+
+
 def _check_free(out: Path, overwrite: bool) -> None:
     if not out.exists():
         return
@@ -767,12 +818,6 @@ def _check_image(
     """Say before hours of work what cannot be."""
     n_axes = len(source.geometry.axes)
     name = out.name.lower()
-    if not name.endswith(FILE_SUFFIXES):
-        raise OutputError(
-            f"labels cannot be written as {out.name}; give it one of the suffixes "
-            f"{', '.join(FILE_SUFFIXES)}.",
-            path=str(out),
-        )
     if n_axes == 3 and name.endswith(PLANE_SUFFIXES):
         raise OutputError(
             f"{out.name} would hold one plane, but {source.name} has "
@@ -786,6 +831,16 @@ def _check_image(
             path=str(out),
         )
     check_channels(model, source.data.shape[1:] if n_axes == 3 else source.data.shape)
+    level, _ = choose_level(model, source)
+    n_labels = math.prod(source.levels[level].shape[:n_axes])
+    if n_labels > MOST_IN_MEMORY and not goes_in_parts(name):
+        plane = " or .geojson" if n_axes == 2 else ""
+        raise OutputError(
+            f"{out.name} would have {n_labels / 1e6:,.0f} million pixels, but more "
+            f"than {MOST_IN_MEMORY / 1e6:,.0f} million are written only into formats "
+            f"that take them part by part; choose .ome.zarr, .ome.tif{plane}.",
+            path=str(out),
+        )
     trained = model.info.um_per_px
     if trained is not None and source.geometry.um_per_px is None:
         raise ImageError(

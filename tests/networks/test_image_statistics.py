@@ -163,3 +163,22 @@ def test_of_larger_images_a_few_windows_all_over_are_measured(
     gaps = [after - before for before, after in itertools.pairwise(starts)]
     assert max(gaps) <= max(2 * WINDOW, shape[0] / 8)
     assert np.all(np.diff(starts) >= 0)
+
+
+def test_windows_lie_where_most_counts() -> None:
+    def share(window: tuple[int, int, int, int]) -> float:
+        y0, x0, y1, x1 = window
+        rows = max(0, min(y1, 1800) - max(y0, 1000))
+        columns = max(0, min(x1, 700) - max(x0, 400))
+        return rows * columns / ((y1 - y0) * (x1 - x0))
+
+    windows = windows_of((4000, 4000), share)
+    assert len(set(windows)) == MOST_WINDOWS
+    assert min(map(share, windows)) >= 0.5
+    # Nowhere is anything: then all count alike.
+    assert windows_of((4000, 4000), lambda _: 0.0) == windows_of((4000, 4000))
+    assert windows_of((300, 300), lambda window: window[0]) == [
+        (y, x, min(y + WINDOW, 300), min(x + WINDOW, 300))
+        for y in (WINDOW, 2 * WINDOW)
+        for x in (0, WINDOW, 2 * WINDOW)
+    ]

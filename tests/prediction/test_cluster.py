@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,9 @@ import zarr
 
 from benchmarks._files_large import loadable
 from napari_sparseseg.errors import ClusterError, ImageError, OptionError, OutputError
-from napari_sparseseg.files import iter_predict_file, predict_file
+from napari_sparseseg.files import PredictionStarted, iter_predict_file, predict_file
+from napari_sparseseg.networks.model import SegmentationModel
+from napari_sparseseg.networks.registry import NetworkSpec
 from napari_sparseseg.prediction import cluster
 from napari_sparseseg.prediction.large import ChunkDone
 from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from napari_sparseseg.networks.model import SegmentationModel
 
 distributed = pytest.importorskip("distributed")
 
@@ -57,7 +58,11 @@ def address() -> Iterator[str]:
     """Return the address of a cluster of two threads."""
     n_threads, kept = torch.get_num_threads(), cluster._predictor
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=None,
+        scheduler_kwargs=cluster.UNSEEN,
     ) as local:
         yield local.scheduler_address
     torch.set_num_threads(n_threads)
@@ -125,6 +130,7 @@ class TestCluster:
         alone = iter_predict_file(model, image, out, tile=TILE)
         for _ in range(6):
             next(alone)
+        alone.close()
         rest = list(iter_predict_file(model, image, out, tile=TILE, scheduler=address))
         assert sum(isinstance(each, ChunkDone) for each in rest) == 35 - 5
         np.testing.assert_array_equal(labels_of(out), expected_labels(model, tissue))
@@ -163,6 +169,41 @@ class TestCluster:
         monkeypatch.setattr(cluster, "_predictor", fail)
         with pytest.raises(ImageError, match="is damaged"):
             predict_file(model, image, tmp_path / "out.ome.zarr", scheduler=address)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [(3, 3), ("3", 3), ("gpu-12", 12), ("tcp://10.0.0.7:40331", None), ("host", None)],
+)
+def test_workers_are_numbered_by_their_names(name: object, number: int | None) -> None:
+    assert cluster._number_in(name) == number
+
+
+def test_a_slide_without_its_glass_is_that_of_one_process(
+    tmp_path: Path, data_dir: Path, address: str
+) -> None:
+    pytest.importorskip("openslide")
+    slide = data_dir / "formats" / "wsi" / "CMU-1-Small-Region.svs"
+    pixels = tissue_phantom(0, (128, 128)).image
+    groups = NetworkSpec("unet", {"filters": 2, "levels": 2, "norm": "group"})
+    made = loadable(random_network(pixels, 0.1, groups))
+    model = SegmentationModel(replace(made.info, network=groups), made.parts)
+    for name, scheduler in (("one", None), ("many", address)):
+        events = iter_predict_file(
+            model,
+            slide,
+            tmp_path / f"{name}.ome.zarr",
+            tile=32,
+            scheduler=scheduler,
+        )
+        started = next(events)
+        assert isinstance(started, PredictionStarted)
+        assert started.n_glass
+        for _ in events:
+            pass
+    one, many = (labels_of(tmp_path / f"{n}.ome.zarr") for n in ("one", "many"))
+    assert len(np.unique(one)) > 2
+    np.testing.assert_array_equal(one, many)
 
 
 class TestNoCluster:
@@ -205,7 +246,10 @@ def test_a_worker_that_is_killed_changes_nothing(
 ) -> None:
     out = tmp_path / "out.ome.zarr"
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None
+        n_workers=2,
+        threads_per_worker=1,
+        dashboard_address=None,
+        scheduler_kwargs=cluster.UNSEEN,
     ) as local:
         with distributed.Client(local) as client:
             pids = client.run(os.getpid)

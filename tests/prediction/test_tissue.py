@@ -12,9 +12,9 @@ from napari_sparseseg.prediction.tissue import (
     LEAST_FACTOR,
     MARGIN_PX,
     OVERVIEW_SIDE,
-    has_tissue,
     overview_of,
     tissue_mask,
+    tissue_share,
 )
 
 if TYPE_CHECKING:
@@ -117,15 +117,15 @@ class TestOverview:
 @pytest.mark.parametrize(
     ("region", "expected"),
     [
-        ((0, 0, 100, 100), False),
-        ((100, 100, 200, 200), True),
-        ((190, 190, 191, 191), True),
-        ((200, 200, 300, 300), False),
+        ((0, 0, 100, 100), 0),
+        ((100, 100, 200, 200), 0.01),
+        ((190, 190, 191, 191), 1),
+        ((200, 200, 300, 300), 0),
     ],
 )
-def test_a_region_has_tissue_where_its_overview_has(
-    region: tuple[int, int, int, int], expected: bool
+def test_a_region_has_as_much_tissue_as_its_overview(
+    region: tuple[int, int, int, int], expected: float
 ) -> None:
     mask = np.zeros((30, 30), dtype=bool)
     mask[19, 19] = True
-    assert has_tissue(mask, (300, 300), region) == expected
+    assert tissue_share(mask, (300, 300), region) == expected

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.annotations.boxes import Box
     from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.io.geometry import Geometry
+    from napari_sparseseg.io.sources import LazyArray
 
 BOXES_SUFFIX = ".json"
 """Suffix of files of boxes."""
@@ -100,10 +101,10 @@ _DEFAULTS = ExportOptions()
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """Labels that were checked, and where they go."""
+    """Labels that were checked, or a `LazyArray` of them, and where they go."""
 
     file: Path
-    labels: NDArray[np.uint8] | NDArray[np.uint16]
+    labels: Any
     classes: ClassTable
     geometry: Geometry | None
     options: ExportOptions
@@ -127,6 +128,8 @@ class _Format:
         Whether the class table is written beside the file.
     is_folder
         Whether it is one.
+    in_parts
+        Whether labels are written that are read part by part.
     """
 
     suffixes: tuple[str, ...]
@@ -135,6 +138,7 @@ class _Format:
     prepare: Callable[[_Job], Callable[[Path], None]]
     has_table: bool = True
     is_folder: bool = False
+    in_parts: bool = False
 
 
 def export_labels(
@@ -194,9 +198,49 @@ def export_labels(
     kind = _format_of(file)
     _check_form(array, file, kind, geometry)
     classes.check_values(array, "labels")
+    return _export(kind, _Job(file, array, classes, geometry, options))
+
+
+def goes_in_parts(path: str | Path) -> bool:
+    """Tell whether a format is written without all labels in memory at once."""
+    return _format_of(Path(path)).in_parts
+
+
+def export_in_parts(
+    labels: LazyArray,
+    path: str | Path,
+    classes: ClassTable,
+    geometry: Geometry,
+    options: ExportOptions = _DEFAULTS,
+) -> Export:
+    """Write the labels of a prediction as `export_labels` does, part by part.
+
+    Where :func:`goes_in_parts` denies the format, they are all read first.
+
+    Parameters
+    ----------
+    labels
+        (y, x) or (z, y, x) uint8 or uint16, of no other values than those of the
+        classes and 0.
+    path, classes, geometry, options
+        As for `export_labels`.
+
+    Raises
+    ------
+    ImageError, OutputError
+        As `export_labels`.
+    """
+    file = Path(path)
+    kind = _format_of(file)
+    array: Any = labels if kind.in_parts else np.asarray(labels[...])
+    _check_form(array, file, kind, geometry)
+    return _export(kind, _Job(file, array, classes, geometry, options))
+
+
+def _export(kind: _Format, job: _Job) -> Export:
+    file, classes = job.file, job.classes
     if kind.has_table:
         _check_table(file, classes)
-    job = _Job(file, array, classes, geometry, options)
     write = kind.prepare(job)
 
     def write_with_classes(temporary: Path) -> None:
@@ -388,12 +432,12 @@ def _csv(job: _Job) -> Callable[[Path], None]:
 # The longer of two suffixes first.
 _FORMATS = (
     _Format((".png",), "PNG", 2, _png),
-    _Format((".ome.tif", ".ome.tiff"), "OME-TIFF", 4, _ome_tiff),
-    _Format((".tif", ".tiff"), "TIFF", 4, _tiff),
+    _Format((".ome.tif", ".ome.tiff"), "OME-TIFF", 4, _ome_tiff, in_parts=True),
+    _Format((".tif", ".tiff"), "TIFF", 4, _tiff, in_parts=True),
     _Format((".nii.gz", ".nii"), "NIfTI", 3, _volume),
     _Format((".nrrd",), "NRRD", 3, _volume),
     _Format((".ome.zarr",), "OME-Zarr", 4, _ome_zarr, has_table=False, is_folder=True),
-    _Format((".geojson",), "GeoJSON", 2, _geojson, has_table=False),
+    _Format((".geojson",), "GeoJSON", 2, _geojson, has_table=False, in_parts=True),
     _Format((".dcm",), "DICOM", 3, _dicom, has_table=False),
     _Format((".csv",), "CSV", 4, _csv, has_table=False),
 )

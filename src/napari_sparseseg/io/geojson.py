@@ -9,8 +9,11 @@ https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 from __future__ import annotations
 
 import json
+import tempfile
+import warnings
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,15 +26,16 @@ from napari_sparseseg.io.named_classes import (
     settle_overlap,
 )
 from napari_sparseseg.io.optional import library
+from napari_sparseseg.io.tiff_labels import write_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.classes import ClassTable, Color
     from napari_sparseseg.io.named_classes import NamedClasses, Overlap
+    from napari_sparseseg.io.sources import LazyArray
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def check_can_trace() -> None:
 
 def write_geojson(
     path: Path,
-    labels: NDArray[Any],
+    labels: NDArray[Any] | LazyArray,
     classes: ClassTable,
     *,
     simplify_px: float = 0.0,
@@ -75,7 +79,8 @@ def write_geojson(
     path
         The file.
     labels
-        (y, x) uint8 or uint16; 0 = not annotated, of which there is no outline.
+        (y, x) uint8 or uint16; 0 = not annotated, of which there is no outline. What is
+        no array of numpy is read row by row, and memory is taken for outlines alone.
     classes
         Of all values.
     simplify_px
@@ -96,7 +101,7 @@ def write_geojson(
 
 
 def iter_features(
-    labels: NDArray[Any],
+    labels: NDArray[Any] | LazyArray,
     classes: ClassTable,
     simplify_px: float = 0.0,
     by_class: bool = False,
@@ -118,17 +123,33 @@ def iter_features(
 
 
 def _outlines(
-    labels: NDArray[Any], simplify_px: float, field: Field
+    labels: NDArray[Any] | LazyArray, simplify_px: float, field: Field
 ) -> Iterator[tuple[dict[str, Any], int]]:
-    from rasterio.features import shapes
-
-    found = shapes(
-        labels, mask=labels != 0, connectivity=4, transform=_transform(field)
-    )
-    for geometry, value in found:
+    for geometry, value in _shapes(labels, field):
         if simplify_px:
             geometry = _simplified(geometry, simplify_px * field.step_px)
         yield geometry, int(value)
+
+
+def _shapes(
+    labels: NDArray[Any] | LazyArray, field: Field
+) -> Iterator[tuple[dict[str, Any], float]]:
+    import rasterio
+    from rasterio.features import shapes
+
+    options = {"connectivity": 4, "transform": _transform(field)}
+    if isinstance(labels, np.ndarray):
+        yield from shapes(labels, mask=labels != 0, **options)
+        return
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # Labels lie on no map.
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        path = Path(folder, "labels.tif")
+        write_tiff(path, labels, None)
+        with rasterio.open(path) as file:
+            # A file cannot be masked here: what is 0 is outlined, too.
+            found = shapes(rasterio.band(file, 1), **options)
+            yield from (each for each in found if each[1])
 
 
 def _simplified(geometry: dict[str, Any], tolerance: float) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import numpy as np
 from napari_sparseseg.io.geometry import UM_PER_UNIT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.io.geometry import Geometry
+    from napari_sparseseg.io.sources import LazyArray
 
 CLASSES_NAMESPACE = "napari-sparseseg/classes"
 """Of the annotation of OME-XML that has the names and colours of classes."""
@@ -23,7 +25,13 @@ AXES = "TZYX"
 """Of label maps with four axes; of others the last ones."""
 
 
-def write_tiff(path: Path, labels: NDArray[Any], geometry: Geometry | None) -> None:
+TILE = 512
+"""Side of the tiles of large label maps in pixels."""
+
+
+def write_tiff(
+    path: Path, labels: NDArray[Any] | LazyArray, geometry: Geometry | None
+) -> None:
     """Write a label map with its values unchanged.
 
     Parameters
@@ -31,7 +39,8 @@ def write_tiff(path: Path, labels: NDArray[Any], geometry: Geometry | None) -> N
     path
         The file.
     labels
-        (y, x), (z, y, x) or (t, z, y, x) uint8 or uint16.
+        (y, x), (z, y, x) or (t, z, y, x) uint8 or uint16; what is no array of numpy is
+        read by rows of tiles.
     geometry
         The size of pixels in a plane goes into the resolution, in pixels per
         centimetre; that of planes into the description, as ``spacing`` and ``unit``.
@@ -50,7 +59,7 @@ def write_tiff(path: Path, labels: NDArray[Any], geometry: Geometry | None) -> N
             metadata |= {"spacing": um[-3], "unit": "um"}
     imwrite(
         path,
-        labels,
+        **_content(labels),
         photometric="minisblack",
         compression="zlib",
         metadata=metadata,
@@ -59,7 +68,10 @@ def write_tiff(path: Path, labels: NDArray[Any], geometry: Geometry | None) -> N
 
 
 def write_ome_tiff(
-    path: Path, labels: NDArray[Any], classes: ClassTable, geometry: Geometry | None
+    path: Path,
+    labels: NDArray[Any] | LazyArray,
+    classes: ClassTable,
+    geometry: Geometry | None,
 ) -> None:
     """Write a label map with sizes, place and classes in OME-XML.
 
@@ -72,7 +84,8 @@ def write_ome_tiff(
     path
         The file.
     labels
-        (y, x), (z, y, x) or (t, z, y, x) uint8 or uint16.
+        (y, x), (z, y, x) or (t, z, y, x) uint8 or uint16; what is no array of numpy is
+        read by rows of tiles.
     classes
         Of all values.
     geometry
@@ -98,13 +111,38 @@ def write_ome_tiff(
         metadata |= _physical(labels.shape, geometry.lengths("um"))
     imwrite(
         path,
-        labels,
+        **_content(labels),
         ome=True,
         photometric="minisblack",
         compression="zlib",
-        tile=(512, 512) if min(labels.shape[-2:]) >= 512 else None,
         metadata=metadata,
     )
+
+
+def _content(labels: NDArray[Any] | LazyArray) -> dict[str, Any]:
+    """Return what tells tifffile of the pixels; of large planes they are tiles."""
+    if isinstance(labels, np.ndarray):
+        is_large = min(labels.shape[-2:]) >= TILE
+        return {"data": labels, "tile": (TILE, TILE) if is_large else None}
+    return {
+        "data": _iter_tiles(labels),
+        "shape": labels.shape,
+        "dtype": labels.dtype,
+        "tile": (TILE, TILE),
+    }
+
+
+def _iter_tiles(labels: LazyArray) -> Iterator[NDArray[Any]]:
+    """Give the tiles of each plane, row by row; at the far edges zeros fill them."""
+    *planes, height, width = labels.shape
+    for index in np.ndindex(*planes):
+        for y in range(0, height, TILE):
+            rows = np.asarray(labels[(*index, slice(y, min(y + TILE, height)))])
+            for x in range(0, width, TILE):
+                tile = np.zeros((TILE, TILE), labels.dtype)
+                part = rows[:, x : x + TILE]
+                tile[: part.shape[0], : part.shape[1]] = part
+                yield tile
 
 
 def _physical(shape: tuple[int, ...], geometry: Geometry) -> dict[str, Any]:

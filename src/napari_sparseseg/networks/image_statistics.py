@@ -19,7 +19,7 @@ from napari_sparseseg.inputs.resolution import Region, whole
 from napari_sparseseg.networks.scoring import as_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from napari_sparseseg.networks.scoring import ScoringNetwork
 
@@ -58,19 +58,34 @@ class UsesImageStatistics(nn.Module):
         return True
 
 
-def windows_of(shape: tuple[int, int]) -> list[Region]:
-    """Return the regions of a working grid of *shape* that are measured."""
-    if shape[0] * shape[1] <= MEASURED_WHOLE:
+def windows_of(
+    shape: tuple[int, int], share: Callable[[Region], float] | None = None
+) -> list[Region]:
+    """Return the regions of a working grid of *shape* that are measured.
+
+    Parameters
+    ----------
+    shape
+        (y, x).
+    share
+        How much of a region counts, as tissue on a slide does: of glass alone a
+        network was shown nothing while it learned. Windows are then taken of which at
+        least half as much counts as of the best one. None: all alike, and a small grid
+        is measured whole.
+    """
+    if share is None and shape[0] * shape[1] <= MEASURED_WHOLE:
         return [whole(shape)]
-    rows, columns = (-(-length // WINDOW) for length in shape)
-    n_windows = rows * columns
-    chosen = np.linspace(0, n_windows - 1, min(MOST_WINDOWS, n_windows)).round()
-    return [
+    windows = [
         (y, x, min(y + WINDOW, shape[0]), min(x + WINDOW, shape[1]))
-        for y, x in (
-            (i // columns * WINDOW, i % columns * WINDOW) for i in map(int, chosen)
-        )
+        for y in range(0, shape[0], WINDOW)
+        for x in range(0, shape[1], WINDOW)
     ]
+    if share is not None:
+        shares = list(map(share, windows))
+        least = max(shares) / 2
+        windows = [w for w, each in zip(windows, shares, strict=True) if each >= least]
+    chosen = np.linspace(0, len(windows) - 1, min(MOST_WINDOWS, len(windows)))
+    return [windows[int(i)] for i in chosen.round()]
 
 
 def uses_statistics(network: ScoringNetwork) -> bool:

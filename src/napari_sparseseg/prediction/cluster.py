@@ -7,6 +7,7 @@ whose worker died is predicted by another one.
 
 from __future__ import annotations
 
+import re
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ PATIENCE_S = 60
 
 #: Runs sent ahead to each thread of a worker, so that none waits for the next.
 SENT_AHEAD = 2
+
+#: The pages of a local scheduler: on a free port, as another may have the usual one,
+#: and for this machine alone.
+UNSEEN = {"dashboard_address": "127.0.0.1:0"}
 
 #: Layers of a network are told the statistics of an image, so one task at a time.
 _ONE_AT_A_TIME = threading.Lock()
@@ -78,7 +83,10 @@ def connect(address: str | None, workers: int, tls: Tls | None) -> Iterator[Clie
         threads = max(1, torch.get_num_threads() // workers)
         with (
             distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=threads, dashboard_address=None
+                n_workers=workers,
+                threads_per_worker=threads,
+                dashboard_address=None,
+                scheduler_kwargs=UNSEEN,
             ) as cluster,
             distributed.Client(cluster) as client,
         ):
@@ -187,16 +195,22 @@ def _predictor(job: ChunkJob, model: Path, device: str) -> ChunkPredictor:
 
 
 def _own_device(device: str) -> str:
-    """Return the device of this worker; of several GPUs the one of its number."""
+    """Return the device of this worker; of several GPUs the one of its name."""
     import torch
     from distributed import get_worker
 
     from napari_sparseseg.api import choose_device
 
-    name, n_gpus = get_worker().name, torch.cuda.device_count()
-    if device == "auto" and n_gpus > 1 and isinstance(name, int):
-        return f"cuda:{name % n_gpus}"
+    number, n_gpus = _number_in(get_worker().name), torch.cuda.device_count()
+    if device == "auto" and n_gpus > 1 and number is not None:
+        return f"cuda:{number % n_gpus}"
     return choose_device(device)
+
+
+def _number_in(name: object) -> int | None:
+    """Return the number of a worker, as of ``3`` or ``gpu-3``; an address has none."""
+    found = re.fullmatch(r"(?:[^:]*-)?(\d+)", str(name))
+    return None if found is None else int(found[1])
 
 
 def _submit(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from napari_sparseseg.prediction.predictor import (
     label_type,
     parts_on,
 )
+from napari_sparseseg.prediction.tissue import tissue_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,6 +69,8 @@ class ChunkJob:
     smooth_planes
         Standard deviation, in planes, of the Gaussian by which class probabilities are
         averaged across planes; 0: not.
+    skips_glass
+        Whether chunks of glass are left out; then it is not measured either.
     key
         Of the contents of model and image: what a process has loaded for another one
         is not used.
@@ -80,6 +84,7 @@ class ChunkJob:
     ratio: float
     side: int
     smooth_planes: float = 0.0
+    skips_glass: bool = False
     key: str = ""
 
 
@@ -154,12 +159,20 @@ class ChunkPredictor:
         The level to be predicted.
     job
         All else.
+    tissue
+        Of :func:`~napari_sparseseg.prediction.tissue.tissue_mask`, where glass is left
+        out and nothing was measured yet.
     """
 
     def __init__(
-        self, model: SegmentationModel, image: LazyArray, job: ChunkJob
+        self,
+        model: SegmentationModel,
+        image: LazyArray,
+        job: ChunkJob,
+        tissue: NDArray[np.bool_] | None = None,
     ) -> None:
         self._model, self._image, self._job = model, image, job
+        self._tissue = tissue
         self._labels = open_labels(job.store)
         self._budget = Budget(None)
         self._parts: tuple[int, list[PartOnImage]] | None = None
@@ -246,15 +259,18 @@ class ChunkPredictor:
             kept = load_file(path)
             for number, part in enumerate(parts):
                 n_layers = sum(key.startswith(f"{number}.") for key in kept)
-                if n_layers:
-                    part.statistics = tuple(
-                        kept[f"{number}.{layer}"].to(self._model.device)
-                        for layer in range(n_layers)
-                    )
+                if not n_layers:
+                    continue
+                statistics = tuple(
+                    kept[f"{number}.{layer}"].to(self._model.device)
+                    for layer in range(n_layers)
+                )
+                if self._job.skips_glass:
+                    part.use(statistics)
+                else:
+                    part.statistics = statistics
             return
-        for region in cover(whole(self._plane(z).shape), self._job.side):
-            for part in parts:
-                part.measure_for(region)
+        self._measure(parts, z)
         found = {
             f"{number}.{layer}": tensor.cpu().contiguous()
             for number, part in enumerate(parts)
@@ -263,6 +279,17 @@ class ChunkPredictor:
         if found:
             content = save(found)
             write_atomically(path, lambda temporary: _write_bytes(temporary, content))
+
+    def _measure(self, parts: Sequence[PartOnImage], z: int) -> None:
+        shape = self._plane(z).shape
+        if self._tissue is not None:
+            share = partial(tissue_share, self._tissue, shape)
+            for part in parts:
+                part.measure_where(share)
+            return
+        for region in cover(whole(shape), self._job.side):
+            for part in parts:
+                part.measure_for(region)
 
     def _region(self, run: ChunkRun) -> Region:
         height, width = self._plane(run.first).shape[:2]

@@ -35,7 +35,7 @@ from napari_sparseseg.networks.memory import is_out_of_memory
 from napari_sparseseg.networks.scoring import as_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -257,6 +257,8 @@ class PartOnImage:
         Working pixels per image pixel.
     statistics
         Of the image, for layers that use them; None: not measured yet.
+    windows
+        The working regions over which they are measured.
     """
 
     def __init__(
@@ -273,6 +275,7 @@ class PartOnImage:
         self._shape = working_shape(image.shape, scale)
         self._device = next(network.parameters()).device
         self.statistics: Statistics | None = None
+        self.windows = windows_of(self._shape)
 
     def cost(self, target: Region) -> int:
         """Return the working pixels the network is given for image pixels *target*."""
@@ -294,12 +297,29 @@ class PartOnImage:
         if self.statistics is None and not self._is_measured_whole(
             self._tile(target).field
         ):
-            regions = windows_of(self._shape)
-            self.statistics = measure(self._network, map(self._read, regions))
+            self.statistics = measure(self._network, map(self._read, self.windows))
+
+    def measure_where(self, share: Callable[[Region], float]) -> None:
+        """Measure the windows of which most counts; tiles have no say in it then.
+
+        Parameters
+        ----------
+        share
+            How much of a region counts, given as (y0, x0, y1, x1) in image pixels.
+        """
+        self.windows = windows_of(
+            self._shape,
+            lambda region: share(source_region(region, self.scale, self._image.shape)),
+        )
+        self.use(measure(self._network, map(self._read, self.windows)))
+
+    def use(self, statistics: Statistics) -> None:
+        """Use these statistics for every tile, one that is the whole image too."""
+        self.statistics, self.windows = statistics, []
 
     def _is_measured_whole(self, field: Region) -> bool:
         """Tell whether the statistics of a field are those of the image itself."""
-        return [field] == windows_of(self._shape)
+        return [field] == self.windows
 
     def _tile(self, target: Region) -> Tile:
         core = interpolated_region(target, self.scale, self._image.shape)

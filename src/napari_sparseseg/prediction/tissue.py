@@ -109,15 +109,17 @@ def tissue_mask(overview: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.asarray(maximum_filter(pieces, 2 * MARGIN_PX + 1), dtype=bool)
 
 
-def has_tissue(mask: NDArray[np.bool_], shape: tuple[int, ...], region: Region) -> bool:
-    """Tell whether a region of an image of *shape* (y, x) has tissue in its overview.
+def tissue_share(
+    mask: NDArray[np.bool_], shape: tuple[int, ...], region: Region
+) -> float:
+    """Return how much of a region of an image is tissue in its overview, in [0, 1].
 
     Parameters
     ----------
     mask
         Of :func:`tissue_mask`.
     shape
-        Of the image.
+        Of the image, (y, x) first.
     region
         (y0, x0, y1, x1) in pixels of the image.
     """
@@ -127,7 +129,7 @@ def has_tissue(mask: NDArray[np.bool_], shape: tuple[int, ...], region: Region) 
         y0 * rows // height : -(-y1 * rows // height),
         x0 * columns // width : -(-x1 * columns // width),
     ]
-    return bool(inside.any())
+    return float(inside.mean())
 
 
 def _saturation_and_brightness(
