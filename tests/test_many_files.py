@@ -196,7 +196,7 @@ class TestSmallObjects:
         expected = np.stack([without_small_objects(plane, 9) for plane in raw])
         assert (expected != raw).any()
         np.testing.assert_array_equal(found, expected)
-        assert not list(tmp_path.glob("*unfinished*"))
+        assert not [*tmp_path.glob("*unfinished*"), *tmp_path.glob("*cleaned*")]
 
     def test_of_another_size_are_predicted_anew(
         self, images: Path, tmp_path: Path, model: SegmentationModel

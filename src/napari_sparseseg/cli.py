@@ -625,8 +625,8 @@ def predict(
     if is_file_format(out) or suffix is not None:
         if probabilities:
             raise OptionError(
-                "class probabilities are written as TIFF beside PNGs of a folder of "
-                "images alone; give a folder with --out and no --format, or leave "
+                "class probabilities are written for folders of images alone, beside "
+                "PNGs; give a folder with --out and no --format, or leave "
                 "--probabilities out."
             )
         wishes |= {"device": device, "overwrite": overwrite}

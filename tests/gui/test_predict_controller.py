@@ -112,7 +112,7 @@ class Desk:
         labels[y0:y1, x0:x1] = value
         if asked.confidence is not None:
             np.load(asked.confidence, mmap_mode="r+")[y0:y1, x0:x1] = value / 4
-        told = {"generation": asked.generation}
+        told: dict[str, Any] = {"generation": asked.generation}
         self.link.tell(messages.TileDone(region=region, share=1.0, **told))
         self.link.tell(messages.Predicted(shown="network", step=0, seconds=0.1, **told))
         return asked
