@@ -23,7 +23,7 @@ from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.io.model_file import save_model
 from napari_sparseseg.io.sources import open_image
 from napari_sparseseg.prediction.predictor import predict_image
-from tests.prediction.test_predictor import random_head
+from tests.prediction.test_predictor import random_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,7 +109,7 @@ def test_a_real_series_is_predicted_and_exported(
     series = data_dir / "formats" / "dicom" / "dcmqi_ct3"
     source = open_image(series)
     pixels = np.asarray(source.data[...])
-    model = loadable(random_head(pixels[1], 0.25))
+    model = loadable(random_network(pixels[1], 0.25))
     save_model(model, tmp_path / "m.safetensors")
     open_file(viewer, series)
     dock = open_dock(viewer)
@@ -144,7 +144,7 @@ def test_a_real_slide_is_cancelled_within_a_second_and_goes_on(
     path = data_dir / "formats" / "wsi" / "CMU-1-Small-Region.svs"
     source = open_image(path)
     part = np.asarray(source.data[:512, :512])
-    save_model(loadable(random_head(part, 0.25)), tmp_path / "m.safetensors")
+    save_model(loadable(random_network(part, 0.25)), tmp_path / "m.safetensors")
     open_file(viewer, path)
     dock = open_dock(viewer)
     state = dock.state
