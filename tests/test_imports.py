@@ -98,7 +98,7 @@ def test_heavy_libraries_wait_until_they_are_used(module: str) -> None:
     assert not packages_loaded_by(module) & LOADED_WHEN_USED
 
 
-@pytest.mark.parametrize("module", ["gui.label_and_train", "gui.boxes"])
+@pytest.mark.parametrize("module", ["gui.label_and_train", "gui.boxes", "gui.predict"])
 def test_importing_a_dock_loads_no_torch(module: str) -> None:
     loaded = packages_loaded_by(f"napari_sparseseg.{module}")
     assert "napari" in loaded

@@ -52,10 +52,16 @@ from napari_sparseseg.prediction.large import (
     ChunkDone,
     ChunkJob,
     ChunkPredictor,
+    Plane,
     is_finished,
     missing_runs,
     statistics_path,
     writing,
+)
+from napari_sparseseg.prediction.objects import (
+    MOST_PX,
+    WHOLE_PX,
+    iter_without_small_objects,
 )
 from napari_sparseseg.prediction.predictor import (
     SAME_PIXEL_SIZE,
@@ -104,6 +110,9 @@ OTHER = {"model": "another model", "image": "another image", "options": "other o
 #: Of the store in which labels are collected.
 UNFINISHED = ".unfinished"
 
+#: Of a copy of it without small objects.
+CLEANED = ".cleaned"
+
 #: Of the file that is locked meanwhile, instead of that.
 LOCK_SUFFIX = ".lock"
 
@@ -144,6 +153,10 @@ class PredictionWishes(TypedDict, total=False):
     smooth_planes
         Standard deviation, in planes, of a Gaussian by which class probabilities of a
         volume are averaged across planes. Default 0: each plane by itself.
+    smallest_object
+        Objects of fewer pixels of the labels go to what surrounds them, plane by plane,
+        see :func:`~napari_sparseseg.prediction.objects.without_small_objects`. Default
+        0: none.
     tile
         Side of a tile in working pixels. Default 1024; smaller ones take less memory
         and more time.
@@ -167,6 +180,7 @@ class PredictionWishes(TypedDict, total=False):
     tissue_mask: bool | None
     glass: str | int
     smooth_planes: float
+    smallest_object: int
     tile: int
     device: str
     workers: int
@@ -334,6 +348,7 @@ class _Plan:
     source: ImageSource
     job: ChunkJob
     glass: int
+    smallest_object: int
     model_hash: str
     image_hash: str
 
@@ -352,6 +367,7 @@ class _Plan:
                 "smooth_planes": job.smooth_planes,
                 "skips_glass": job.skips_glass,
                 "glass": self.glass,
+                "smallest_object": self.smallest_object,
             },
         }
 
@@ -451,6 +467,17 @@ class _Plan:
         group = zarr.open_group(folder, mode="r+")
         group.attrs[OWN_ATTRIBUTES] = {"prediction": self.identity}
 
+    def make_cleaned(self, folder: Path) -> None:
+        """Make a store of the same labels without small objects."""
+        self._make_store(folder)
+        labels, cleaned = open_labels(self.job.store), open_labels(folder)
+        for z in range(self.n_planes):
+            plane: Any = Plane(labels, z) if self.job.has_planes else labels
+            planes = (z,) if self.job.has_planes else ()
+            for region, part in iter_without_small_objects(plane, self.smallest_object):
+                y0, x0, y1, x1 = region
+                cleaned[(*planes, slice(y0, y1), slice(x0, x1))] = part
+
     def places(self) -> tuple[list[tuple[int, int]], int]:
         """Return (row, column) of the chunks to be predicted, and how many are glass.
 
@@ -510,7 +537,8 @@ def _plan(
         key=model_hash + image_hash,
     )
     glass = _class_value(model, wishes.get("glass", 0))
-    return _Plan(model, source, job, glass, model_hash, image_hash)
+    smallest = int(wishes.get("smallest_object", 0))
+    return _Plan(model, source, job, glass, smallest, model_hash, image_hash)
 
 
 def choose_level(model: SegmentationModel, source: ImageSource) -> tuple[int, float]:
@@ -609,24 +637,30 @@ def _predict(
 def _finish(plan: _Plan, target: Path) -> PredictionWritten:
     """Turn the store into the result."""
     store, classes = plan.job.store, plan.model.info.classes
+    if plan.smallest_object:
+        store = store.with_suffix(CLEANED)
+        write_folder_atomically(store, plan.make_cleaned)
     options = ExportOptions(
         field=Field(step_px=plan.step_px),
         dicom_files=plan.source.files,
         is_prediction=True,
     )
-    if not target.name.lower().endswith(ZARR_SUFFIX):
+    written = PredictionWritten((target,))
+    if target.name.lower().endswith(ZARR_SUFFIX):
+        with writing(target):
+            _clear(store, plan.n_planes)
+            finish_label_store(store, classes, plan.geometry)
+            if target.exists():
+                shutil.rmtree(target)
+            store.rename(target)
+    else:
         export = export_in_parts(
             open_labels(store), target, classes, plan.geometry, options
         )
-        shutil.rmtree(store)
-        return PredictionWritten(export.paths, export.note)
-    with writing(target):
-        _clear(store, plan.n_planes)
-        finish_label_store(store, classes, plan.geometry)
-        if target.exists():
-            shutil.rmtree(target)
-        store.rename(target)
-    return PredictionWritten((target,))
+        written = PredictionWritten(export.paths, export.note)
+    for path in {store, plan.job.store}:
+        shutil.rmtree(path, ignore_errors=True)
+    return written
 
 
 def _clear(store: Path, n_planes: int) -> None:
@@ -704,6 +738,9 @@ def _class_value(model: SegmentationModel, glass: str | int) -> int:
 def _check_wishes(wishes: PredictionWishes) -> None:
     check_positive("the pixel size in um", wishes.get("um_per_px"))
     check_not_negative("the smoothing across planes", wishes.get("smooth_planes", 0))
+    check_whole(
+        "the smallest object in pixels", wishes.get("smallest_object", 0), 0, 1 << 24
+    )
     check_whole("the side of a tile", wishes.get("tile", TILE), 16, 1 << 16)
     check_whole("the number of workers", wishes.get("workers", 1), 1, 1 << 12)
     if wishes.get("scheduler") is not None and wishes.get("workers", 1) != 1:
@@ -815,6 +852,13 @@ def _check_image(
         raise OptionError(
             f"probabilities are to be smoothed across planes, but {source.name} has "
             "one plane; leave --smooth-planes out."
+        )
+    n_pixels = math.prod(source.data.shape[n_axes - 2 : n_axes])
+    if wishes.get("smallest_object", 0) > MOST_PX and n_pixels > WHOLE_PX:
+        raise OptionError(
+            f"objects of up to {wishes['smallest_object']} pixels are to go, but in "
+            f"planes as large as those of {source.name} only such of up to {MOST_PX} "
+            "can; give a smaller number."
         )
     if wishes.get("tissue_mask") and not _is_brightfield(source):
         raise OptionError(

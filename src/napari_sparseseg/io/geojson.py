@@ -137,18 +137,21 @@ def _shapes(
     import rasterio
     from rasterio.features import shapes
 
-    options = {"connectivity": 4, "transform": _transform(field)}
+    transform = _transform(field)
     if isinstance(labels, np.ndarray):
-        yield from shapes(labels, mask=labels != 0, **options)
+        yield from shapes(labels, labels != 0, connectivity=4, transform=transform)
         return
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # Labels lie on no map.
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         path = Path(folder, "labels.tif")
         write_tiff(path, labels, None)
+        # Of a file its own transform counts, and no other that is given.
+        with rasterio.open(path, "r+") as file:
+            file.transform = transform
         with rasterio.open(path) as file:
             # A file cannot be masked here: what is 0 is outlined, too.
-            found = shapes(rasterio.band(file, 1), **options)
+            found = shapes(rasterio.band(file, 1), connectivity=4)
             yield from (each for each in found if each[1])
 
 
