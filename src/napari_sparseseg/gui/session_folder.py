@@ -121,7 +121,7 @@ def _is_made(folder: Path) -> bool:
     return True
 
 
-def take(folder: Path, *, opened: bool = False) -> None:
+def take(folder: Path, *, opened: bool = False, window: int = 0) -> None:
     """Make a folder and mark it as open in this process.
 
     Parameters
@@ -130,6 +130,8 @@ def take(folder: Path, *, opened: bool = False) -> None:
         Of a new session.
     opened
         Whether it may hold the labels of another session, which were opened.
+    window
+        Number of the window, by which `left_beside` finds what it had open besides.
 
     Raises
     ------
@@ -144,7 +146,7 @@ def take(folder: Path, *, opened: bool = False) -> None:
         try:
             # Another may have come and gone meanwhile.
             _refuse_session(folder, opened)
-            text = json.dumps(_this_process())
+            text = json.dumps(_this_process() | {"window": window})
             write_text_atomically(folder / _OPEN, text)
         except BaseException:
             session_lock.unlock(folder)
@@ -308,6 +310,25 @@ def find_crashed(root: Path | None = None, *, boxes: bool = False) -> list[Path]
         each for each in places if _is_left_open(each) and has_boxes(each) == boxes
     ]
     return sorted(found, key=last_change, reverse=True)
+
+
+def left_beside(folder: Path, root: Path | None = None) -> list[Path]:
+    """List what else the window had open whose session is in a folder, as it died."""
+    owner = _owner_of(folder)
+    return [
+        each
+        for each in [*find_crashed(root), *find_crashed(root, boxes=True)]
+        if each != folder and owner is not None and _owner_of(each) == owner
+    ]
+
+
+def _owner_of(folder: Path) -> dict[str, Any] | None:
+    """Return which window of which process has, or had, a session; None: unknown."""
+    try:
+        owner: dict[str, Any] = json.loads((folder / _OPEN).read_text(encoding="utf-8"))
+        return owner
+    except (OSError, ValueError):
+        return None
 
 
 def remove_empty(root: Path | None = None) -> None:
