@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import show_warning
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
 
+    from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.gui.restore_images import Ask
     from napari_sparseseg.gui.session_boxes import BoxesRecord
-    from napari_sparseseg.gui.session_labels import RestoredSession
+    from napari_sparseseg.gui.session_labels import RestoredLabels, RestoredSession
+
+logger = logging.getLogger(__name__)
 
 
 def open_boxes_again(
@@ -166,17 +170,7 @@ def open_session(
     present = [each for each in session.labels if each.present]
     told = [_on_damage(folder, session.damaged)] if session.damaged else []
     opened = _open_images_of(viewer, folder, {each.image for each in present}, ask)
-    layers = [
-        Labels(
-            each.data,
-            name=each.name,
-            colormap=class_colormap(session.classes),
-            metadata={CLASSES_KEY: session.classes.to_json()},
-            opacity=1.0,
-            **each.placement,
-        )
-        for each in present
-    ]
+    layers = [_layer_of(each, session.classes, told) for each in present]
     images = [opened.layers.get(each.image) for each in present]
     for layer, image in zip(layers, images, strict=True):
         if image is not None:
@@ -184,7 +178,28 @@ def open_session(
         viewer.add_layer(layer)
     names = [each.image for each in present]
     told += opened.told
-    return OpenedSession(layers, images, names, told, bool(session.damaged))
+    damaged = bool(session.damaged) or not opened.is_known
+    return OpenedSession(layers, images, names, told, damaged)
+
+
+def _layer_of(labels: RestoredLabels, classes: ClassTable, told: list[str]) -> Labels:
+    """Make a layer of labels; where its place is damaged, lying on the first pixel."""
+    about: dict[str, Any] = {
+        "name": labels.name,
+        "colormap": class_colormap(classes),
+        "metadata": {CLASSES_KEY: classes.to_json()},
+        "opacity": 1.0,
+    }
+    try:
+        return Labels(labels.data, **about, **labels.placement)
+    except Exception:
+        # napari raises whatever it likes.
+        logger.exception("labels cannot be placed")
+        told.append(
+            f"Where the labels '{labels.name}' lie cannot be read, so they are opened "
+            "without scale and translation; give them those of their image."
+        )
+        return Labels(labels.data, **about)
 
 
 def _open_images_of(
@@ -193,7 +208,7 @@ def _open_images_of(
     try:
         records = read_kept_images(folder)
     except OutputError as error:
-        return OpenedImages(told=[str(error)])
+        return OpenedImages(told=[str(error)], is_known=False)
     wanted = [each for each in records if each.name in names]
     return open_images(viewer, folder, wanted, ask)
 

@@ -53,6 +53,7 @@ from napari_sparseseg.gui.session_labels import (
     label_folders,
     restore,
 )
+from napari_sparseseg.gui.session_lock import real_path
 from napari_sparseseg.io.atomic import write_text_atomically
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def remove_labels(folder: Path) -> None:
 
 def is_named(folder: Path) -> bool:
     """Tell whether a session folder lies where the user wanted it."""
-    return folder.resolve().parent != default_root().resolve()
+    return real_path(folder).parent != real_path(default_root())
 
 
 def note_place(folder: Path, place: Path) -> None:
@@ -239,7 +240,7 @@ def note_place(folder: Path, place: Path) -> None:
     OutputError
         If it cannot be written.
     """
-    text = json.dumps({"folder": str(place.resolve())})
+    text = json.dumps({"folder": str(real_path(place))})
     write_text_atomically(folder / _PLACE, text)
 
 
@@ -381,7 +382,7 @@ def note_saved(path: Path, digest: str) -> None:
     digest
         `hash_of_labels` or `hash_of_boxes` of what is in it.
     """
-    _SAVED[path.resolve()] = (digest, _hash_of_file(path))
+    _SAVED[real_path(path)] = (digest, _hash_of_file(path))
 
 
 def is_saved(folder: Path) -> bool:
