@@ -20,7 +20,7 @@ TEST: Any = QTest
 
 
 def drag(
-    viewer: napari.Viewer, layer: Layer, *points: Point, pause_ms: int = 20
+    viewer: napari.Viewer, layer: Layer, *points: Point, pause_ms: int = 8
 ) -> None:
     """Draw a line along (y, x) in pixels of a layer, with the left button."""
     canvas: Any = viewer.window._qt_viewer.canvas.native

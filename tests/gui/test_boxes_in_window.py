@@ -523,7 +523,7 @@ def test_boxes_on_a_ct_slice_become_masks_that_are_trained_on(
     assert not labels.data.any()
     assert {row.status for row in state.rows} == {"proposed"}
 
-    generate(method="acol", epochs=8, seconds=20.0)
+    generate(method="acol", epochs=8, seconds=5.0)
     assert {row.status for row in state.rows} == {"proposed"}
 
     # The map of the largest box, drawn anew by other parameters of the CRF.

@@ -166,10 +166,9 @@ class User:
         return result
 
     def export(self, predict: Any, path: Path) -> None:
+        answer = str(path), ""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                QFileDialog, "getSaveFileName", lambda *_, **__: (str(path), "")
-            )
+            patch.setattr(QFileDialog, "getSaveFileName", lambda *_, **__: answer)
             predict.dock.export.export_button.click()
         self.wait(lambda: path.exists() and not predict.state.exporting)
 
