@@ -570,9 +570,25 @@ def predict(
             "of so many planes.",
         ),
     ] = 0.0,
+    smallest_object: Annotated[
+        int,
+        typer.Option(
+            metavar="PX",
+            help="Objects of fewer pixels of the labels go to what surrounds them.",
+        ),
+    ] = 0,
     tile: Annotated[
         int | None,
         typer.Option(help="Side of a tile in working pixels; smaller takes less room."),
+    ] = None,
+    suffix: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="SUFFIX",
+            help="Of a folder of images of any kind: write each in this format, such "
+            "as .nii.gz; what is there already is left.",
+        ),
     ] = None,
     workers: Annotated[
         int, typer.Option(help="Processes of this machine that predict.")
@@ -601,15 +617,17 @@ def predict(
         "tissue_mask": tissue_mask,
         "glass": glass,
         "smooth_planes": smooth_planes,
+        "smallest_object": smallest_object,
         "workers": workers,
         "scheduler": scheduler,
     }
     talk = Talk(json_path)
-    if is_file_format(out):
+    if is_file_format(out) or suffix is not None:
         if probabilities:
             raise OptionError(
-                "class probabilities are written for folders of images alone; give a "
-                "folder with --out, or leave --probabilities out."
+                "class probabilities are written as TIFF beside PNGs of a folder of "
+                "images alone; give a folder with --out and no --format, or leave "
+                "--probabilities out."
             )
         wishes |= {"device": device, "overwrite": overwrite}
         wishes |= {} if tile is None else {"tile": tile}
@@ -617,9 +635,12 @@ def predict(
             from napari_sparseseg.prediction.cluster import Tls
 
             wishes["tls"] = Tls(*tls)
-        predict_one(talk, load_model(model), images, out, wishes)
+        if suffix is None:
+            predict_one(talk, load_model(model), images, out, wishes)
+        else:
+            predict_each(talk, load_model(model), images, out, suffix, wishes)
         return
-    unasked = {"glass": "0", "smooth_planes": 0.0, "workers": 1}
+    unasked = {"glass": "0", "smooth_planes": 0.0, "smallest_object": 0, "workers": 1}
     given = [
         f"--{name.replace('_', '-')}"
         for name, value in (wishes | {"tile": tile, "tls": tls}).items()
@@ -628,7 +649,7 @@ def predict(
     if given:
         raise OptionError(
             f"{', '.join(given)} is for a single image into a file; give --out a "
-            "suffix such as .ome.zarr."
+            "suffix such as .ome.zarr, or --format one for the images of a folder."
         )
     predict_folder(
         talk, load_model(model), images, out, probabilities, overwrite, device
@@ -721,6 +742,59 @@ def predict_one(
             "seconds": clock.seconds,
         }
     )
+
+
+def predict_each(
+    talk: Talk,
+    model: SegmentationModel,
+    images: Path,
+    out: Path,
+    suffix: str,
+    wishes: Any,
+) -> None:
+    """Predict the images of a folder into files of a format, and tell about it."""
+    from napari_sparseseg.files import PredictionStarted, PredictionWritten
+    from napari_sparseseg.many_files import (
+        ImageFailed,
+        iter_predict_images,
+        jobs_of_folder,
+    )
+
+    jobs = jobs_of_folder(images, out, suffix)
+    clock = ChunkClock(talk.console.is_terminal)
+    written, failures = [], []
+    with (
+        talk.progress(1) as show,
+        interrupts() as interrupted,
+        closing(iter_predict_images(model, jobs, wishes)) as events,
+    ):
+        for place, event in events:
+            name = jobs[place].image.name
+            notes: tuple[str, ...] = ()
+            if isinstance(event, PredictionWritten):
+                written += [str(path) for path in event.paths]
+                notes = (event.note,) if event.note else ()
+                clock = ChunkClock(talk.console.is_terminal)
+            elif isinstance(event, ImageFailed):
+                failures.append(f"{name}: {event.message}")
+                notes = (event.message,)
+            else:
+                clock.take(event)
+                notes = event.notes if isinstance(event, PredictionStarted) else ()
+            for note in notes:
+                talk.say(f"{name}: {note}")
+            show(
+                (place + clock.share) / len(jobs),
+                f"{place + 1}/{len(jobs)} {name}: {clock.state}",
+            )
+            if interrupted():
+                talk.say("stopped; the same command goes on from there")
+                raise typer.Exit(INTERRUPTED)
+    done = len(jobs) - len(failures)
+    talk.say(f"{done} of {len(jobs)} images are predicted, in {out}")
+    talk.result({"written": written, "failures": failures})
+    if failures:
+        raise typer.Exit(BAD_INPUT if not done else SOME_FAILED)
 
 
 @app.command("pseudo-masks")

@@ -49,10 +49,17 @@ from napari_sparseseg.prediction.large import (
     ChunkDone,
     ChunkJob,
     ChunkPredictor,
+    Plane,
     is_finished,
     missing_runs,
     statistics_path,
     writing,
+)
+from napari_sparseseg.prediction.objects import (
+    MOST_PX,
+    WHOLE_PX,
+    iter_without_small_objects,
+    without_small_objects,
 )
 from napari_sparseseg.prediction.predictor import (
     SAME_PIXEL_SIZE,
@@ -66,6 +73,8 @@ from napari_sparseseg.prediction.tissue import has_tissue, overview_of, tissue_m
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from napari_sparseseg.io.geometry import Geometry
     from napari_sparseseg.io.sources import ImageSource
@@ -130,6 +139,10 @@ class PredictionWishes(TypedDict, total=False):
     smooth_planes
         Standard deviation, in planes, of a Gaussian by which class probabilities of a
         volume are averaged across planes. Default 0: each plane by itself.
+    smallest_object
+        Objects of fewer pixels of the labels go to what surrounds them, plane by plane,
+        see :func:`~napari_sparseseg.prediction.objects.without_small_objects`. Default
+        0: none.
     tile
         Side of a tile in working pixels. Default 1024; smaller ones take less memory
         and more time.
@@ -153,6 +166,7 @@ class PredictionWishes(TypedDict, total=False):
     tissue_mask: bool | None
     glass: str | int
     smooth_planes: float
+    smallest_object: int
     tile: int
     device: str
     workers: int
@@ -307,6 +321,7 @@ class _Plan:
     job: ChunkJob
     skips_glass: bool
     glass: int
+    smallest_object: int
     model_hash: str
     image_hash: str
 
@@ -325,6 +340,7 @@ class _Plan:
                 "smooth_planes": job.smooth_planes,
                 "skips_glass": self.skips_glass,
                 "glass": self.glass,
+                "smallest_object": self.smallest_object,
             },
         }
 
@@ -416,6 +432,28 @@ class _Plan:
         group = zarr.open_group(folder, mode="r+")
         group.attrs[OWN_ATTRIBUTES] = {"prediction": self.identity}
 
+    def make_cleaned(self, folder: Path) -> None:
+        """Make a finished store of the same labels without small objects."""
+        self._make_store(folder)
+        labels, cleaned = open_labels(self.job.store), open_labels(folder)
+        for z in range(self.n_planes):
+            plane = Plane(labels, z) if self.job.has_planes else labels
+            planes = (z,) if self.job.has_planes else ()
+            for region, part in iter_without_small_objects(plane, self.smallest_object):
+                y0, x0, y1, x1 = region
+                cleaned[(*planes, slice(y0, y1), slice(x0, x1))] = part
+        finish_label_store(folder, self.model.info.classes, self.geometry)
+
+    def labels(self) -> NDArray[Any]:
+        """Return all labels without small objects, in memory."""
+        labels: NDArray[Any] = open_labels(self.job.store)[...]
+        if self.smallest_object:
+            for index in np.ndindex(labels.shape[:-2]):
+                labels[index] = without_small_objects(
+                    labels[index], self.smallest_object
+                )
+        return labels
+
     def places(self) -> tuple[list[tuple[int, int]], int]:
         """Return (row, column) of the chunks to be predicted, and how many are glass.
 
@@ -475,7 +513,10 @@ def _plan(
     if skips_glass is None:
         skips_glass = _may_have_glass(source)
     glass = _class_value(model, wishes.get("glass", 0))
-    return _Plan(model, source, job, skips_glass, glass, model_hash, image_hash)
+    smallest = int(wishes.get("smallest_object", 0))
+    return _Plan(
+        model, source, job, skips_glass, glass, smallest, model_hash, image_hash
+    )
 
 
 def choose_level(model: SegmentationModel, source: ImageSource) -> tuple[int, float]:
@@ -580,11 +621,13 @@ def _finish(plan: _Plan, target: Path) -> PredictionWritten:
         is_prediction=True,
     )
     if not target.name.lower().endswith(ZARR_SUFFIX):
-        export = export_labels(
-            open_labels(store)[...], target, classes, plan.geometry, options
-        )
+        export = export_labels(plan.labels(), target, classes, plan.geometry, options)
         shutil.rmtree(store)
         return PredictionWritten(export.paths, export.note)
+    if plan.smallest_object:
+        write_folder_atomically(target, plan.make_cleaned)
+        shutil.rmtree(store)
+        return PredictionWritten((target,))
     with writing(target):
         _clear(store, plan.n_planes)
         finish_label_store(store, classes, plan.geometry)
@@ -669,6 +712,9 @@ def _class_value(model: SegmentationModel, glass: str | int) -> int:
 def _check_wishes(wishes: PredictionWishes) -> None:
     check_positive("the pixel size in um", wishes.get("um_per_px"))
     check_not_negative("the smoothing across planes", wishes.get("smooth_planes", 0))
+    check_whole(
+        "the smallest object in pixels", wishes.get("smallest_object", 0), 0, 1 << 24
+    )
     check_whole("the side of a tile", wishes.get("tile", TILE), 16, 1 << 16)
     check_whole("the number of workers", wishes.get("workers", 1), 1, 1 << 12)
     if wishes.get("scheduler") is not None and wishes.get("workers", 1) != 1:
@@ -751,6 +797,13 @@ def _check_image(
         raise OptionError(
             f"probabilities are to be smoothed across planes, but {source.name} has "
             "one plane; leave --smooth-planes out."
+        )
+    n_pixels = math.prod(source.data.shape[n_axes - 2 : n_axes])
+    if wishes.get("smallest_object", 0) > MOST_PX and n_pixels > WHOLE_PX:
+        raise OptionError(
+            f"objects of up to {wishes['smallest_object']} pixels are to go, but in "
+            f"planes as large as those of {source.name} only such of up to {MOST_PX} "
+            "can; give a smaller number."
         )
     if wishes.get("tissue_mask") and not _is_brightfield(source):
         raise OptionError(

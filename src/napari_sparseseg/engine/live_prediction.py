@@ -8,11 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sparseseg.engine.mapped_files import map_result
-from napari_sparseseg.engine.messages import Predict, Predicted, Region, TileDone
+from napari_sparseseg.engine.messages import (
+    Predict,
+    Predicted,
+    Region,
+    Sureness,
+    TileDone,
+)
 from napari_sparseseg.errors import EngineError
+from napari_sparseseg.inputs.resolution import whole
+from napari_sparseseg.prediction.objects import without_small_objects
 from napari_sparseseg.prediction.predictor import Budget, PredictOptions, iter_predict
+from napari_sparseseg.prediction.uncertainty import entropy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from napari_sparseseg.networks.model import SegmentationModel
@@ -107,13 +118,23 @@ class Prediction:
         y0, x0, y1, x1 = tile.region
         self._labels[y0:y1, x0:x1] = tile.labels
         if self._confidence is not None and tile.probabilities is not None:
-            self._confidence[y0:y1, x0:x1] = tile.probabilities.max(axis=0)
+            measure = _SURENESS[self._request.sureness]
+            self._confidence[y0:y1, x0:x1] = measure(tile.probabilities)
         self.is_complete = tile.share >= 1
         if self._view is not None:
             self._left_in_view -= _common_area(tile.region, self._view)
         return TileDone(
             generation=self._request.generation, region=tile.region, share=tile.share
         )
+
+    def remove_small_objects(self) -> TileDone | None:
+        """Do so where it is asked for; call it when all is predicted."""
+        if not self._request.smallest_object:
+            return None
+        y0, x0, y1, x1 = region = self._request.region or whole(self._labels.shape)
+        labels = self._labels[y0:y1, x0:x1]
+        labels[...] = without_small_objects(labels, self._request.smallest_object)
+        return TileDone(generation=self._request.generation, region=region, share=1.0)
 
     def report(self) -> Predicted:
         """Return what is told at the end."""
@@ -123,6 +144,12 @@ class Prediction:
             step=self._step,
             seconds=time.perf_counter() - self._started,
         )
+
+
+_SURENESS: dict[Sureness, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
+    "confidence": lambda probabilities: probabilities.max(axis=0),
+    "uncertainty": entropy,
+}
 
 
 def _common_area(one: Region, two: Region) -> int:

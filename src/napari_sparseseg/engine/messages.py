@@ -1,7 +1,7 @@
 """What window and engine say to each other: frozen records, sent as JSON.
 
 A message travels as its length in bytes (4 bytes, most significant first) and a JSON
-object ``{"protocol": 4, "message": {"kind": ..., ...}}``. Nothing is unpickled;
+object ``{"protocol": 5, "message": {"kind": ..., ...}}``. Nothing is unpickled;
 whatever is not known is refused. Arrays do not travel: messages name ``.npy`` files
 that both sides map into memory. Regions are (y0, x0, y1, x1) in image pixels.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.networks.published_weights import EncoderName
 
 #: Raised whenever messages change; window and engine must agree on it.
-PROTOCOL = 4
+PROTOCOL = 5
 
 #: Longer messages are not ours.
 LONGEST = 64 * 2**20
@@ -39,6 +39,7 @@ Region = tuple[int, int, int, int]
 Phase = Literal["idle", "preparing", "running", "paused"]
 Shown = Literal["head", "network", "both"]
 MaskMethod = Method
+Sureness = Literal["confidence", "uncertainty"]
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -316,6 +317,12 @@ class Predict:
         What is seen: its tiles come first, from its centre.
     um_per_px
         Pixel size, None when unknown.
+    sureness
+        What is written to *confidence*: the largest class probability, or the entropy
+        of all, 0..1, as ``prediction.uncertainty.entropy`` has it.
+    smallest_object
+        Objects of fewer pixels go to what surrounds them when all is predicted, and all
+        is told once more by a `TileDone`; 0: none.
     """
 
     kind: Literal["predict"] = "predict"
@@ -326,6 +333,8 @@ class Predict:
     region: Region | None = None
     view: Region | None = None
     um_per_px: float | None = None
+    sureness: Sureness = "confidence"
+    smallest_object: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -333,6 +342,54 @@ class CancelPrediction:
     """Give the prediction up."""
 
     kind: Literal["cancel-prediction"] = "cancel-prediction"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class FileJob:
+    """An image in a file, and where its labels go, as of ``many_files.ImageJob``."""
+
+    image: str
+    out: str
+    series: str | None = None
+    um_per_px: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class FolderJob:
+    """Images in a folder, and theirs, as of ``many_files.jobs_of_folder``."""
+
+    images: str
+    out: str
+    suffix: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PredictFiles:
+    """Predict images from file to file; takes the place of an earlier one.
+
+    Attributes
+    ----------
+    generation
+        Number of the request, given back with every answer.
+    job
+        One image, or all of a folder, one after the other.
+    tissue_mask, smooth_planes, smallest_object
+        As of ``files.PredictionWishes``.
+    """
+
+    kind: Literal["predict-files"] = "predict-files"
+    generation: int
+    job: FileJob | FolderJob
+    tissue_mask: bool | None = None
+    smooth_planes: float = 0.0
+    smallest_object: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CancelFiles:
+    """Predict no more files; the same request goes on later where this one ended."""
+
+    kind: Literal["cancel-files"] = "cancel-files"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -418,6 +475,14 @@ class SaveModel:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CopyModel:
+    """Write the best model so far for another engine; it does not count as saved."""
+
+    kind: Literal["copy-model"] = "copy-model"
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class LoadModel:
     """Predict with the model of a file from now on."""
 
@@ -442,11 +507,14 @@ Request = Annotated[
     | Stop
     | Predict
     | CancelPrediction
+    | PredictFiles
+    | CancelFiles
     | MakeMasks
     | CancelMasks
     | RefineBox
     | ForgetMasks
     | SaveModel
+    | CopyModel
     | LoadModel
     | Shutdown,
     Discriminator("kind"),
@@ -606,6 +674,71 @@ class Predicted:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class FileProgress:
+    """So much of an image in a file is predicted.
+
+    Attributes
+    ----------
+    name
+        Of the image.
+    place, n_images
+        Which of how many images.
+    done, total
+        Chunks of the image.
+    px_per_s
+        Speed of now, None before the first chunk.
+    left_s
+        Seconds that the rest of the image takes; None where that is not known.
+    """
+
+    kind: Literal["file-progress"] = "file-progress"
+    generation: int
+    name: str
+    place: int
+    n_images: int
+    done: int
+    total: int
+    px_per_s: float | None = None
+    left_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class FileDone:
+    """An image in a file is predicted, or cannot be.
+
+    Attributes
+    ----------
+    name
+        Of the image.
+    place, n_images
+        Which of how many images.
+    paths
+        What was written.
+    notes
+        Sentences that the user should know.
+    failure
+        Why nothing was written, in one sentence; empty where it was.
+    """
+
+    kind: Literal["file-done"] = "file-done"
+    generation: int
+    name: str
+    place: int
+    n_images: int
+    paths: list[str]
+    notes: list[str]
+    failure: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class FilesDone:
+    """No more answers come to a `PredictFiles`: all is done, or it was cancelled."""
+
+    kind: Literal["files-done"] = "files-done"
+    generation: int
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class MasksStarted:
     """Masks will be made of so many boxes.
 
@@ -717,6 +850,14 @@ class ModelSaved:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ModelCopied:
+    """The answer to `CopyModel`: the model is in its file."""
+
+    kind: Literal["model-copied"] = "model-copied"
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ModelLoaded:
     """A model predicts; what is known about it."""
 
@@ -770,6 +911,9 @@ Event = Annotated[
     | CheckpointWritten
     | TileDone
     | Predicted
+    | FileProgress
+    | FileDone
+    | FilesDone
     | MasksStarted
     | MasksProgress
     | BoxMasked
@@ -777,6 +921,7 @@ Event = Annotated[
     | MasksDone
     | MasksCancelled
     | ModelSaved
+    | ModelCopied
     | ModelLoaded
     | Failed,
     Discriminator("kind"),

@@ -20,6 +20,7 @@ from napari_sparseseg import api
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.annotations.strokes import check_label_map
 from napari_sparseseg.engine import messages
+from napari_sparseseg.engine.file_prediction import FilePrediction
 from napari_sparseseg.engine.live_prediction import Prediction, budget_for
 from napari_sparseseg.engine.log import Harmless, trace_of
 from napari_sparseseg.engine.mapped_files import read_copy, read_mapped
@@ -127,6 +128,7 @@ class Worker:
         self._before: SegmentationModel | None = None
         self._prediction: Prediction | None = None
         self._budgets: dict[tuple[str, str], Budget] = {}
+        self._files: FilePrediction | None = None
         # Masks of boxes.
         self._masks = MaskMaker()
         self._refinement: messages.RefineBox | None = None
@@ -247,6 +249,10 @@ class Worker:
                 self._predict(request)
             case messages.CancelPrediction():
                 self._prediction = None
+            case messages.PredictFiles():
+                self._predict_files(request)
+            case messages.CancelFiles():
+                self._cancel_files()
             case messages.MakeMasks():
                 self._make_masks(request)
             case messages.CancelMasks():
@@ -258,10 +264,14 @@ class Worker:
             case messages.SaveModel():
                 api.save_model(self._model().to("cpu"), request.path)
                 self._tell(messages.ModelSaved(path=request.path))
+            case messages.CopyModel():
+                api.save_model(self._model().to("cpu"), request.path)
+                self._tell(messages.ModelCopied(path=request.path))
             case messages.LoadModel():
                 self._load_model(request.path)
             case messages.Shutdown():
                 self._ended = True
+                self._cancel_files()
                 self._end_training()
             case _:
                 assert_never(request)
@@ -509,10 +519,22 @@ class Worker:
             self._tell(prediction.advance())
             if prediction.is_complete:
                 self._prediction = None
+                cleaned = prediction.remove_small_objects()
+                if cleaned is not None:
+                    self._tell(cleaned)
                 self._tell(prediction.report())
 
         if self._try("predict", work) is not None:
             self._prediction = None
+
+    def _predict_files(self, request: messages.PredictFiles) -> None:
+        self._cancel_files()
+        self._files = FilePrediction(request, self._model(), self._send)
+
+    def _cancel_files(self) -> None:
+        if self._files is not None:
+            self._files.cancel()
+            self._files = None
 
     def _model(self) -> SegmentationModel:
         model = self._model_or_none()

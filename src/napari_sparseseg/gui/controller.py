@@ -27,7 +27,7 @@ from napari_sparseseg.gui.encoders import (
 from napari_sparseseg.gui.engine_news import EngineNews
 from napari_sparseseg.gui.kept_images import KeptImages
 from napari_sparseseg.gui.kept_training import KeptTraining
-from napari_sparseseg.gui.label_places import geometry_of, options_of
+from napari_sparseseg.gui.label_places import export_placed
 from napari_sparseseg.gui.live_prediction import LivePrediction
 from napari_sparseseg.gui.log import log_file
 from napari_sparseseg.gui.network_words import words_on
@@ -42,7 +42,6 @@ from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.prediction_target import PredictionTargets
 from napari_sparseseg.gui.sent_images import SentImages
 from napari_sparseseg.gui.training_run import TrainingRun
-from napari_sparseseg.io.export import export_labels
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -281,12 +280,8 @@ class Controller(QObject):
         about = (
             placement(image, self.targets.level_of(image)) if image is not None else {}
         )
-        export = export_labels(
-            labels,
-            path,
-            self.targets.classes,
-            geometry_of(about, labels.shape, image),
-            options_of(about, image, of_model=True),
+        export = export_placed(
+            labels, path, self.targets.classes, about, image, of_model=True
         )
         names = " and ".join(str(path) for path in export.paths)
         gaps = self.targets.gaps_of(self.pairs.image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,16 +10,21 @@ import napari
 import numpy as np
 from napari.layers import Image, Labels
 
+from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.gui import homes
-from napari_sparseseg.gui.layer_keys import SOURCE_KEY
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY, SOURCE_KEY
 from napari_sparseseg.gui.planes import level_shape
 from napari_sparseseg.gui.prediction_layer import is_prediction
-from napari_sparseseg.io.export import ExportOptions
+from napari_sparseseg.io.export import ExportOptions, export_labels
 from napari_sparseseg.io.geometry import UM_PER_UNIT, WHOLE_SLIDE, Field, Geometry
 from napari_sparseseg.io.images import UM_PER_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from napari_sparseseg.io.export import Export
 
 #: How far the scale of a layer may be from that of its file, as a share.
 _SAME = 1e-3
@@ -83,6 +89,51 @@ def options_of(
         dicom_files=tuple(Path(file) for file in source.get("files", ())),
         is_prediction=of_model,
     )
+
+
+def export_placed(
+    labels: NDArray[Any],
+    path: str | Path,
+    classes: ClassTable,
+    about: Mapping[str, Any],
+    image: Image | None,
+    *,
+    of_model: bool,
+    simplify_px: float = 0.0,
+) -> Export:
+    """Write labels of a layer where they lie, in the format of the suffix.
+
+    Parameters
+    ----------
+    labels, path, classes
+        As of `export_labels`, which this calls.
+    about, image, of_model
+        As of `geometry_of` and `options_of`.
+    simplify_px
+        As of `ExportOptions`.
+    """
+    options = options_of(about, image, of_model=of_model)
+    return export_labels(
+        labels,
+        path,
+        classes,
+        geometry_of(about, labels.shape, image),
+        replace(options, simplify_px=simplify_px),
+    )
+
+
+def classes_of(metadata: Mapping[str, Any], labels: NDArray[Any]) -> ClassTable:
+    """Return the class table of a layer; where it has none, names are the values.
+
+    Raises
+    ------
+    ClassTableError
+        If the table in the metadata is damaged.
+    """
+    table = metadata.get(CLASSES_KEY)
+    if table is None:
+        return ClassTable.from_values(np.unique(labels).tolist())
+    return ClassTable.from_json(table)
 
 
 def find_layer(data: Any) -> Labels | None:

@@ -19,6 +19,7 @@ from napari_sparseseg.gui.parts import (
     WARNING,
     agrees,
     allow,
+    ask_where,
     counted,
     listen,
     note,
@@ -101,7 +102,7 @@ class ModelWidget(QWidget):
         models = self._state.models
         self.history.clear()
         for model in reversed(models):
-            item = QListWidgetItem(_words_on(model))
+            item = QListWidgetItem(words_on(model))
             item.setToolTip(_details_of(model))
             item.setData(Qt.ItemDataRole.UserRole, model.path)
             self.history.addItem(item)
@@ -115,7 +116,9 @@ class ModelWidget(QWidget):
             self.load_wished.emit(path)
 
     def _save(self) -> None:
-        path = self._ask("Save model", "model.safetensors", MODELS, (".safetensors",))
+        path = ask_where(
+            self, "Save model", "model.safetensors", MODELS, (".safetensors",)
+        )
         if path:
             self.save_wished.emit(path)
 
@@ -134,27 +137,14 @@ class ModelWidget(QWidget):
             self.load_wished.emit(path)
 
     def _export(self) -> None:
-        path = self._ask("Export labels", "labels.png", LABEL_MAPS, EXPORT_SUFFIXES)
+        path = ask_where(
+            self, "Export labels", "labels.png", LABEL_MAPS, EXPORT_SUFFIXES
+        )
         if path:
             self.export_wished.emit(path)
 
-    def _ask(self, title: str, name: str, kinds: str, endings: tuple[str, ...]) -> str:
-        """Return where a file shall be written, empty where it shall not.
 
-        A name without one of the endings gets the first. The dialogue knows nothing of
-        that, so whether a file of the full name may be replaced is asked here.
-        """
-        path, _ = QFileDialog.getSaveFileName(self, title, name, kinds)
-        if not path or path.lower().endswith(endings):
-            return path
-        path += endings[0]
-        question = f"{Path(path).name} already exists.\nDo you want to replace it?"
-        if Path(path).exists() and not agrees(self, title, question):
-            return ""
-        return path
-
-
-def _words_on(model: SavedModel) -> str:
+def words_on(model: SavedModel) -> str:
     """Return what tells saved models apart at a glance."""
     quality = "not scored" if model.overall is None else f"Dice {model.overall:.2f}"
     name = Path(model.path).name

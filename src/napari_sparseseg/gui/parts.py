@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakMethod, ref
 
@@ -12,6 +13,7 @@ from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap, QStandardItemModel
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
+    QFileDialog,
     QHeaderView,
     QLabel,
     QMessageBox,
@@ -134,6 +136,26 @@ def agrees(parent: QWidget, title: str, question: str) -> bool:
     """Ask before something is lost; only an explicit Yes agrees."""
     yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
     return QMessageBox.question(parent, title, question, yes | no, no) == yes
+
+
+def ask_where(
+    parent: QWidget, title: str, name: str, kinds: str, endings: tuple[str, ...]
+) -> str:
+    """Return where a file shall be written, empty where it shall not.
+
+    A name without one of the endings gets the one of the kind that is chosen, else the
+    first. The dialogue knows nothing of that, so whether a file of the full name may be
+    replaced is asked here.
+    """
+    path, kind = QFileDialog.getSaveFileName(parent, title, name, kinds)
+    if not path or path.lower().endswith(endings):
+        return path
+    chosen = kind.rpartition("(*")[2].rstrip(")").split(" *")
+    path += chosen[0] if len(kinds.split(";;")) > 1 and chosen[0] else endings[0]
+    question = f"{Path(path).name} already exists.\nDo you want to replace it?"
+    if Path(path).exists() and not agrees(parent, title, question):
+        return ""
+    return path
 
 
 def swatch(color: Color, side: int = 14) -> QPixmap:

@@ -8,22 +8,20 @@ import numpy as np
 from napari.layers import Shapes
 from napari.utils.notifications import show_info
 
-from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.gui.boxes_layer import boxes_of
 from napari_sparseseg.gui.label_places import (
+    classes_of,
+    export_placed,
     find_layer,
-    geometry_of,
     image_of,
-    options_of,
 )
-from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.session_folder import (
     hash_of_boxes,
     hash_of_labels,
     note_saved,
 )
-from napari_sparseseg.io.export import TABLE_SUFFIXES, export_boxes, export_labels
+from napari_sparseseg.io.export import TABLE_SUFFIXES, export_boxes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,21 +94,11 @@ def write_single_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[s
         If a file cannot be written, or its format cannot hold the labels.
     """
     labels = np.asarray(data[0] if meta.get("multiscale") else data)
-    table = meta.get("metadata", {}).get(CLASSES_KEY)
-    if table is None:
-        classes = ClassTable.from_values(np.unique(labels).tolist())
-    else:
-        classes = ClassTable.from_json(table)
+    classes = classes_of(meta.get("metadata", {}), labels)
     layer = find_layer(data)
     image = None if layer is None else image_of(layer)
     of_model = layer is not None and is_prediction(layer)
-    export = export_labels(
-        labels,
-        path,
-        classes,
-        geometry_of(meta, labels.shape, image),
-        options_of(meta, image, of_model=of_model),
-    )
+    export = export_placed(labels, path, classes, meta, image, of_model=of_model)
     if export.note:
         show_info(export.note)
     # Not of outlines, areas and the like, which may say less than the strokes.

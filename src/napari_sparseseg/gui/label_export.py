@@ -1,0 +1,100 @@
+"""A Labels layer is written to a file, in a thread."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sparseseg.errors import OutputError
+from napari_sparseseg.gui.gaps import sentences_on_gaps
+from napari_sparseseg.gui.label_places import (
+    classes_of,
+    export_placed,
+    image_of,
+)
+from napari_sparseseg.gui.prediction_layer import is_prediction
+from napari_sparseseg.io.atomic import write_folder_atomically
+from napari_sparseseg.io.export import Export
+from napari_sparseseg.io.zarr_labels import is_label_zarr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari.layers import Labels
+
+ZARR_SUFFIX = ".ome.zarr"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and what of a prediction was never predicted, in words."""
+
+    export: Export
+    gaps: str
+
+
+def export_layer(
+    layer: Labels, path: str, simplify_px: float = 0.0, store: Path | None = None
+) -> Callable[[], Exported]:
+    """Return what writes a layer as it is now, wherever it is called.
+
+    Parameters
+    ----------
+    layer
+        With or without classes.
+    path
+        Its suffix is one of `export_labels`.
+    simplify_px
+        Of the outlines of GeoJSON.
+    store
+        OME-Zarr that has the same labels, if there is one; as OME-Zarr it is copied.
+    """
+    about = {
+        "scale": layer.scale,
+        "translate": layer.translate,
+        "units": layer.units,
+    }
+    metadata, of_model, image = (
+        dict(layer.metadata),
+        is_prediction(layer),
+        image_of(layer),
+    )
+    data: Any = layer.data[0] if layer.multiscale else layer.data
+    if isinstance(data, np.ndarray) and not of_model:
+        data = data.copy()  # the user may paint on
+
+    def write() -> Exported:
+        if store is not None and path.lower().endswith(ZARR_SUFFIX):
+            return Exported(_copied(store, Path(path)), "")
+        labels = np.asarray(data)
+        export = export_placed(
+            labels,
+            path,
+            classes_of(metadata, labels),
+            about,
+            image,
+            of_model=of_model,
+            simplify_px=simplify_px,
+        )
+        return Exported(export, sentences_on_gaps(labels, 0.0) if of_model else "")
+
+    return write
+
+
+def _copied(store: Path, path: Path) -> Export:
+    if path.exists() and not is_label_zarr(path):
+        raise OutputError(
+            f"{path} exists and is no OME-Zarr of labels, but would be replaced; give "
+            "another name.",
+            path=str(path),
+        )
+    write_folder_atomically(path, lambda folder: _copy(store, folder))
+    return Export((path,))
+
+
+def _copy(store: Path, folder: Path) -> None:
+    shutil.copytree(store, folder)
