@@ -298,7 +298,7 @@ def test_a_session_that_was_opened_meanwhile_is_left_alone(
 def test_the_newest_is_offered_first(
     crashed: Path, root: Path, parent: QWidget
 ) -> None:
-    newer = Mirror(root / "b.sparseseg", CLASSES)
+    newer = Mirror(root / "b.sparseseg", CLASSES, window=1)
     newer.update(Labels(np.full((8, 8), 2, np.uint8), name="newer"), "tile")
     os.utime(crashed / "open.json", (10, 10))
     viewer = ViewerModel()

@@ -330,9 +330,10 @@ def test_what_is_damaged_or_newer_is_not_written_over(
 def test_an_image_at_a_path_that_no_disk_has_is_told(
     make_table: Callable[[], Table], qtbot: QtBot, home: Path, told: list[str]
 ) -> None:
-    before = make_table()
-    paint_on(before, write_image(home / "ct.tif"))
+    before, path = make_table(), write_image(home / "ct.tif")
+    paint_on(before, path)
     leave(before, qtbot, home / "a.sparseseg")
+    path.unlink()
     file = home / "a.sparseseg" / FILE
     content = json.loads(file.read_text())
     content["images"][0] |= {"path": f"/{'x' * 5000}/b.tif", "relative": "y" * 5000}

@@ -424,6 +424,8 @@ class Mirror:
         if not sweep.go_on(pixels, stored, until if in_memory else None):
             return False
         if sweep.region is not None:
+            # Should it fail, the plane is compared from the top.
+            entry.due[plane] = Sweep()
             self._write(entry, path, plane, pixels, stored, sweep.region)
             entry.changes.append(PlaneChange(plane, sweep.region, path))
         return True
