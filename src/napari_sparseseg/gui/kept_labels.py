@@ -40,7 +40,7 @@ RETRY_MS = 5000
 
 #: Planes are compared in slices of that time, with pauses, so that nobody who paints
 #: waits for them: the one on the canvas first, others since an undo may reach them.
-SLICE_S = 0.002
+SLICE_S = 0.001
 PAUSE_MS = 8
 
 

@@ -71,7 +71,7 @@ class Sweep:
             self.top = min(height, self.top + step)
             if until is not None and time.perf_counter() >= until:
                 break
-        return self.top >= height
+        return bool(self.top >= height)
 
     def _add(self, found: Region) -> None:
         """Take in a rectangle of the rows that were just compared."""

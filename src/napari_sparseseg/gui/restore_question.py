@@ -13,9 +13,9 @@ from qtpy.QtWidgets import QMessageBox
 from napari_sparseseg.gui import session_folder
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.parts import agrees
+from napari_sparseseg.gui.session_boxes import has_boxes
 from napari_sparseseg.gui.session_folder import (
     find_crashed,
-    has_boxes,
     is_named,
     last_change,
     leave,
