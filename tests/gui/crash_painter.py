@@ -74,8 +74,6 @@ class Painter:
 
     def paint(self) -> None:
         """Draw strokes until there is no cell left."""
-        self.viewer.reset_view()
-        TEST.qWait(100)
         rounds = len(self._cells) // STROKES_OF_A_PLANE
         for number in range(rounds * STROKES_OF_A_PLANE * self._n_planes):
             turn, stroke = divmod(number, STROKES_OF_A_PLANE)
@@ -85,6 +83,8 @@ class Painter:
             TEST.qWait(PAUSE_MS)
 
     def _stroke(self, plane: int, value: int, cell: Any) -> None:
+        # Each time: a window may get its size late.
+        self.viewer.reset_view()
         self.viewer.dims.set_current_step(0, plane)
         self.dock.controller.classes.select(value)
         self._labels.mode = "paint"

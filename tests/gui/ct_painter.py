@@ -48,8 +48,9 @@ def paint(
     dock.dock.pairs.new_button.click()
     labels: Labels = viewer.layers[f"{image.name} strokes"]
     labels.mode, labels.brush_size = "paint", 4
-    viewer.reset_view()
     for plane, value, y, x0, x1 in json.loads((folder / "strokes.json").read_text()):
+        # Each time: a window may get its size late.
+        viewer.reset_view()
         viewer.dims.set_current_step(0, plane)
         dock.controller.classes.select(value)
         TEST.qWait(50)
