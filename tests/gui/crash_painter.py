@@ -1,4 +1,4 @@
-"""``python crash_painter.py``: paint in real windows until they are killed.
+"""``python -m tests.gui.crash_painter``: paint in real windows until they are killed.
 
 For each line ``SEED FOLDER`` on its input it opens a napari in a process of its own, of
 which it prints the number; so all that is imported is imported once. As soon as there
@@ -15,19 +15,17 @@ import os
 import signal
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import napari
 import numpy as np
-from qtpy.QtCore import QPoint, Qt
-from qtpy.QtTest import QTest
 
 from napari_sparseseg.gui import label_and_train
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.label_and_train import LabelAndTrain
+from tests.gui.mouse import TEST, drag
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -42,9 +40,6 @@ STROKES_OF_A_PLANE = 5
 PAUSE_MS = 60
 
 STUB = Path(__file__).with_name("stub_engine.py")
-
-# qtpy does not say what is in it.
-TEST: Any = QTest
 
 
 class Painter:
@@ -71,7 +66,6 @@ class Painter:
         labels = self.dock.controller.pairs.new_labels()
         assert labels is not None
         self._labels: Labels = labels
-        self._canvas = self.viewer.window._qt_viewer.canvas.native
         n, height, width = image.data.shape
         grid = (n, height // CELL_PX, width // CELL_PX)
         order = np.random.default_rng(seed).permutation(grid[1] * grid[2])
@@ -80,8 +74,6 @@ class Painter:
 
     def paint(self) -> None:
         """Draw strokes until there is no cell left."""
-        self.viewer.reset_view()
-        TEST.qWait(100)
         rounds = len(self._cells) // STROKES_OF_A_PLANE
         for number in range(rounds * STROKES_OF_A_PLANE * self._n_planes):
             turn, stroke = divmod(number, STROKES_OF_A_PLANE)
@@ -91,33 +83,19 @@ class Painter:
             TEST.qWait(PAUSE_MS)
 
     def _stroke(self, plane: int, value: int, cell: Any) -> None:
+        # Each time: a window may get its size late.
+        self.viewer.reset_view()
         self.viewer.dims.set_current_step(0, plane)
         self.dock.controller.classes.select(value)
         self._labels.mode = "paint"
         self._labels.brush_size = 3
         y, x = (CELL_PX * int(at) + CELL_PX // 2 for at in cell)
         before = self._labels.data[plane].copy()
-        self._drag((y - 3, x - 4), (y + 3, x), (y - 3, x + 4))
+        drag(self.viewer, self._labels, (y - 3, x - 4), (y + 3, x), (y - 3, x + 4))
         changed = np.flatnonzero(self._labels.data[plane] != before)
         note = {"plane": plane, "value": value, "pixels": changed.tolist()}
         self._log.write(json.dumps({"at": time.time(), **note}) + "\n")
         self._log.flush()
-
-    def _drag(self, *points: tuple[int, int]) -> None:
-        on_canvas = [self._on_canvas(point) for point in points]
-        TEST.mouseMove(self._canvas, on_canvas[0])
-        TEST.mousePress(self._canvas, Qt.MouseButton.LeftButton, pos=on_canvas[0])
-        for start, end in pairwise(on_canvas):
-            for share in (0.5, 1.0):
-                TEST.mouseMove(self._canvas, start + (end - start) * share)
-                TEST.qWait(8)
-        TEST.mouseRelease(self._canvas, Qt.MouseButton.LeftButton, pos=on_canvas[-1])
-
-    def _on_canvas(self, point: tuple[int, int]) -> QPoint:
-        camera = getattr(self.viewer, "scene", self.viewer).camera
-        y, x = (np.array(point) - camera.center[-2:]) * camera.zoom
-        middle = self._canvas.width() / 2, self._canvas.height() / 2
-        return QPoint(round(x + middle[0]), round(y + middle[1]))
 
 
 def open_window(folder: Path, seed: int) -> None:

@@ -38,6 +38,7 @@ from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.label_and_train import LabelAndTrain
 from napari_sparseseg.gui.launch import DOCK, PLUGIN
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
+from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.session_boxes import BoxesRecord, write_kept_boxes
 from napari_sparseseg.gui.session_labels import restore
 from napari_sparseseg.io.export import export_labels
@@ -412,6 +413,48 @@ def test_boxes_of_a_crash_are_offered_when_the_dock_opens(
     widget.controller.close()
 
 
+def test_strokes_and_boxes_of_a_crash_come_back_with_one_question(
+    stubbed: napari.Viewer, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = ClassTable().add("lumen").add("gland")
+    strokes, crashed = session_folder.new_folder(), session_folder.new_folder()
+    painted = np.zeros((40, 40), np.uint8)
+    painted[30, 4:20] = 2
+    Mirror(strokes, classes).update(Labels(painted, name="ct strokes"), "ct")
+    session_folder.take(crashed)
+    record = BoxesRecord("ct boxes", "ct", (40, 40), (Box(4, 6, 14, 18, 2),))
+    write_kept_boxes(crashed, [record], classes)
+    in_use, dead = session_folder.is_in_use, {strokes, crashed}
+    monkeypatch.setattr(
+        session_folder, "is_in_use", lambda each: each not in dead and in_use(each)
+    )
+    stubbed.add_image(np.zeros((40, 40)), name="ct")
+    _, training = stubbed.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    qtbot.waitUntil(lambda: bool(training.dock.findChildren(QMessageBox)))
+    (question,) = training.dock.findChildren(QMessageBox)
+    assert "Your strokes and boxes of" in question.text()
+    (button,) = [each for each in question.buttons() if each.text() == "Open"]
+    button.click()
+    np.testing.assert_array_equal(stubbed.layers["ct strokes"].data, painted)
+    (widget,) = [
+        each for each in stubbed.window.dock_widgets.values() if isinstance(each, Boxes)
+    ]
+    assert widget.controller.shapes is stubbed.layers["ct boxes"]
+    (row,) = widget.state.rows
+    assert (row.class_name, row.place) == ("gland", "10 x 12 px")
+    assert not session_folder.find_crashed()
+    assert not session_folder.find_crashed(boxes=True)
+    # Neither dock asks for anything else.
+    qtbot.wait(2 * label_and_train.AFTER_SEEN_MS)
+    assert not [
+        box
+        for each in (training, widget)
+        for box in each.dock.findChildren(QMessageBox)
+        if box.isVisible()
+    ]
+    widget.controller.close()
+
+
 @pytest.mark.parametrize("closed", ["dock", "viewer"])
 def test_what_is_closed_leaves_no_process(
     stubbed: napari.Viewer, qtbot: QtBot, closed: str
@@ -480,7 +523,7 @@ def test_boxes_on_a_ct_slice_become_masks_that_are_trained_on(
     assert not labels.data.any()
     assert {row.status for row in state.rows} == {"proposed"}
 
-    generate(method="acol", epochs=8, seconds=20.0)
+    generate(method="acol", epochs=8, seconds=5.0)
     assert {row.status for row in state.rows} == {"proposed"}
 
     # The map of the largest box, drawn anew by other parameters of the CRF.

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,13 @@ from napari_sparseseg.gui.session_labels import restore
 from tests.gui.crash_painter import CELL_PX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from tests.gui.conftest import Table
 
-PAINTER = Path(__file__).with_name("crash_painter.py")
+REPOSITORY = Path(__file__).resolve().parents[2]
 SHAPE = (5, 160, 192)
 
 #: What was painted longer ago is on disk, in seconds.
@@ -80,9 +81,12 @@ class Window:
     def sessions(self) -> Path:
         return self.folder / "data" / "napari-sparseseg" / "sessions"
 
-    def paint_and_die(self) -> float:
-        """Paint for a while; return when it was killed."""
+    def begin(self) -> None:
+        """Let it paint."""
         (self.folder / "go").touch()
+
+    def die(self) -> float:
+        """Let it paint for a while; return when it was killed."""
         end = time.monotonic() + PATIENCE_S
         wanted = self._random.integers(1, MOST_STROKES)
         while len(self.strokes()) < wanted:
@@ -117,7 +121,8 @@ def windows(
     seeds: range = request.param
     made = [Window(tmp_path / f"Fall {seed}, ü", seed) for seed in seeds]
     painter = subprocess.Popen(
-        [sys.executable, PAINTER],
+        [sys.executable, "-m", "tests.gui.crash_painter"],
+        cwd=REPOSITORY,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",
@@ -136,10 +141,24 @@ def windows(
         painter.kill()
 
 
-def check_that_it_comes_back(
-    window: Window, table: Table, monkeypatch: pytest.MonkeyPatch
+def check_that_they_come_back(
+    windows: list[Window],
+    make_table: Callable[[], Table],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    killed, strokes = window.paint_and_die(), window.strokes()
+    windows[0].begin()
+    for window, after in zip_longest(windows, windows[1:]):
+        killed = window.die()
+        if after is not None:
+            # It paints while this one is looked at.
+            after.begin()
+        check_what_is_left(window, killed, make_table(), monkeypatch)
+
+
+def check_what_is_left(
+    window: Window, killed: float, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strokes = window.strokes()
     (crashed,) = find_crashed(window.sessions)
     session = restore(crashed)
     assert not session.damaged
@@ -185,8 +204,7 @@ def open_it(
 def test_strokes_of_a_killed_napari_come_back(
     windows: list[Window], make_table: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for window in windows:
-        check_that_it_comes_back(window, make_table(), monkeypatch)
+    check_that_they_come_back(windows, make_table, monkeypatch)
 
 
 @pytest.mark.slow
@@ -197,5 +215,4 @@ def test_strokes_of_a_killed_napari_come_back(
 def test_they_come_back_whenever_it_is_killed(
     windows: list[Window], make_table: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for window in windows:
-        check_that_it_comes_back(window, make_table(), monkeypatch)
+    check_that_they_come_back(windows, make_table, monkeypatch)

@@ -14,7 +14,7 @@ from napari_sparseseg.annotations.classes import ClassTable, LabelClass
 from napari_sparseseg.engine import messages
 from napari_sparseseg.errors import LayerError
 from napari_sparseseg.gui import kept_labels as followed
-from napari_sparseseg.gui import mirror, plane_files, training_run
+from napari_sparseseg.gui import label_file, mirror, plane_files, training_run
 from napari_sparseseg.gui.planes import read_plane
 from napari_sparseseg.gui.prediction_layer import is_prediction
 
@@ -636,14 +636,14 @@ def test_strokes_of_one_image_are_not_learned_on_another(
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Return what fills the disk under the mirror, and frees it."""
-    original = mirror._write_rows
+    original = label_file.write_rows
     monkeypatch.setattr(followed, "RETRY_MS", 300)
 
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def fill(full: bool) -> None:
-        monkeypatch.setattr(mirror, "_write_rows", fail if full else original)
+        monkeypatch.setattr(mirror, "write_rows", fail if full else original)
 
     return fill
 

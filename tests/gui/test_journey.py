@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +12,7 @@ import pytest
 import tifffile
 from napari.utils.notifications import Notification, notification_manager
 from PIL import Image as Picture
-from qtpy.QtCore import QPoint, Qt
-from qtpy.QtTest import QTest
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QLineEdit
 from scipy.ndimage import maximum_filter, minimum_filter, uniform_filter
 
@@ -32,6 +30,7 @@ from napari_sparseseg.gui.plots import SHOWN
 from napari_sparseseg.gui.sample_data import layer_data
 from napari_sparseseg.learning.metrics import evaluate
 from napari_sparseseg.samples import tissue_phantom
+from tests.gui.mouse import TEST, drag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Labels
     from numpy.typing import NDArray
-    from pytestqt.qtbot import QtBot
     from qtpy.QtWidgets import QPushButton
 
     from napari_sparseseg.annotations.classes import ClassTable
@@ -76,6 +74,9 @@ PATIENCE_S = 400
 #: Whatever is waited for is looked at so often.
 POLL_MS = 50
 
+#: Whether pictures are taken on the way, into the folder of the test.
+WITH_PICTURES = "SPARSESEG_PICTURES" in os.environ
+
 #: The dock draws curves and words at most so often.
 DRAWN_MS = 600
 
@@ -84,9 +85,6 @@ LEFT, ALT, CTRL = (
     Qt.KeyboardModifier.AltModifier,
     Qt.KeyboardModifier.ControlModifier,
 )
-
-# The type hints of PyQt6 take its static methods for others.
-TEST: Any = QTest
 
 
 class User:
@@ -126,6 +124,9 @@ class User:
         self.wait(lambda: len(self.all(kind)) > count)
 
     def take_picture(self, name: str) -> None:
+        """Leave a picture for whoever wants to look, which nobody waits for else."""
+        if not WITH_PICTURES:
+            return
         TEST.qWait(DRAWN_MS)
         path = str(self.folder / f"{name}.png")
         self.viewer.window.screenshot(path, canvas_only=False, flash=False)
@@ -162,15 +163,7 @@ class User:
 
     def drag(self, *points: Point) -> None:
         """Draw a line along (y, x) in image pixels with the mouse."""
-        on_canvas = [self._on_canvas(point) for point in points]
-        assert all(map(self._canvas.rect().contains, on_canvas))
-        TEST.mouseMove(self._canvas, on_canvas[0])
-        TEST.mousePress(self._canvas, LEFT, pos=on_canvas[0])
-        for start, end in pairwise(on_canvas):
-            for share in (0.5, 1.0):
-                TEST.mouseMove(self._canvas, start + (end - start) * share)
-                TEST.qWait(20)
-        TEST.mouseRelease(self._canvas, LEFT, pos=on_canvas[-1])
+        drag(self.viewer, self.viewer.layers["phantom"], *points)
 
     def _type_name(self, name: str) -> None:
         editors = self.dock.classes.table.findChildren(QLineEdit)
@@ -178,12 +171,6 @@ class User:
         TEST.keyClicks(editor, name)
         TEST.keyClick(editor, Qt.Key.Key_Return)
         self.wait(lambda: name in self.state.classes.names)
-
-    def _on_canvas(self, point: Point) -> QPoint:
-        camera, scale = self.viewer.scene.camera, self.viewer.layers["phantom"].scale
-        y, x = (np.array(point) * scale - camera.center[-2:]) * camera.zoom
-        middle = self._canvas.width() / 2, self._canvas.height() / 2
-        return QPoint(round(x + middle[0]), round(y + middle[1]))
 
 
 def fitting(value: int) -> NDArray[np.bool_]:
@@ -459,17 +446,3 @@ def test_paint_train_correct_kill_save_export(
     save_and_load(user, monkeypatch)
     assert dice_of(prediction, SAMPLE.classes) >= GOOD_DICE
     export(user, prediction, monkeypatch)
-
-
-def test_closing_leaves_no_process_behind(
-    window: tuple[napari.Viewer, LabelAndTrain], qtbot: QtBot
-) -> None:
-    import psutil
-
-    _, widget = window
-    qtbot.waitUntil(lambda: widget.state.engine == "ready", timeout=1000 * PATIENCE_S)
-    pid = widget.link.pid
-    assert pid is not None
-    assert psutil.pid_exists(pid)
-    widget.controller.close()
-    qtbot.waitUntil(lambda: not psutil.pid_exists(pid), timeout=10_000)

@@ -24,7 +24,9 @@ from napari_sparseseg.gui.homes import is_at_home, settle
 from napari_sparseseg.gui.kept_boxes import KeptBoxes
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.mirror import Mirror
-from napari_sparseseg.gui.restore import offer_boxes, offer_restore
+from napari_sparseseg.gui.restore import open_boxes_again
+from napari_sparseseg.gui.restore_images import nobody
+from napari_sparseseg.gui.restore_question import BOXES, STROKES, offer
 from napari_sparseseg.gui.session_boxes import FILE, has_boxes, read_kept_boxes
 from napari_sparseseg.gui.session_folder import find_crashed
 from napari_sparseseg.gui.session_labels import restore
@@ -91,6 +93,17 @@ def parent(qtbot: QtBot) -> QWidget:
     return widget
 
 
+def offer_boxes(
+    viewer: ViewerModel, parent: QWidget, keep: Callable[[Any, Any], bool]
+) -> QMessageBox | None:
+    """Ask as the dock of boxes does."""
+
+    def open_again(folder: Path) -> None:
+        open_boxes_again(viewer, folder, nobody, keep)
+
+    return offer(parent, BOXES, {BOXES: open_again})
+
+
 def press(box: QMessageBox | None, text: str) -> None:
     assert box is not None
     (button,) = [each for each in box.buttons() if each.text() == text]
@@ -138,7 +151,7 @@ def test_after_a_crash_boxes_come_back_on_their_image(
         return not labels
 
     # The dock of strokes leaves them to that of boxes.
-    assert offer_restore(parent, lambda _: None) is None
+    assert offer(parent, STROKES, {STROKES: lambda _: None}) is None
     press(offer_boxes(viewer, parent, keep), "Open")
     ((shapes, on),) = opened
     assert on is image

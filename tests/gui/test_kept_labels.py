@@ -179,6 +179,38 @@ def test_the_plane_on_the_canvas_comes_first(
     assert (pauses > kept_labels.PAUSE_MS / 1000).mean() > 0.9
 
 
+def test_what_a_script_writes_is_kept_wherever_it_is(desk: Desk, qtbot: QtBot) -> None:
+    """It writes into the array itself, and has the layer drawn anew."""
+    layer = desk.viewer.add_labels(stack(1))
+    desk.viewer.dims.set_current_step(0, 0)
+    desk.wait_for(qtbot, layer)
+    layer.refresh()
+    qtbot.wait(2 * DEBOUNCE_MS)
+    layer.data[5, 20, 20] = 3
+    layer.refresh()
+    desk.wait_for(qtbot, layer)
+
+
+def test_the_slider_has_only_the_plane_that_it_shows_compared(
+    desk: Desk, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.viewer.add_labels(stack(1))
+    desk.viewer.dims.set_current_step(0, 2)
+    desk.kept.flush()
+    read: set[PlaneKey] = set()
+    original = planes.read_label_plane
+
+    def note(layer: Labels, plane: PlaneKey) -> Any:
+        read.add(plane)
+        return original(layer, plane)
+
+    monkeypatch.setattr(mirror, "read_label_plane", note)
+    desk.viewer.dims.set_current_step(0, 4)
+    qtbot.waitUntil(lambda: PlaneKey((4,)) in read, timeout=5000)
+    desk.kept.flush()
+    assert read <= {PlaneKey((4,)), PlaneKey((1,))}
+
+
 def keys(n: int) -> list[PlaneKey]:
     return [PlaneKey((index,)) for index in range(n)]
 
@@ -240,7 +272,7 @@ def test_a_disk_that_is_full_or_read_only_is_told_once_whatever_was_painted_on(
         raise OSError(reason, os.strerror(reason))
 
     with monkeypatch.context() as patch:
-        patch.setattr(mirror, "_write_rows", fail)
+        patch.setattr(mirror, "write_rows", fail)
         for layer in layers:
             layer.paint((0, 20, 20), 2)
         qtbot.wait(6 * DEBOUNCE_MS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from napari_sparseseg.errors import OutputError
-from napari_sparseseg.gui import kept_training
+from napari_sparseseg.gui import disk_thread, kept_training
 from napari_sparseseg.gui.kept_training import KeptTraining
 from napari_sparseseg.gui.session_training import read_kept_training
 from napari_sparseseg.gui.state import State
@@ -49,6 +49,7 @@ def test_on_a_full_disk_it_is_tried_again(
         tried.append(given)
         raise OutputError("the disk is full.")
 
+    monkeypatch.setattr(disk_thread, "PAUSE_S", 0.0)
     kept = KeptTraining(state, lambda: tmp_path)
     kept._check.setInterval(50)
     with monkeypatch.context() as patch:

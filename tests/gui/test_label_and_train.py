@@ -212,9 +212,7 @@ def test_a_crash_is_asked_about_once_the_dock_is_open(
     open_dock: OpenDock, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(
-        label_and_train, "offer_restore", lambda *each: asked.append(each)
-    )
+    monkeypatch.setattr(label_and_train, "offer", lambda *each: asked.append(each))
     dock = open_dock()
     assert not asked
     qtbot.waitUntil(lambda: len(asked) == 1)
@@ -280,7 +278,7 @@ class TestRestore:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(mirror, "_write_rows", fail)
+            patch.setattr(mirror, "write_rows", fail)
             self.open_them(dock, qtbot)
         assert len(told) == 1
         assert "No space left on device" in told[0]
@@ -349,7 +347,7 @@ class TestMirror:
         (tmp_path / "sessions").touch()
 
     def test_usually_in_a_new_folder(self, tmp_path: Path) -> None:
-        mirror = new_mirror()
+        mirror = new_mirror(ViewerModel())
         assert mirror.folder.parent == tmp_path / "sessions"
         mirror.close()
 
@@ -373,7 +371,7 @@ class TestMirror:
 
         monkeypatch.setattr(tempfile, "mkdtemp", fail)
         with pytest.raises(OutputError, match="cannot be made"):
-            new_mirror()
+            new_mirror(ViewerModel())
 
 
 @pytest.mark.timeout(120)

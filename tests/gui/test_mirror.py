@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 PLANE = PlaneKey()
 
+#: A time that is over: as little is compared at once as can be.
+NOW = 0.0
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -175,11 +178,12 @@ def test_other_planes_than_the_one_on_the_canvas_can_wait(mirror: Mirror) -> Non
     compared = [
         change.plane.index[0]
         for changes in (
-            mirror.update(layer, shown=PlaneKey((4,)), most=1),
+            mirror.update(layer, shown=PlaneKey((4,)), until=NOW),
             # Another stroke does not put off what has waited.
-            mirror.go_on(layer, most=2),
-            mirror.update(layer, shown=PlaneKey((4,)), most=1),
-            mirror.go_on(layer, most=1),
+            mirror.go_on(layer, until=NOW),
+            mirror.go_on(layer, until=NOW),
+            mirror.update(layer, shown=PlaneKey((4,)), until=NOW),
+            mirror.go_on(layer, until=NOW),
         )
         for change in changes
     ]
@@ -193,11 +197,39 @@ def test_other_planes_than_the_one_on_the_canvas_can_wait(mirror: Mirror) -> Non
     np.testing.assert_array_equal(labels.data, layer.data)
 
 
+def test_a_plane_is_compared_in_slices_and_told_once(mirror: Mirror) -> None:
+    """What changes above the rows that were just compared is found as well."""
+    layer = painted(4096, 4096)
+    mirror.update(layer)
+    layer.data[300, 7], layer.data[4000, 60] = 3, 4
+    told = list(mirror.update(layer, shown=PLANE, until=NOW))
+    slices = 1
+    while mirror.is_due(layer):
+        if slices == 20:
+            layer.data[9, 2000] = 5
+            told += mirror.update(layer, shown=PLANE, until=NOW)
+        told += mirror.go_on(layer, until=NOW)
+        slices += 1
+    assert 100 < slices < 200
+    assert [change.region for change in told] == [
+        (300, 7, 4001, 61),
+        (9, 2000, 10, 2001),
+    ]
+    np.testing.assert_array_equal(file_of(mirror, layer), layer.data)
+    layer.data[5, 5] = 6
+    mirror.update(layer, shown=PLANE, until=NOW)
+    layer.data[0, 0] = 6
+    # At the end of a session all is compared, whatever was begun.
+    mirror.update(layer, shown=PLANE)
+    assert not mirror.is_due(layer)
+    np.testing.assert_array_equal(file_of(mirror, layer), layer.data)
+
+
 def test_planes_that_waited_of_a_former_shape_are_let_go(mirror: Mirror) -> None:
     layer = painted(6, 64, 64)
     mirror.update(layer)
     old = layer.data.copy()
-    mirror.update(layer, shown=PlaneKey((5,)), most=1)
+    mirror.update(layer, shown=PlaneKey((5,)), until=NOW)
     assert mirror.is_due(layer)
     layer.data = np.ones((2, 32, 32), np.uint8)
     assert mirror.go_on(layer) == ()
@@ -216,7 +248,7 @@ def test_a_plane_that_cannot_be_kept_is_tried_again(mirror: Mirror) -> None:
             mirror.update(layer, shown=PlaneKey((0,)))
         assert mirror.is_due(layer)
     # Meanwhile others are kept.
-    (change,) = mirror.update(layer, shown=PlaneKey((2,)), most=1)
+    (change,) = mirror.update(layer, shown=PlaneKey((2,)), until=NOW)
     assert change.plane.index == (2,)
     layer.data[0, 0, 0] = 5
     assert [change.plane.index for change in mirror.go_on(layer)] == [(0,)]
@@ -640,8 +672,9 @@ def test_a_large_plane_is_compared_quickly(mirror: Mirror) -> None:
     mirror.update(layer)
     seconds = []
     for _ in range(7):
-        start = time.perf_counter()
+        # Not what other programs take meanwhile.
+        start = time.thread_time()
         assert mirror.update(layer, shown=PLANE) == ()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.thread_time() - start)
     # 5 ms on one core of a server of 2023; this fails where it is done otherwise.
     assert min(seconds) < 0.03

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -393,6 +394,35 @@ def test_what_is_open_elsewhere_or_no_folder_of_strokes_is_refused(
     assert len(told) == 2
     assert not table.viewer.layers
     assert not table.mirror.has_place
+
+
+def test_links_in_a_circle_are_no_session(
+    table: Table, tmp_path: Path, told: list[str]
+) -> None:
+    loop = tmp_path / "loop.sparseseg"
+    loop.symlink_to(loop)
+    table.controller.place.open(str(loop))
+    table.controller.place.move(str(loop))
+    assert "holds no strokes" in told[0]
+    assert "is in use by another napari, or is no folder" in told[1]
+    assert len(told) == 2
+    assert not table.mirror.has_place
+
+
+def test_labels_whose_place_is_damaged_are_opened_without(
+    table: Table, place: Path, told: list[str]
+) -> None:
+    other = Mirror(place, CLASSES)
+    other.update(painted())
+    other.close()
+    manifest = json.loads((place / "manifest.json").read_text())
+    manifest["layers"][0]["placement"]["scale"] = ["far", None, 3]
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    table.controller.place.open(str(place))
+    (layer,) = table.viewer.layers
+    np.testing.assert_array_equal(layer.data, painted().data)
+    (sentence,) = told
+    assert sentence.startswith("Where the labels 'drawn' lie cannot be read")
 
 
 def test_folders_are_asked_for(

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
-from napari.layers import Image
+from napari.layers import Image, Labels
 from npe2 import PluginManager, PluginManifest
 from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_sparseseg.errors import OutputError
-from napari_sparseseg.gui import kept_images
+from napari_sparseseg.gui import image_layers, kept_images
+from napari_sparseseg.gui.image_layers import layers_of
 from napari_sparseseg.gui.kept_images import KeptImages
 from napari_sparseseg.gui.restore_images import ask_with_dialog
 from napari_sparseseg.gui.session_images import (
@@ -27,14 +28,16 @@ from napari_sparseseg.gui.session_images import (
     write_kept_images,
 )
 from napari_sparseseg.io.fingerprint import fingerprint, fingerprint_of_pixels
+from napari_sparseseg.io.sources import open_image
+from tests.io.written import write_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from napari.layers import Labels
     from pytestqt.qtbot import QtBot
 
+    from napari_sparseseg.io.sources import ImageSource
     from tests.gui.conftest import Table
 
 SHAPE = (5, 24, 32)
@@ -220,6 +223,127 @@ def test_an_image_of_another_shape_is_not_opened_with_the_labels(
     (labels,) = now.viewer.layers
     assert labels.data.any()
     assert f"has another shape than {SHAPE}" in told[0]
+
+
+def test_of_a_stack_of_files_the_user_is_told(
+    make_table: Callable[[], Table], qtbot: QtBot, home: Path, told: list[str]
+) -> None:
+    """Napari tells which file was the first of them, and not the others."""
+    files = [home / f"plane {number}.tif" for number in range(SHAPE[0])]
+    for seed, file in enumerate(files):
+        pixels = np.random.default_rng(seed).integers(0, 200, SHAPE[1:], np.uint8)
+        tifffile.imwrite(file, pixels)
+    before = make_table()
+    (image,) = before.viewer.open(files, stack=True, plugin="napari")
+    before.controller.pairs.choose(image, None)
+    labels = before.controller.pairs.new_labels()
+    assert labels is not None
+    labels.data[1, 4, 2:9] = 1
+    before.controller.pairs.choose(image, labels)
+    leave(before, qtbot, home / "a.sparseseg")
+    now = make_table()
+    now.controller.place.open(str(home / "a.sparseseg"))
+    (opened,) = now.viewer.layers
+    np.testing.assert_array_equal(opened.data, labels.data)
+    (sentence,) = told
+    assert f"stacked from several files, the first of them {files[0]}" in sentence
+    # With the stack there the labels are on it.
+    again = make_table()
+    (image,) = again.viewer.open(files, stack=True, plugin="napari")
+    now.controller.close()
+    again.controller.place.open(str(home / "a.sparseseg"))
+    assert [pair.image for pair in again.controller.annotations.pairs] == [image]
+
+
+def test_the_series_of_before_is_opened_without_a_question(
+    make_table: Callable[[], Table],
+    qtbot: QtBot,
+    home: Path,
+    told: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uids = [f"1.2.826.0.1.3680043.10.511.{number}" for number in (8, 9)]
+    for number, uid in enumerate(uids):
+        places = range(0, 18, 3) if number else range(0, 12, 3)
+        write_series(home / "ct", places, SeriesInstanceUID=uid, SeriesNumber=number)
+    asked: list[Any] = []
+
+    def ask(found: Any, _: Any) -> str:
+        asked.append(found)
+        return uids[1]
+
+    monkeypatch.setattr(image_layers, "_window", QWidget)
+    monkeypatch.setattr(image_layers, "ask_series", ask)
+    before = make_table()
+    (image,) = before.viewer.open(home / "ct", plugin="napari-sparseseg")
+    assert len(asked) == 1
+    before.controller.pairs.choose(image, None)
+    labels = before.controller.pairs.new_labels()
+    assert labels is not None
+    labels.data[1, 4, 2:9] = 1
+    before.controller.pairs.choose(image, labels)
+    leave(before, qtbot, home / "a.sparseseg")
+    now = make_table()
+    # The other series of the folder is no reason to leave this one closed.
+    now.viewer.layers.append(layer_of(open_image(home / "ct", series=uids[0])))
+    now.controller.place.open(str(home / "a.sparseseg"))
+    assert len(asked) == 1
+    assert not told
+    (pair,) = now.controller.annotations.pairs
+    assert pair.image.data.shape == image.data.shape == (6, 8, 10)
+    np.testing.assert_array_equal(np.asarray(pair.image.data), np.asarray(image.data))
+
+
+def layer_of(source: ImageSource) -> Image:
+    data, arguments, _ = layers_of(source)[0]
+    return Image(data, **arguments)
+
+
+@pytest.mark.parametrize("name", ["images.json", "training.json"])
+@pytest.mark.parametrize("text", ["{", None])
+def test_what_is_damaged_or_newer_is_not_written_over(
+    make_table: Callable[[], Table],
+    qtbot: QtBot,
+    home: Path,
+    told: list[str],
+    name: str,
+    text: str | None,
+) -> None:
+    before = make_table()
+    paint_on(before, write_image(home / "ct.tif"))
+    leave(before, qtbot, home / "a.sparseseg")
+    file = home / "a.sparseseg" / name
+    newer = json.dumps(json.loads(file.read_text()) | {"version": 99})
+    file.write_text(text or newer)
+    now = make_table()
+    now.controller.place.open(str(home / "a.sparseseg"))
+    (sentence,) = told
+    assert name in sentence
+    assert (
+        "is damaged" if text else "99, but this program reads version 1"
+    ) in sentence
+    assert [each.name for each in now.viewer.layers if isinstance(each, Labels)]
+    now.controller.close()
+    assert file.read_text() == (text or newer)
+
+
+def test_an_image_at_a_path_that_no_disk_has_is_told(
+    make_table: Callable[[], Table], qtbot: QtBot, home: Path, told: list[str]
+) -> None:
+    before, path = make_table(), write_image(home / "ct.tif")
+    paint_on(before, path)
+    leave(before, qtbot, home / "a.sparseseg")
+    path.unlink()
+    file = home / "a.sparseseg" / FILE
+    content = json.loads(file.read_text())
+    content["images"][0] |= {"path": f"/{'x' * 5000}/b.tif", "relative": "y" * 5000}
+    file.write_text(json.dumps(content))
+    now = make_table()
+    now.controller.place.open(str(home / "a.sparseseg"))
+    (labels,) = now.viewer.layers
+    assert labels.data.any()
+    (sentence,) = told
+    assert "is not at /xxx" in sentence
 
 
 def test_an_image_that_is_open_is_not_opened_twice(

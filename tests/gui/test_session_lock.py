@@ -118,16 +118,16 @@ def test_a_lock_is_of_one_only_and_leaves_nothing(tmp_path: Path) -> None:
     unlock(tmp_path)
 
 
-def test_the_lock_of_a_dead_process_is_deleted_with_its_mark(
-    children: list[Child], tmp_path: Path
-) -> None:
+def test_the_lock_of_a_dead_process_is_deleted_with_its_mark(tmp_path: Path) -> None:
     folder = tmp_path / "a.sparseseg"
-    children[0].go()
-    assert children[0].answer() == "taken"
+    child = Child(folder)
+    child.wait_until_ready()
+    child.go()
+    assert child.answer() == "taken"
     # Not while it lives.
     session_lock.unlock(folder)
     assert (folder / FILE).exists()
-    children[0].kill()
+    child.kill()
     release(folder)
     assert not list(folder.iterdir())
 

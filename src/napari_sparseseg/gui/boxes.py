@@ -29,10 +29,13 @@ from napari_sparseseg.gui.log import log_folder, start_log
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.parts import agrees, counted, once
 from napari_sparseseg.gui.prediction_layer import is_prediction
-from napari_sparseseg.gui.restore import offer_boxes
+from napari_sparseseg.gui.restore import open_boxes_again
+from napari_sparseseg.gui.restore_images import ask_with_dialog
+from napari_sparseseg.gui.restore_question import BOXES, STROKES, offer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import napari
 
@@ -65,7 +68,7 @@ class Boxes(PluginWidget):
         self.dock = BoxesDockWidget(self.state)
         self.link = EngineLink(log_folder() / "engine.log")
         self.controller = BoxesController(
-            napari_viewer, self.state, self.link, new_mirror()
+            napari_viewer, self.state, self.link, new_mirror(napari_viewer)
         )
         # The boxes on an image, and the labels that their masks are accepted into.
         self._boxes: WeakKeyDictionary[Image, ref[Shapes]] = WeakKeyDictionary()
@@ -79,7 +82,23 @@ class Boxes(PluginWidget):
     @telling()
     def _offer_restore(self) -> None:
         if not self.controller.is_closed:
-            offer_boxes(self._viewer, self.dock, self._keep_opened)
+            openers = {STROKES: self._open_strokes, BOXES: self.open_again}
+            offer(self.dock, BOXES, openers)
+
+    def _open_strokes(self, folder: Path) -> None:
+        self._open_training().open_again(folder)
+
+    def open_again(self, folder: Path) -> None:
+        """Open the boxes that a crash left behind, and ask for no others.
+
+        Raises
+        ------
+        SparseSegError
+            If they cannot be opened; then nothing is.
+        """
+        self._soon.stop()
+        ask = ask_with_dialog(self.dock)
+        open_boxes_again(self._viewer, folder, ask, self._keep_opened)
 
     def _keep_opened(
         self, boxes: list[tuple[Shapes, Image]], labels: list[Labels]

@@ -7,14 +7,22 @@ to, a busy disk takes seconds.
 
 from __future__ import annotations
 
+import logging
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
     from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+#: What is to be done is collected for so long, in seconds: to wake a thread for each
+#: stroke costs the window milliseconds where other programs want the processor, too.
+PAUSE_S = 0.5
 
 
 class DiskThread:
@@ -22,18 +30,23 @@ class DiskThread:
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1)
-        self._due: set[Path] = set()
+        self._tasks: dict[Hashable, Callable[[], object]] = {}
+        self._lock = Lock()
+        self._hurry = Event()
         self._failure: Exception | None = None
 
     def flush(self, path: Path) -> None:
         """Have a file on disk soon."""
-        if path not in self._due:
-            self._due.add(path)
-            self.do(partial(self._flush, path))
+        self.do(path, partial(_flush, path))
 
-    def do(self, task: Callable[[], object]) -> None:
-        """Do something soon."""
-        self._executor.submit(task).add_done_callback(self._note)
+    def do(self, key: Hashable, task: Callable[[], object]) -> None:
+        """Do something soon; of what has the same key and waits, only the last."""
+        with self._lock:
+            is_first = not self._tasks
+            self._tasks.pop(key, None)
+            self._tasks[key] = task
+        if is_first:
+            self._executor.submit(self._work)
 
     def take_failure(self) -> Exception | None:
         """Return what has failed since this was last asked, if anything has."""
@@ -41,18 +54,25 @@ class DiskThread:
         return failure
 
     def wait(self) -> None:
-        """Wait until all is done."""
+        """Have all done at once, and wait for it."""
+        self._hurry.set()
         self._executor.submit(lambda: None).result()
+        self._hurry.clear()
 
-    def _flush(self, path: Path) -> None:
-        # Before: what is written from now on needs another time.
-        self._due.discard(path)
-        # What was deleted or moved meanwhile needs it no more.
-        if path.exists():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
+    def _work(self) -> None:
+        self._hurry.wait(PAUSE_S)
+        with self._lock:
+            tasks, self._tasks = self._tasks, {}
+        for task in tasks.values():
+            try:
+                task()
+            except Exception as error:
+                logger.exception("something cannot be written")
+                self._failure = error
 
-    def _note(self, done: Future[object]) -> None:
-        failure = done.exception()
-        if isinstance(failure, Exception):
-            self._failure = failure
+
+def _flush(path: Path) -> None:
+    # What was deleted or moved meanwhile needs it no more.
+    if path.exists():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())

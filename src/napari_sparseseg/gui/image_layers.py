@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import napari
@@ -15,9 +17,10 @@ from napari_sparseseg.io.lazy_arrays import Channel
 from napari_sparseseg.io.sources import list_series, open_image
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from napari.layers import Image
     from qtpy.QtWidgets import QWidget
 
     from napari_sparseseg.io.dicom_series import SeriesInfo
@@ -32,6 +35,22 @@ NOTHING: list[Any] = [(None,)]
 #: How napari calls units of length.
 _UNITS = {"um": "um", "mm": "mm", "px": "pixel"}
 
+# The series of an image that is opened again as it was, "" where it has none.
+_KNOWN: ContextVar[str | None] = ContextVar("series that is known", default=None)
+
+
+@contextmanager
+def without_questions(series: str) -> Iterator[None]:
+    """Let images be opened meanwhile as they were before: with this series, "" = none.
+
+    What else the user was asked is known to who does so.
+    """
+    token = _KNOWN.set(series)
+    try:
+        yield
+    finally:
+        _KNOWN.reset(token)
+
 
 def open_layers(path: Path) -> list[Any]:
     """Open an image for napari, and ask what the file leaves open.
@@ -45,9 +64,9 @@ def open_layers(path: Path) -> list[Any]:
     SparseSegError
         Without a window, if the image cannot be opened.
     """
-    window = _window()
-    if window is None:
-        return layers_of(open_image(path))
+    window, known = _window(), _KNOWN.get()
+    if window is None or known is not None:
+        return layers_of(open_image(path, series=known or None))
     try:
         source = _opened(path, window)
     except SparseSegError as error:
@@ -80,6 +99,12 @@ def layers_of(source: ImageSource) -> list[LayerTuple]:
         )
         for index in range(source.n_channels)
     ]
+
+
+def series_of(image: Image) -> str:
+    """Return the UID of the DICOM series that an image layer is, empty of others."""
+    series: str = image.metadata.get(SOURCE_KEY, {}).get("series") or ""
+    return series
 
 
 def _layer(

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from qtpy.QtCore import Signal
 
+from napari_sparseseg.gui.image_layers import series_of
 from napari_sparseseg.gui.kept_part import KeptPart
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.planes import level_shape, placing_events, plain_placement
@@ -128,6 +129,7 @@ def _record_of(image: Image, content: str) -> ImageRecord:
         path=_absolute(source.path),
         plugin=source.reader_plugin or "",
         sample=tuple(source.sample or ()),
+        series=series_of(image),
         content=content,
         shape=level_shape(image),
         placement=plain_placement(image),

@@ -38,9 +38,9 @@ DURING_STROKE_MS = 1000
 #: What could not be written is tried again so often.
 RETRY_MS = 5000
 
-#: Planes that are not on the canvas are compared in slices of that time, with pauses:
-#: an undo may reach them, but whoever paints shall not wait for them.
-SLICE_S = 0.002
+#: Planes are compared in slices of that time, with pauses, so that nobody who paints
+#: waits for them: the one on the canvas first, others since an undo may reach them.
+SLICE_S = 0.001
 PAUSE_MS = 8
 
 
@@ -90,7 +90,9 @@ class KeptLabels(QObject):
         self._image_of = image_of
         self._followed: list[Labels] = []
         self._waiting: dict[Labels, set[PlaneKey | None]] = {}
-        # Layers of which other planes are still to be compared.
+        # The planes on the canvas when layers were last drawn anew.
+        self._drawn: dict[Labels, PlaneKey | None] = {}
+        # Layers of which more is still to be compared.
         self._behind: list[Labels] = []
         # Layers that are painted on, and what of their strokes is on disk but not told.
         self._in_stroke: set[Labels] = set()
@@ -167,6 +169,7 @@ class KeptLabels(QObject):
         labels.events.labels_update.disconnect(self._on_stroke)
         self._in_stroke.discard(labels)
         self._untold.pop(labels, None)
+        self._drawn.pop(labels, None)
         self._waiting.pop(labels, None)
         self.unkept.pop(labels, None)
 
@@ -178,7 +181,13 @@ class KeptLabels(QObject):
             return
         # Which plane is painted is known only now: the slider may move on meanwhile.
         shown = shown_plane(self._viewer, labels)
-        self._waiting.setdefault(labels, set()).add(shown)
+        waiting = self._waiting.setdefault(labels, set())
+        waiting.add(shown)
+        if event.type == "set_data":
+            # Nobody has moved the slider: a script may have written, where it liked.
+            if self._drawn.get(labels, ...) == shown and _is_in_memory(labels):
+                waiting.add(None)
+            self._drawn[labels] = shown
         self._timer.start(AFTER_STROKE_MS if event.type == "paint" else DEBOUNCE_MS)
 
     def _on_stroke(self, event: Any) -> None:
@@ -191,59 +200,73 @@ class KeptLabels(QObject):
     def _keep_strokes(self) -> None:
         """Bring to disk what there is of strokes, and tell of it when they are over."""
         painted, self._in_stroke = self._in_stroke, set()
+        until = time.perf_counter() + SLICE_S
         for labels in painted - self._waiting.keys():
             shown = shown_plane(self._viewer, labels)
-            changes = self._bring(labels, {shown}, most=1)
-            if changes:
-                self._untold[labels] = self._untold.get(labels, ()) + changes
+            changes = self._bring(labels, {shown}, until) or ()
+            self._untold[labels] = self._untold.get(labels, ()) + changes
+            self._leave_rest(labels)
 
     @telling()
     def _look(self) -> None:
-        """Compare the planes that were shown; leave the others to idle times."""
+        """Compare the planes that were shown; leave the rest to idle times."""
         waiting, self._waiting = self._waiting, {}
+        until = time.perf_counter() + SLICE_S
         for labels, planes in waiting.items():
-            self._update(labels, planes, most=1)
-            if labels not in self._behind and self._mirror.is_due(labels):
-                self._behind.append(labels)
-        self._idle.start()
+            self._in_stroke.discard(labels)
+            self._update(labels, planes, until)
+            self._leave_rest(labels)
+
+    def _leave_rest(self, labels: Labels) -> None:
+        """Leave to idle times what is not compared yet."""
+        if labels not in self._behind and self._mirror.is_due(labels):
+            self._behind.append(labels)
+        if self._behind:
+            self._idle.start()
 
     @telling()
     def _go_on(self) -> None:
-        end = time.perf_counter() + SLICE_S
-        while self._behind and time.perf_counter() < end:
+        until = time.perf_counter() + SLICE_S
+        while self._behind and time.perf_counter() < until:
             labels = self._behind[0]
             # One that fails is looked at again when it changes.
-            if not (self._mirror.is_due(labels) and self._catch_up(labels, most=1)):
+            if not (self._mirror.is_due(labels) and self._catch_up(labels, until)):
                 self._behind.remove(labels)
         if self._behind:
             self._idle.start()
 
     def _update(
-        self, labels: Labels, planes: set[PlaneKey | None], most: int | None = None
+        self,
+        labels: Labels,
+        planes: set[PlaneKey | None],
+        until: float | None = None,
     ) -> None:
         """Compare planes that may have changed, and tell that they were looked at."""
-        changes = self._bring(labels, planes, most) or ()
+        changes = self._bring(labels, planes, until) or ()
         self.compared.emit(labels, self._untold.pop(labels, ()) + changes)
 
     def _bring(
-        self, labels: Labels, planes: set[PlaneKey | None], most: int | None
+        self, labels: Labels, planes: set[PlaneKey | None], until: float | None
     ) -> tuple[PlaneChange, ...] | None:
         """Compare planes that may have changed; None where that fails."""
         image = self._image_of(labels)
 
         def update() -> tuple[PlaneChange, ...]:
             changes: tuple[PlaneChange, ...] = ()
-            for plane in {None} if None in planes else planes:
-                changes += self._mirror.update(labels, image, plane, most)
+            # None, all planes, is the last: the others come first.
+            for plane in sorted(planes, key=lambda each: each is None):
+                changes += self._mirror.update(labels, image, plane, until)
             return changes
 
         return self._try(labels, update)
 
-    def _catch_up(self, labels: Labels, most: int | None = None) -> bool:
-        """Compare planes that were left, tell if that is news, and whether it works."""
+    def _catch_up(self, labels: Labels, until: float | None = None) -> bool:
+        """Compare what was left, tell if that is news, and whether it works."""
         before = self.unkept.get(labels)
-        changes = self._try(labels, lambda: self._mirror.go_on(labels, most))
-        if changes or self.unkept.get(labels) is not before:
+        changes = self._try(labels, lambda: self._mirror.go_on(labels, until))
+        if changes and labels in self._untold:
+            self._untold[labels] += changes
+        elif changes or self.unkept.get(labels) is not before:
             self.compared.emit(labels, changes or ())
         return changes is not None
 
@@ -277,6 +300,11 @@ class KeptLabels(QObject):
 def _events(labels: Labels) -> list[Any]:
     # Undo and redo fire set_data, but not paint; a new array fires data.
     return [labels.events.paint, labels.events.set_data, labels.events.data]
+
+
+def _is_in_memory(labels: Labels) -> bool:
+    data = labels.data
+    return isinstance(data, np.ndarray) and not isinstance(data, np.memmap)
 
 
 def _is_elsewhere(labels: Labels) -> bool:

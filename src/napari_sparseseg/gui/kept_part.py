@@ -74,7 +74,7 @@ class KeptPart(QObject):
         now = self._folder(), self._now()
         if now != self._written and now[1]:
             self._written = now
-            self._disk.do(partial(self._write, *now))
+            self._disk.do("part", partial(self._write, *now))
             self._check.start()
 
     @telling()

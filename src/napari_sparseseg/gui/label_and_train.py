@@ -18,14 +18,15 @@ from napari_sparseseg.gui.controller import Controller
 from napari_sparseseg.gui.dock import DockWidget
 from napari_sparseseg.gui.dock_frame import PluginWidget, find_layer
 from napari_sparseseg.gui.engine_link import EngineLink
+from napari_sparseseg.gui.launch import BOXES_DOCK, PLUGIN
 from napari_sparseseg.gui.log import log_folder, start_log
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.parts import once
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.prediction_widget import VISIBILITY_KEY
-from napari_sparseseg.gui.restore import offer_restore
 from napari_sparseseg.gui.restore_images import ask_with_dialog
+from napari_sparseseg.gui.restore_question import BOXES, STROKES, offer
 from napari_sparseseg.gui.session_folder import new_folder
 from napari_sparseseg.gui.state import State
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import napari
+    from napari.components import ViewerModel
 
     from napari_sparseseg.gui.annotations import Pair
 
@@ -61,7 +63,10 @@ class LabelAndTrain(PluginWidget):
         self.state = State()
         self.dock = DockWidget(self.state)
         self.link = EngineLink(log_folder() / "engine.log")
-        self.controller = Controller(napari_viewer, self.state, self.link, new_mirror())
+        self.controller = Controller(
+            napari_viewer, self.state, self.link, new_mirror(napari_viewer)
+        )
+        self._asks = True
         self.fill(self.dock, self.controller)
         self._connect_dock()
         self._connect_layers()
@@ -127,7 +132,8 @@ class LabelAndTrain(PluginWidget):
             return
         self._take_preferences()
         settings.follow(self._on_preferences)
-        self._offer_restore()
+        if self._asks:
+            self._offer_restore()
 
     @telling()
     def _take_preferences(self) -> None:
@@ -143,9 +149,21 @@ class LabelAndTrain(PluginWidget):
 
     @telling()
     def _offer_restore(self) -> None:
-        offer_restore(self.dock, self._open_again)
+        offer(self.dock, STROKES, {STROKES: self.open_again, BOXES: self._open_boxes})
 
-    def _open_again(self, folder: Path) -> None:
+    def _open_boxes(self, folder: Path) -> None:
+        _, boxes = self._viewer.window.add_plugin_dock_widget(PLUGIN, BOXES_DOCK)
+        boxes.open_again(folder)
+
+    def open_again(self, folder: Path) -> None:
+        """Open the strokes that a crash left behind, and ask for no others.
+
+        Raises
+        ------
+        SparseSegError
+            If they cannot be opened.
+        """
+        self._asks = False
         self.controller.place.open_again(folder, ask_with_dialog(self.dock))
 
     def _open_session(self, path: str) -> None:
@@ -238,8 +256,13 @@ class LabelAndTrain(PluginWidget):
             self.controller.pairs.add(image, labels)
 
 
-def new_mirror() -> Mirror:
+def new_mirror(viewer: ViewerModel) -> Mirror:
     """Return a mirror where strokes are kept; where that cannot be, a temporary one.
+
+    Parameters
+    ----------
+    viewer
+        Of the window that has the strokes.
 
     Raises
     ------
@@ -247,13 +270,13 @@ def new_mirror() -> Mirror:
         If temporary files cannot be written either.
     """
     try:
-        return Mirror(new_folder())
+        return Mirror(new_folder(), window=id(viewer))
     except OutputError as error:
         try:
             place = Path(tempfile.mkdtemp(prefix="napari-sparseseg-"))
         except OSError:
             raise error from None
-        mirror = Mirror(new_folder(place))
+        mirror = Mirror(new_folder(place), window=id(viewer))
         show_warning(
             f"{str(error).rstrip('.')}; until napari is started again your strokes "
             f"are copied to {mirror.folder}, so save their layers."

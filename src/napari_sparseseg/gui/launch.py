@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PLUGIN = "napari-sparseseg"
 DOCK = "Label and train"
+BOXES_DOCK = "Boxes"
 
 
 def open_window(files: Sequence[Path], sample: str | None = None) -> napari.Viewer:

@@ -11,18 +11,24 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
-from numpy.lib import format as npy
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.annotations.strokes import narrow_labels
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui.disk_thread import DiskThread
+from napari_sparseseg.gui.label_file import (
+    Sweep,
+    create_plane,
+    stored_plane,
+    write_rows,
+)
 from napari_sparseseg.gui.planes import (
     PlaneKey,
     all_planes,
@@ -50,7 +56,6 @@ from napari_sparseseg.gui.session_labels import (
     read_manifest,
     write_manifest,
 )
-from napari_sparseseg.io.atomic import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,9 +65,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sparseseg.engine.messages import Region
-
-# Rows compared at once: their difference then stays in the cache of the processor.
-_BLOCK_BYTES = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,12 @@ class _Entry:
     """What is known about a layer.
 
     Changes stay in here until they are told: an error in a later plane does not hide
-    them. So do planes that are due (its keys, in order) until they are compared.
+    them. So do planes that are due, in order, until they are compared.
     """
 
     record: LayerRecord
     planes: set[PlaneKey] = field(default_factory=set)
-    due: dict[PlaneKey, None] = field(default_factory=dict)
+    due: dict[PlaneKey, Sweep] = field(default_factory=dict)
     changes: list[PlaneChange] = field(default_factory=list)
     data: ref[Any] | None = None
 
@@ -108,6 +110,8 @@ class Mirror:
         Of the session; made here.
     classes
         Their class table.
+    window
+        Number of the window that has the layers.
 
     Attributes
     ----------
@@ -122,8 +126,11 @@ class Mirror:
         If the folder cannot be made, is in use, or holds a session already.
     """
 
-    def __init__(self, folder: Path, classes: ClassTable | None = None) -> None:
-        take(folder)
+    def __init__(
+        self, folder: Path, classes: ClassTable | None = None, window: int = 0
+    ) -> None:
+        take(folder, window=window)
+        self._window = window
         self.folder = self.first_folder = folder
         self._classes = classes or ClassTable()
         self._entries: WeakKeyDictionary[Labels, _Entry] = WeakKeyDictionary()
@@ -151,7 +158,7 @@ class Mirror:
         layer: Labels,
         image: str = "",
         shown: PlaneKey | None = None,
-        most: int | None = None,
+        until: float | None = None,
     ) -> tuple[PlaneChange, ...]:
         """Bring the files of a layer up to date.
 
@@ -167,9 +174,10 @@ class Mirror:
             compared, which is what painting, undo and redo can change; all planes are
             where the layer has a new array, or the brush reaches several planes. None:
             all planes.
-        most
-            Compare no more planes than that now, the one on the canvas first; the
-            others are left to `go_on`. None: compare all.
+        until
+            Stop at that time of `time.perf_counter`, having compared some rows at
+            least, those of the plane on the canvas first; what is left is done by
+            `go_on`. None: compare all.
 
         Returns
         -------
@@ -189,14 +197,21 @@ class Mirror:
         entry = self._entry_of(layer, image)
         others = self._planes_to_compare(entry, layer, shown)
         first = [shown] if shown in others else []
+        for plane in others:
+            entry.due.setdefault(plane, Sweep()).mark()
         # Before the others what was due already, so that all have their turn.
-        entry.due = dict.fromkeys([*first, *entry.due, *others])
+        entry.due = {plane: entry.due[plane] for plane in [*first, *entry.due]}
         entry.data = _weak(layer.data)
-        return self._compare(entry, layer, most)
+        return self._compare(entry, layer, until)
 
-    def go_on(self, layer: Labels, most: int | None = None) -> tuple[PlaneChange, ...]:
-        """Compare planes that `update` has left, as it does."""
-        return self._compare(self._entry_of(layer, ""), layer, most)
+    def go_on(
+        self, layer: Labels, until: float | None = None
+    ) -> tuple[PlaneChange, ...]:
+        """Compare what `update` has left, as it does."""
+        entry = self._entries.get(layer)
+        if entry is None or entry.record.shape != level_shape(layer):
+            entry = self._entry_of(layer, "")
+        return self._compare(entry, layer, until)
 
     def is_due(self, layer: Labels) -> bool:
         """Tell whether `update` has left planes of a layer, or failed on one."""
@@ -265,7 +280,7 @@ class Mirror:
         ]
         records = deleted | {record.folder: record for record in moved}
         replaced = label_folders(folder) if opened else []
-        take(folder, opened=opened)
+        take(folder, opened=opened, window=self._window)
         try:
             for name, new in names.items():
                 _copy_planes(before / name, folder / new)
@@ -299,7 +314,9 @@ class Mirror:
                 replace(each, path=plane_path(place, each.plane))
                 for each in entry.changes
             ]
-            entry.due = dict.fromkeys([*entry.due, *sorted(entry.planes)])
+            entry.due = {
+                plane: Sweep() for plane in [*entry.due, *sorted(entry.planes)]
+            }
         self.folder, self._records = folder, records
         self._numbers = itertools.count(1 + max(map(number_of, records), default=0))
         if before == self.first_folder:
@@ -377,38 +394,61 @@ class Mirror:
         return sorted(entry.planes | {shown})
 
     def _compare(
-        self, entry: _Entry, layer: Labels, most: int | None
+        self, entry: _Entry, layer: Labels, until: float | None
     ) -> tuple[PlaneChange, ...]:
         n_planes = len(entry.planes)
-        for plane in list(entry.due)[:most]:
-            region = self._copy(entry, plane, read_label_plane(layer, plane))
-            del entry.due[plane]
-            if region is not None:
-                path = plane_path(self._place(entry), plane)
-                entry.changes.append(PlaneChange(plane, region, path))
+        while entry.due:
+            plane, sweep = next(iter(entry.due.items()))
+            if not self._bring(entry, layer, plane, until):
+                break
+            if sweep.again:
+                entry.due[plane] = Sweep()
+            else:
+                del entry.due[plane]
+            if until is not None and time.perf_counter() >= until:
+                break
         if len(entry.planes) > n_planes:
             self._note_planes(entry)
         changes, entry.changes = tuple(entry.changes), []
         return changes
 
-    def _copy(
-        self, entry: _Entry, plane: PlaneKey, pixels: NDArray[Any]
-    ) -> Region | None:
-        """Write what differs in a plane and give the rectangle around it, if any."""
+    def _bring(
+        self, entry: _Entry, layer: Labels, plane: PlaneKey, until: float | None
+    ) -> bool:
+        """Compare more of a plane; write what differs, and tell, once all is."""
+        pixels, sweep = read_label_plane(layer, plane), entry.due[plane]
         path = plane_path(self._place(entry), plane)
-        stored = _stored(path, pixels.shape) if plane in entry.planes else None
-        region = _difference(pixels, stored)
-        if region is None:
-            return None
+        stored = stored_plane(path, pixels.shape) if plane in entry.planes else None
+        # What is read for it would be read anew each time.
+        in_memory = isinstance(layer.data, np.ndarray)
+        if not sweep.go_on(pixels, stored, until if in_memory else None):
+            return False
+        if sweep.region is not None:
+            # Should it fail, the plane is compared from the top.
+            entry.due[plane] = Sweep()
+            self._write(entry, path, plane, pixels, stored, sweep.region)
+            entry.changes.append(PlaneChange(plane, sweep.region, path))
+        return True
+
+    def _write(
+        self,
+        entry: _Entry,
+        path: Path,
+        plane: PlaneKey,
+        pixels: NDArray[Any],
+        stored: NDArray[Any] | None,
+        region: Region,
+    ) -> None:
+        """Write the rows of a region."""
         y0, _, y1, _ = region
         rows = narrow_labels(pixels[y0:y1], f"label layer '{entry.record.name}'")
         try:
             if stored is None or not np.can_cast(rows.dtype, stored.dtype):
                 # Windows replaces no file that is mapped.
                 old, stored = None if stored is None else np.array(stored), None
-                _create(path, pixels.shape, rows.dtype, old)
+                create_plane(path, pixels.shape, rows.dtype, old)
                 entry.planes.add(plane)
-            _write_rows(path, y0, rows)
+            write_rows(path, y0, rows)
             self._disk.flush(path)
         except OSError as error:
             raise _cannot_write(path, error) from error
@@ -416,7 +456,6 @@ class Mirror:
             if isinstance(error.__cause__, OSError):
                 raise _cannot_write(path, error.__cause__) from error
             raise
-        return region
 
     def _place(self, entry: _Entry) -> Path:
         return self.folder / entry.record.folder
@@ -427,7 +466,8 @@ class Mirror:
         entry.record = replace(entry.record, planes=planes)
         self._records = {**self._records, entry.record.folder: entry.record}
         records = list(self._records.values())
-        self._disk.do(partial(write_manifest, self.folder, records, self._classes))
+        task = partial(write_manifest, self.folder, records, self._classes)
+        self._disk.do("manifest", task)
 
     def _note(self, record: LayerRecord) -> None:
         """Keep a record here once it is in the manifest."""
@@ -482,71 +522,6 @@ def _weak(data: Any) -> ref[Any] | None:
         return ref(data)
     except TypeError:
         return None
-
-
-def _difference(pixels: NDArray[Any], stored: NDArray[Any] | None) -> Region | None:
-    """Give the smallest rectangle around pixels that differ; from 0 without a file."""
-    height, width = pixels.shape
-    step = max(1, _BLOCK_BYTES // max(1, width * pixels.itemsize))
-    columns = np.zeros(width, bool)
-    y0, y1 = height, 0
-    for top in range(0, height, step):
-        block = pixels[top : top + step]
-        different = block != (0 if stored is None else stored[top : top + step])
-        if not different.any():
-            continue
-        rows = np.flatnonzero(different.any(axis=1))
-        y0, y1 = min(y0, top + int(rows[0])), top + int(rows[-1]) + 1
-        columns |= different.any(axis=0)
-    if y1 == 0:
-        return None
-    x = np.flatnonzero(columns)
-    return (y0, int(x[0]), y1, int(x[-1]) + 1)
-
-
-def _stored(path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:
-    """Map the file of a plane, None where it is gone or damaged."""
-    try:
-        stored: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return stored if stored.shape == shape and stored.dtype.kind == "u" else None
-
-
-def _create(
-    path: Path,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    old: NDArray[Any] | None,
-) -> None:
-    """Put a file of a new type in place of the old one, or one of zeros."""
-    # Not its parents: of a disk that was taken away no folder is to be left here.
-    path.parent.mkdir(exist_ok=True)
-
-    def write(temporary: Path) -> None:
-        if old is not None:
-            np.save(temporary, old.astype(dtype))
-            return
-        with temporary.open("wb") as file:
-            npy.write_array_header_1_0(file, _header(shape, dtype))
-            # A hole, where the file system has such: it costs neither time nor space.
-            file.truncate(file.tell() + int(np.prod(shape)) * dtype.itemsize)
-
-    # The window does not wait for the disk; a thread does.
-    write_atomically(path, write, flush=False)
-
-
-def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
-    return {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-
-
-def _write_rows(path: Path, first: int, rows: NDArray[Any]) -> None:
-    """Write rows in the number type that the file has."""
-    with path.open("r+b") as file:
-        npy.read_magic(file)
-        (_, width), _, dtype = npy.read_array_header_1_0(file)
-        file.seek(file.tell() + first * width * dtype.itemsize)
-        file.write(np.ascontiguousarray(rows, dtype).data)
 
 
 def _cannot_write(path: Path, error: Exception) -> OutputError:

@@ -139,14 +139,20 @@ class PlaceControl:
         for image, labels in zip(opened.images, opened.layers, strict=True):
             if image is not None:
                 self._pairs.add(image, labels)
-        with telling():
+        is_whole = not opened.damaged
+        try:
             training = read_kept_training(folder)
+        except OutputError as error:
+            opened.told.append(str(error))
+            is_whole = False
+        else:
             if training is not None:
                 self._trained(training, not is_painted)
         if is_kept:
-            release(folder)
-        # What is damaged stays where it is.
-        if is_kept and not opened.damaged:
+            with telling():
+                release(folder)
+        # What is damaged, or of a newer version, stays where it is.
+        if is_kept and is_whole:
             self._go_on_in(folder)
         self._tell()
         for sentence in opened.told:

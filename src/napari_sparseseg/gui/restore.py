@@ -1,43 +1,28 @@
-"""After a crash of napari its strokes and boxes are offered again."""
+"""Strokes and boxes of a session are opened as layers, each on its image."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QMessageBox
 
 from napari_sparseseg.errors import LayerError, OutputError
-from napari_sparseseg.gui import session_folder
 from napari_sparseseg.gui.boxes_layer import layer_of_boxes
 from napari_sparseseg.gui.class_colors import class_colormap
 from napari_sparseseg.gui.homes import settle
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
-from napari_sparseseg.gui.notify import telling
-from napari_sparseseg.gui.parts import agrees
 from napari_sparseseg.gui.planes import labels_level, level_shape, placement
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.restore_images import (
     OpenedImages,
-    ask_with_dialog,
     nobody,
     open_images,
 )
 from napari_sparseseg.gui.session_boxes import read_kept_boxes
-from napari_sparseseg.gui.session_folder import (
-    find_crashed,
-    has_labels,
-    is_named,
-    last_change,
-    leave,
-    release,
-    remove,
-    remove_empty,
-)
+from napari_sparseseg.gui.session_folder import has_labels, release
 from napari_sparseseg.gui.session_images import read_kept_images
 from napari_sparseseg.gui.session_labels import restore
 
@@ -46,113 +31,49 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari.components import ViewerModel
-    from qtpy.QtWidgets import QAbstractButton, QWidget
 
+    from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.gui.restore_images import Ask
     from napari_sparseseg.gui.session_boxes import BoxesRecord
-    from napari_sparseseg.gui.session_labels import RestoredSession
+    from napari_sparseseg.gui.session_labels import RestoredLabels, RestoredSession
+
+logger = logging.getLogger(__name__)
 
 
-def offer_restore(
-    parent: QWidget, open_again: Callable[[Path], object]
-) -> QMessageBox | None:
-    """Ask whether the session that a crash left behind shall be opened.
-
-    Parameters
-    ----------
-    parent
-        Of the question.
-    open_again
-        Opens the session in a folder, and releases that once all is on disk in the
-        session of now. Until then it is offered again.
-
-    Returns
-    -------
-    QMessageBox or None
-        The question, which does not block; None where there is nothing to restore.
-    """
-    return _offer(parent, "strokes", open_again)
-
-
-def offer_boxes(
+def open_boxes_again(
     viewer: ViewerModel,
-    parent: QWidget,
+    folder: Path,
+    ask: Ask,
     keep: Callable[[list[tuple[Shapes, Image]], list[Labels]], bool],
-) -> QMessageBox | None:
-    """Ask whether the boxes that a crash left behind shall be opened, as above.
+) -> None:
+    """Open the boxes of a session, and labels beside them; release it once all is kept.
 
     Parameters
     ----------
     viewer
         Where they are opened.
-    parent
-        Of the question.
+    folder
+        Of the session.
+    ask
+        Asks the user for an image that is not found.
     keep
         Takes the boxes that were opened, each with its image, and the labels beside
         them, and tells whether they are on disk in this session.
 
-    Returns
-    -------
-    QMessageBox or None
-        As of `offer_restore`.
+    Raises
+    ------
+    SparseSegError
+        If they cannot be opened; then nothing is.
     """
-
-    def open_again(folder: Path) -> None:
-        ask = ask_with_dialog(parent)
-        boxes = open_boxes(viewer, folder, ask)
-        labels: list[Labels] = []
-        if has_labels(folder):
-            session = open_session(viewer, folder, restore(folder), ask)
-            labels = session.layers
-            for sentence in session.told:
-                show_warning(sentence)
-        if keep(boxes, labels):
-            release(folder)
-
-    return _offer(parent, "boxes", open_again)
-
-
-def _offer(
-    parent: QWidget, what: str, open_again: Callable[[Path], object]
-) -> QMessageBox | None:
-    remove_empty()
-    folders = find_crashed(boxes=what == "boxes")
-    if not folders:
-        return None
-    newest = folders[0]
-    when = datetime.fromtimestamp(last_change(newest)).strftime("%d %B, %H:%M")
-    box = QMessageBox(parent)
-    box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    box.setModal(False)
-    box.setWindowTitle(f"{what.capitalize()} of before")
-    box.setIcon(QMessageBox.Icon.Question)
-    box.setText(f"napari ended unexpectedly. Your {what} of {when} were kept.")
-    box.setInformativeText("Open them again?")
-    opened = box.addButton("Open", QMessageBox.ButtonRole.AcceptRole)
-    left = box.addButton("Do not ask again", QMessageBox.ButtonRole.DestructiveRole)
-    deleted = box.addButton("Delete them…", QMessageBox.ButtonRole.DestructiveRole)
-    box.addButton("Later", QMessageBox.ButtonRole.RejectRole)
-
-    def answer(button: QAbstractButton) -> None:
-        with telling():
-            # The question does not block: it may have been opened otherwise.
-            if session_folder.is_in_use(newest):
-                return
-            if button is opened:
-                open_again(newest)
-            if button is left:
-                release(newest)
-            if button is deleted and _agrees(parent, what, when):
-                (leave if is_named(newest) else remove)(newest)
-
-    box.buttonClicked.connect(answer)
-    box.show()
-    return box
-
-
-def _agrees(parent: QWidget, what: str, when: str) -> bool:
-    question = f"Delete the {what} of {when}? They cannot be brought back."
-    return agrees(parent, f"Delete {what}", question)
+    boxes = open_boxes(viewer, folder, ask)
+    labels: list[Labels] = []
+    if has_labels(folder):
+        session = open_session(viewer, folder, restore(folder), ask)
+        labels = session.layers
+        for sentence in session.told:
+            show_warning(sentence)
+    if keep(boxes, labels):
+        release(folder)
 
 
 def open_boxes(
@@ -249,17 +170,7 @@ def open_session(
     present = [each for each in session.labels if each.present]
     told = [_on_damage(folder, session.damaged)] if session.damaged else []
     opened = _open_images_of(viewer, folder, {each.image for each in present}, ask)
-    layers = [
-        Labels(
-            each.data,
-            name=each.name,
-            colormap=class_colormap(session.classes),
-            metadata={CLASSES_KEY: session.classes.to_json()},
-            opacity=1.0,
-            **each.placement,
-        )
-        for each in present
-    ]
+    layers = [_layer_of(each, session.classes, told) for each in present]
     images = [opened.layers.get(each.image) for each in present]
     for layer, image in zip(layers, images, strict=True):
         if image is not None:
@@ -267,7 +178,28 @@ def open_session(
         viewer.add_layer(layer)
     names = [each.image for each in present]
     told += opened.told
-    return OpenedSession(layers, images, names, told, bool(session.damaged))
+    damaged = bool(session.damaged) or not opened.is_known
+    return OpenedSession(layers, images, names, told, damaged)
+
+
+def _layer_of(labels: RestoredLabels, classes: ClassTable, told: list[str]) -> Labels:
+    """Make a layer of labels; where its place is damaged, lying on the first pixel."""
+    about: dict[str, Any] = {
+        "name": labels.name,
+        "colormap": class_colormap(classes),
+        "metadata": {CLASSES_KEY: classes.to_json()},
+        "opacity": 1.0,
+    }
+    try:
+        return Labels(labels.data, **about, **labels.placement)
+    except Exception:
+        # napari raises whatever it likes.
+        logger.exception("labels cannot be placed")
+        told.append(
+            f"Where the labels '{labels.name}' lie cannot be read, so they are opened "
+            "without scale and translation; give them those of their image."
+        )
+        return Labels(labels.data, **about)
 
 
 def _open_images_of(
@@ -276,7 +208,7 @@ def _open_images_of(
     try:
         records = read_kept_images(folder)
     except OutputError as error:
-        return OpenedImages(told=[str(error)])
+        return OpenedImages(told=[str(error)], is_known=False)
     wanted = [each for each in records if each.name in names]
     return open_images(viewer, folder, wanted, ask)
 

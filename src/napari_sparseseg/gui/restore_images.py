@@ -14,6 +14,7 @@ from npe2 import PluginManager
 from qtpy.QtWidgets import QFileDialog
 
 from napari_sparseseg.errors import ImageError, SparseSegError
+from napari_sparseseg.gui.image_layers import series_of, without_questions
 from napari_sparseseg.gui.planes import level_shape
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.session_images import find_image, is_same
@@ -43,10 +44,13 @@ class OpenedImages:
         By the name that labels and boxes know them by.
     told
         What the user must know of the others, in sentences.
+    is_known
+        Whether it can be read which images the session has.
     """
 
     layers: dict[str, Image] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
+    is_known: bool = True
 
 
 def nobody(record: ImageRecord) -> str:
@@ -92,17 +96,19 @@ def open_images(
         Asks the user for an image that is not found.
     """
     opened = OpenedImages()
-    read: dict[tuple[object, str], list[Image]] = {}
+    read: dict[tuple[object, ...], list[Image]] = {}
     places = [folder.parent]
     for record in records:
         try:
+            left: list[Image] = []
             known = _known(viewer, record, opened, is_used=False)
             if known is None:
                 where, told = _find(record, places, ask)
-                key = record.sample, where
+                key = record.sample, where, record.series
                 if key not in read:
                     read[key] = _read(record, where)
-                known = _taken(read[key], record)
+                left = read[key]
+                known = _taken(left, record)
                 if known is not None:
                     opened.told += told
                     _settle(known, record)
@@ -110,7 +116,7 @@ def open_images(
             # The same image may have had another name before.
             known = known or _known(viewer, record, opened, is_used=True)
             if known is None:
-                raise _other_shape(record)
+                raise _other_shape(record, left)
             opened.layers[record.name] = known
         except SparseSegError as error:
             opened.told.append(str(error))
@@ -136,6 +142,8 @@ def _known(
 def _is_of(image: Image, record: ImageRecord) -> bool:
     """Tell whether an image is the one of a record, whatever its name."""
     source = image.source
+    if record.series and series_of(image) != record.series:
+        return False
     if source.path is not None:
         return source.path == record.path or is_same(record, Path(source.path))
     if source.sample is not None:
@@ -194,7 +202,8 @@ def _read(record: ImageRecord, where: str) -> list[Image]:
         if record.sample:
             aside.open_sample(*record.sample)
         else:
-            aside.open(where, plugin=_reader(record))
+            with without_questions(record.series):
+                aside.open(where, plugin=_reader(record))
     except Exception as error:
         # Readers are plugins and raise whatever they like.
         logger.exception("an image of a session cannot be opened")
@@ -224,7 +233,15 @@ def _taken(images: list[Image], record: ImageRecord) -> Image | None:
     return picked
 
 
-def _other_shape(record: ImageRecord) -> ImageError:
+def _other_shape(record: ImageRecord, found: list[Image]) -> ImageError:
+    if any(level_shape(each) == record.shape[1:] for each in found):
+        # napari tells no more than that of a stack.
+        return ImageError(
+            f"The image '{record.name}' was stacked from several files, the first of "
+            f"them {record.path}, and its labels are opened without it; open the files "
+            "again with File > Open Files as Stack.",
+            expected=record.shape,
+        )
     return ImageError(
         f"The image '{record.name}' has another shape than {record.shape}, which it "
         "had when its labels were painted, so they are opened without it; open the "

@@ -90,11 +90,11 @@ def read_kept_boxes(folder: Path) -> tuple[ClassTable, list[BoxesRecord]]:
         classes = ClassTable.from_json(data["classes"])
         records = [
             BoxesRecord(
-                each["name"],
-                each["image"],
-                tuple(each["shape"]),
+                str(each["name"]),
+                str(each["image"]),
+                tuple(map(int, each["shape"])),
                 tuple(boxes_from_json(each["boxes"])),
-                each["present"],
+                bool(each["present"]),
             )
             for each in data["layers"]
         ]

@@ -53,6 +53,7 @@ from napari_sparseseg.gui.session_labels import (
     label_folders,
     restore,
 )
+from napari_sparseseg.gui.session_lock import real_path
 from napari_sparseseg.io.atomic import write_text_atomically
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _is_made(folder: Path) -> bool:
     return True
 
 
-def take(folder: Path, *, opened: bool = False) -> None:
+def take(folder: Path, *, opened: bool = False, window: int = 0) -> None:
     """Make a folder and mark it as open in this process.
 
     Parameters
@@ -130,6 +131,8 @@ def take(folder: Path, *, opened: bool = False) -> None:
         Of a new session.
     opened
         Whether it may hold the labels of another session, which were opened.
+    window
+        Number of the window, by which `left_beside` finds what it had open besides.
 
     Raises
     ------
@@ -144,7 +147,7 @@ def take(folder: Path, *, opened: bool = False) -> None:
         try:
             # Another may have come and gone meanwhile.
             _refuse_session(folder, opened)
-            text = json.dumps(_this_process())
+            text = json.dumps(_this_process() | {"window": window})
             write_text_atomically(folder / _OPEN, text)
         except BaseException:
             session_lock.unlock(folder)
@@ -226,7 +229,7 @@ def remove_labels(folder: Path) -> None:
 
 def is_named(folder: Path) -> bool:
     """Tell whether a session folder lies where the user wanted it."""
-    return folder.resolve().parent != default_root().resolve()
+    return real_path(folder).parent != real_path(default_root())
 
 
 def note_place(folder: Path, place: Path) -> None:
@@ -237,7 +240,7 @@ def note_place(folder: Path, place: Path) -> None:
     OutputError
         If it cannot be written.
     """
-    text = json.dumps({"folder": str(place.resolve())})
+    text = json.dumps({"folder": str(real_path(place))})
     write_text_atomically(folder / _PLACE, text)
 
 
@@ -310,6 +313,25 @@ def find_crashed(root: Path | None = None, *, boxes: bool = False) -> list[Path]
     return sorted(found, key=last_change, reverse=True)
 
 
+def left_beside(folder: Path, root: Path | None = None) -> list[Path]:
+    """List what else the window had open whose session is in a folder, as it died."""
+    owner = _owner_of(folder)
+    return [
+        each
+        for each in [*find_crashed(root), *find_crashed(root, boxes=True)]
+        if each != folder and owner is not None and _owner_of(each) == owner
+    ]
+
+
+def _owner_of(folder: Path) -> dict[str, Any] | None:
+    """Return which window of which process has, or had, a session; None: unknown."""
+    try:
+        owner: dict[str, Any] = json.loads((folder / _OPEN).read_text(encoding="utf-8"))
+        return owner
+    except (OSError, ValueError):
+        return None
+
+
 def remove_empty(root: Path | None = None) -> None:
     """Delete session folders without labels and boxes whose process died."""
     for folder in _dead(root):
@@ -360,7 +382,7 @@ def note_saved(path: Path, digest: str) -> None:
     digest
         `hash_of_labels` or `hash_of_boxes` of what is in it.
     """
-    _SAVED[path.resolve()] = (digest, _hash_of_file(path))
+    _SAVED[real_path(path)] = (digest, _hash_of_file(path))
 
 
 def is_saved(folder: Path) -> bool:

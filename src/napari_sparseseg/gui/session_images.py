@@ -7,6 +7,7 @@ it was moved, and tell when it is another one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -46,6 +47,8 @@ class ImageRecord:
         Reader that opened it, as napari calls it.
     sample
         (plugin, key) of a sample of napari; empty of other images.
+    series
+        UID of the DICOM series, where the file or folder may have several.
     content
         `fingerprint` of the file, or of the pixels where there is none; empty while it
         is not known.
@@ -61,6 +64,7 @@ class ImageRecord:
     path: str = ""
     plugin: str = ""
     sample: tuple[str, ...] = ()
+    series: str = ""
     content: str = ""
     shape: tuple[int, ...] = ()
     placement: Mapping[str, Any] = field(default_factory=dict)
@@ -129,7 +133,8 @@ def find_image(
     is_same : bool
         Whether its content is the one of before; True where that was never known.
     """
-    there = [path for path in _places(record, folders) if path.exists()]
+    # Unlike those of Path these say False, too, of what nobody may look at.
+    there = [path for path in _places(record, folders) if os.path.exists(path)]
     for path in there:
         if is_same(record, path):
             return path, True
@@ -153,9 +158,9 @@ def _record_from(data: Mapping[str, Any], folder: Path) -> ImageRecord:
     values = dict(data)
     relative = str(values.pop("relative"))
     path = str(values.pop("path"))
-    if path and relative and not Path(path).exists():
-        beside = folder / PurePosixPath(relative)
-        path = os.path.normpath(beside) if beside.exists() else path
+    if path and relative and not os.path.exists(path):
+        beside = os.path.normpath(folder / PurePosixPath(relative))
+        path = beside if os.path.exists(beside) else path
     placement = {key: values["placement"][key] for key in values["placement"]}
     if set(placement) - {*PLACED_BY, "axis_labels"}:
         raise ValueError("the image is placed by what is no place")
@@ -182,11 +187,11 @@ def _neighbours(record: ImageRecord, folders: Iterable[Path]) -> Iterator[Path]:
     kind, _, rest = record.content.partition(":")
     size = rest.partition(":")[0]
     for folder in folders if kind == "file" else ():
-        if not folder.is_dir():
-            continue
-        for path in sorted(folder.iterdir())[:_MOST_NEIGHBOURS]:
-            if path.is_file() and str(path.stat().st_size) == size:
-                yield path
+        # What nobody may look into is passed over.
+        with contextlib.suppress(OSError):
+            for path in sorted(folder.iterdir())[:_MOST_NEIGHBOURS]:
+                if os.path.isfile(path) and str(os.path.getsize(path)) == size:
+                    yield path
 
 
 def is_same(record: ImageRecord, path: Path) -> bool:

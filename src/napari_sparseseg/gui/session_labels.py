@@ -243,6 +243,9 @@ def restore(folder: Path) -> RestoredSession:
 def _record_from(data: Mapping[str, Any]) -> LayerRecord:
     values = {
         **data,
+        "name": str(data["name"]),
+        "image": str(data["image"]),
+        "present": bool(data["present"]),
         "shape": tuple(int(size) for size in data["shape"]),
         "planes": tuple(tuple(map(int, index)) for index in data.get("planes", ())),
     }

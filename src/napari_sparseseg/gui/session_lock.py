@@ -28,6 +28,11 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _HELD: dict[Path, FileLock] = {}
 
 
+def real_path(path: Path) -> Path:
+    """Return a path without links; unlike `Path.resolve` of links in a circle, too."""
+    return path.__class__(os.path.realpath(path))
+
+
 def lock(folder: Path) -> bool:
     """Lock a folder for this process; tell whether nobody had it.
 
@@ -38,7 +43,7 @@ def lock(folder: Path) -> bool:
     OSError
         If the file of the lock cannot be written.
     """
-    folder = folder.resolve()
+    folder = real_path(folder)
     if folder in _HELD:
         return False
     taken = _lock_of(folder)
@@ -58,7 +63,7 @@ def lock(folder: Path) -> bool:
 
 def unlock(folder: Path) -> None:
     """Give a folder free, and delete its lock, unless another process has it."""
-    folder = folder.resolve()
+    folder = real_path(folder)
     with contextlib.suppress(OSError):
         if folder not in _HELD and (folder / FILE).exists():
             lock(folder)
@@ -77,7 +82,7 @@ def _release(taken: FileLock) -> None:
 
 def is_locked(folder: Path) -> bool:
     """Tell whether a process that lives has locked a folder, this one or another."""
-    folder = folder.resolve()
+    folder = real_path(folder)
     if folder in _HELD:
         return True
     if not (folder / FILE).exists():
