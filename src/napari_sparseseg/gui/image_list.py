@@ -90,7 +90,8 @@ class ImageList:
 
     def reopen(self, pair: Pair, file: ListedFile) -> None:
         """Let a file take the place of its pair, whose layers are to be closed."""
-        self._entries[self.entries.index(pair)] = file
+        place = self.entries.index(pair)
+        self._entries[place] = file
 
     def arrange(self, order: Sequence[Entry]) -> None:
         """Bring entries into an order; others follow."""
