@@ -161,7 +161,12 @@ def test_only_few_are_open_but_what_was_painted_stays(
         table.controller.list.step(1)
     assert names(table) == ["0", "0 labels", "4", "4 labels", "5", "5 labels"]
     assert [row.image for row in table.state.pairs] == list("012345")
-    assert [row.is_open for row in table.state.pairs] == [True, *[False] * 3, True, True]
+    assert [row.is_open for row in table.state.pairs] == [
+        True,
+        *[False] * 3,
+        True,
+        True,
+    ]
     # What is closed leaves nothing in the session, and can be opened again.
     assert len(list(table.mirror.folder.glob("labels-*"))) == 3
     table.controller.list.go(2)
@@ -178,7 +183,12 @@ def test_what_cannot_be_used_is_named_and_the_rest_added(
     Picture.fromarray(dense()).save(folder / "d_labels.png")
     (folder / "notes.txt").write_text("mine")
     add(table, qtbot, folder)
-    assert [bool(row.problem) for row in table.state.pairs] == [False, False, True, True]
+    assert [bool(row.problem) for row in table.state.pairs] == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert "c.png" in table.state.pairs[2].problem
     assert "d.png" in table.state.pairs[3].problem
     assert [sentence[:31] for sentence in told] == ["2 files cannot be used, and the"]

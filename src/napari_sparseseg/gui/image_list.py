@@ -50,7 +50,7 @@ class ImageList:
         self._entries: list[Pair | ListedFile] = []
         self._scores: dict[str, float] = {}
         self._file_of: WeakKeyDictionary[Image, ListedFile] = WeakKeyDictionary()
-        annotations.other_keys = lambda: {each.key for each in self._entries}
+        annotations.other_keys = lambda: {each.key for each in self.entries}
 
     @property
     def entries(self) -> list[Pair | ListedFile]:

@@ -140,10 +140,13 @@ class ListControl(QObject):
     def go(self, place: int, plane: PlaneKey | None = None) -> None:
         """Work on an image of the list, and show it alone."""
         entry = self._images.entries[place]
+        before = self._pairs.labels
         pair = self._open(entry) if isinstance(entry, ListedFile) else entry
         if pair is not self._pairs.current:
             self._pairs.choose(pair.image, pair.labels)
         self._shown.show_only(pair)
+        if before is not None and before is not pair.labels:
+            pair.labels.brush_size, pair.labels.mode = before.brush_size, before.mode
         self._look_at(pair.image, plane)
         self._close_others(pair)
         self.changed.emit()
@@ -295,9 +298,7 @@ class ListControl(QObject):
 
     def _labels_of(self, file: ListedFile, image: Image) -> Labels:
         if file.labels is None:
-            labels = self._pairs.empty_labels(image)
-            labels.mode = "paint"
-            return labels
+            return self._pairs.empty_labels(image)
         found = read_labels(file.labels, find_class_table(file.labels))
         labels = Labels(
             np.array(found.labels).reshape(level_shape(image)),

@@ -137,11 +137,10 @@ class PairControl(QObject):
         self._lift(labels, image)
         settle(labels, image)
         file = self._images.file_of(image)
+        pair = self._annotations.add(image, labels, file)
         if file is not None:
-            self._annotations.add(image, labels, file)
-            pair = self._annotations.pairs[-1]
             self._sent.hand_over(file, pair)
-        self.put(self._annotations.add(image, labels))
+        self.put(pair)
         self.changed.emit()
 
     @telling()

@@ -63,7 +63,9 @@ class PairsModel(QAbstractTableModel):
     ) -> Any:
         """Give the names of the columns, and what they mean."""
         if orientation == Qt.Orientation.Horizontal and role == _ROLE.DisplayRole:
-            return COLUMNS[section]
+            n_images = len(self._pairs)
+            many = f" ({n_images} images)" if section == IMAGE and n_images > 1 else ""
+            return COLUMNS[section] + many
         if orientation == Qt.Orientation.Horizontal and role == _ROLE.ToolTipRole:
             return _TIPS[section]
         return None
@@ -109,7 +111,8 @@ class PairsModel(QAbstractTableModel):
     def _text(self, pair: PairRow, column: int) -> str:
         if column == IMAGE:
             same = sum(each.image == pair.image for each in self._pairs)
-            return pair.image if same == 1 else f"{pair.image}: {pair.labels}"
+            labels = pair.labels or "no labels"
+            return pair.image if same == 1 else f"{pair.image}: {labels}"
         if column == STROKES:
             planes = f" on {counted(pair.planes, 'plane')}" if pair.planes else ""
             return f"{pair.strokes:,}{planes}"
@@ -126,6 +129,7 @@ class PairsModel(QAbstractTableModel):
         self.beginResetModel()
         self._pairs = pairs
         self.endResetModel()
+        self.headerDataChanged.emit(Qt.Orientation.Horizontal, IMAGE, IMAGE)
 
 
 def _tooltip(pair: PairRow, column: int) -> str:
