@@ -140,7 +140,7 @@ def read_pairs(images: Path, labels: Path, classes: ClassTable | None) -> Inputs
             inputs.failures.append(f"{stem}: {error}")
             continue
         for each in planes:
-            name = " ".join([stem, *(f"z{at}" for at in each.index)])
+            name = " ".join([stem, *(f"z{number}" for number in each.at)])
             inputs.images[name], inputs.labels[name] = each.pixels, each.labels
             inputs.pixel_size_um[name] = each.um_per_px
         if classes is None:

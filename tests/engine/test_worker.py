@@ -242,9 +242,12 @@ def test_dense_images_stay_dense_and_images_have_scores_of_their_own(
     ]
     made: list[Trainer] = []
     make = api.make_trainer
-    monkeypatch.setattr(
-        api, "make_trainer", lambda *a, **k: made.append(make(*a, **k)) or made[-1]
-    )
+
+    def make_and_keep(*images: Any, **wishes: Any) -> Trainer:
+        made.append(make(*images, **wishes))
+        return made[-1]
+
+    monkeypatch.setattr(api, "make_trainer", make_and_keep)
     window.play(
         window.classes(),
         *puts,

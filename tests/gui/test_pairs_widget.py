@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog
 
-from napari_sparseseg.gui import pairs_widget
 from napari_sparseseg.gui.pairs_model import IMAGE, KIND, SCORE, STROKES, TICK
 from napari_sparseseg.gui.pairs_widget import PairsWidget
 from napari_sparseseg.gui.state import PairRow
@@ -191,7 +191,7 @@ def test_rows_show_kind_planes_and_score_or_why_there_is_none(
     def shown(column: int) -> list[str]:
         return [model.data(model.index(row, column)) for row in range(3)]
 
-    assert shown(IMAGE) == ["ct", "tile: ", "tile: others"]
+    assert shown(IMAGE) == ["ct", "tile: no labels", "tile: others"]
     assert shown(KIND) == ["dense", "sparse", "sparse"]
     assert shown(STROKES) == ["12 on 3 planes", "0", "0"]
     assert shown(SCORE) == ["0.88", "-", "-"]
@@ -243,8 +243,6 @@ def test_a_folder_is_asked_for_and_may_be_left(
 ) -> None:
     told = wishes(widget)
     for answer in ("", "/tiles"):
-        monkeypatch.setattr(
-            pairs_widget.QFileDialog, "getExistingDirectory", lambda *_, a=answer: a
-        )
+        monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_, a=answer: a)
         widget.folder_button.click()
     assert told == [("files_wished", ["/tiles"])]

@@ -30,7 +30,7 @@ def test_each_image_has_its_own_mean_dice(monkeypatch: pytest.MonkeyPatch) -> No
     images = [
         TrainingImage(name, np.zeros((8, 8), np.uint8), labels) for name in PREDICTED
     ]
-    data = TrainingSet(images, CLASSES, Normalisation((0.0,), (1.0,)), 0)
+    data = TrainingSet(images, CLASSES, Normalisation("range", 0, 255), 0)
     for name in ("a", "b"):
         data.held_out.hold_out_image(name, labels)
 

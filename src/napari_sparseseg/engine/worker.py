@@ -366,16 +366,18 @@ class Worker:
         }
         if settings.loss == "l1l2":
             wishes |= {"l1": settings.l1, "l2": settings.l2}
-        check_weights(wishes)
         sparse, dense = (
             {name: each for name, each in self._images.items() if each.dense is kind}
             for kind in (False, True)
         )
+        wishes |= {
+            "dense_images": {name: image.pixels for name, image in dense.items()},
+            "dense_labels": {name: image.labels for name, image in dense.items()},
+        }
+        check_weights(wishes)
         return api.make_trainer(
             {name: image.pixels for name, image in sparse.items()},
             {name: image.labels for name, image in sparse.items()},
-            dense_images={name: image.pixels for name, image in dense.items()},
-            dense_labels={name: image.labels for name, image in dense.items()},
             **wishes,
         )
 

@@ -232,6 +232,7 @@ class Annotations(QObject):
         if file is not None:
             pair.key, pair.file = file.key, file
             pair.ticked, pair.chosen_kind = file.ticked, file.chosen_kind
+            pair.shape, pair.counts = level_shape(labels), dict(file.counts)
         self.pairs.append(pair)
         self._kept.look_through([labels])
         return pair

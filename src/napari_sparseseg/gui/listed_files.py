@@ -214,8 +214,8 @@ def read_contents(image: Path, labels: Path, new_path: Callable[[], Path]) -> Co
     counts: dict[PlaneKey, dict[int, LabelCount]] = {}
     shape: tuple[int, ...] = ()
     for each in read_planes(image, labels, table):
-        key = PlaneKey(each.index)
-        shape = (1,) * len(each.index) + each.labels.shape
+        key = PlaneKey(each.at)
+        shape = (1,) * len(each.at) + each.labels.shape
         counts[key] = dict(count_labels(each.labels))
         if not counts[key]:
             continue
@@ -226,8 +226,12 @@ def read_contents(image: Path, labels: Path, new_path: Callable[[], Path]) -> Co
                 "or RGB; open it with File > Open, which gives each channel a layer.",
                 channels=n_channels,
             )
-        paths = tuple(_write(new_path(), array) for array in (each.pixels, each.labels))
-        planes[key] = PlaneOfFile(*paths, each.um_per_px, n_channels)
+        planes[key] = PlaneOfFile(
+            _write(new_path(), each.pixels),
+            _write(new_path(), each.labels),
+            each.um_per_px,
+            n_channels,
+        )
     return Contents(planes, counts, shape, table)
 
 

@@ -52,8 +52,8 @@ class LabelledPlane(NamedTuple):
 
     Attributes
     ----------
-    index
-        Of the plane in a volume; empty of images of one plane.
+    at
+        Index of the plane in a volume; empty of images of one plane.
     pixels
         (y, x) or (y, x, c).
     labels
@@ -62,7 +62,7 @@ class LabelledPlane(NamedTuple):
         None when unknown.
     """
 
-    index: tuple[int, ...]
+    at: tuple[int, ...]
     pixels: NDArray[Any]
     labels: NDArray[Any]
     um_per_px: float | None

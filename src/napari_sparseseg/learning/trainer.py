@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -441,7 +440,8 @@ class Trainer:
             by_image.append(self._judge.by_image)
         told = self.ranks.from_first([scores_to_json(each) for each in found])
         scores = [scores_from_json(each) for each in told]
-        return list(zip_longest(scores, by_image, fillvalue={}))
+        by_image += [{} for _ in scores[len(by_image) :]]
+        return list(zip(scores, by_image, strict=True))
 
     @property
     def _trial_steps(self) -> int:
