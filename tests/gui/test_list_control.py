@@ -146,8 +146,8 @@ def test_one_image_is_shown_at_a_time_and_what_was_visible_comes_back(
     # The tool goes along.
     table.viewer.layers["a labels"].mode = "erase"
     table.viewer.layers["a labels"].brush_size = 9
-    table.controller.list.step(1)
-    labels = table.viewer.layers["b labels"]
+    table.controller.list.go(2)
+    labels = table.viewer.layers["c strokes"]
     assert (labels.mode, labels.brush_size) == ("erase", 9)
     table.controller.list.close()
     assert seen(table) == ["a", "a labels", "b", "c", "c strokes"]

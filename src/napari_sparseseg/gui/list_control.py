@@ -141,12 +141,14 @@ class ListControl(QObject):
         """Work on an image of the list, and show it alone."""
         entry = self._images.entries[place]
         before = self._pairs.labels
+        # Hidden layers lose it.
+        tool = None if before is None else (before.brush_size, before.mode)
         pair = self._open(entry) if isinstance(entry, ListedFile) else entry
         if pair is not self._pairs.current:
             self._pairs.choose(pair.image, pair.labels)
         self._shown.show_only(pair)
-        if before is not None and before is not pair.labels:
-            pair.labels.brush_size, pair.labels.mode = before.brush_size, before.mode
+        if tool is not None and pair.labels.visible:
+            pair.labels.brush_size, pair.labels.mode = tool
         self._look_at(pair.image, plane)
         self._close_others(pair)
         self.changed.emit()
