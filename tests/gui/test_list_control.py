@@ -324,6 +324,8 @@ def test_a_session_keeps_and_restores_the_list(
         ("c", True, "dense", True),
     ]
     assert isinstance(other.controller.images.entries[1], ListedFile)
+    add(other, qtbot, folder)
+    assert len(other.state.pairs) == 3
 
 
 def test_files_of_a_session_that_are_gone_are_named(

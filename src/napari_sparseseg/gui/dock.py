@@ -31,10 +31,10 @@ it is simply not yet labelled. Five strokes or more of a class let its quality b
 measured.</li>
 <li><b>Press Train</b> and watch the prediction come. Paint on where it is wrong: it
 learns while you paint.</li>
-<li><b>Many images?</b> Drop files here, or press <b>Add folder…</b>, and go through
-them with Alt+Left and Alt+Right.</li>
 <li><b>Save the model</b> for other images, and <b>export the labels</b>.</li>
 </ol>
+<p><b>Many images?</b> Drop files here, or press <b>Add folder…</b>, and go through them
+with Alt+Left and Alt+Right.</p>
 <p>Your strokes are kept on disk as you paint; <b>Save session as…</b> names the folder,
 and <b>Open session…</b> brings images, strokes and settings back another day. The
 prediction has a layer of its own and never changes your strokes.</p>

@@ -203,12 +203,16 @@ class ListControl(QObject):
         order: list[Any] = []
         for record in records:
             pair = self._pair_named(record)
+            labels = Path(record.labels_path) if record.labels_path else None
             if pair is not None:
                 pair.chosen_kind = record.kind
+                if record.path and pair.file is None:
+                    # It was painted on, so its layers stay.
+                    pair.file = ListedFile(pair.key, Path(record.path), labels)
+                    pair.file.is_read = True
                 self._annotations.tick(pair, record.ticked)
                 order.append(pair)
             elif record.path and Path(record.path) not in known:
-                labels = Path(record.labels_path) if record.labels_path else None
                 file = ListedFile(
                     "", Path(record.path), labels, record.ticked, record.kind
                 )
