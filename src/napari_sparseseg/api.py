@@ -75,7 +75,7 @@ from napari_sparseseg.prediction.predictor import PredictOptions, predict_image
 from napari_sparseseg.prediction.uncertainty import entropy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -430,6 +430,7 @@ def make_trainer(
         wishes.get("dense_labels", {}),
         sizes,
         dense=True,
+        taken={each.name for each in sparse},
     )
     both = [*sparse, *dense]
     if not both:
@@ -467,8 +468,11 @@ def training_images(
     pixel_size_um: float | Mapping[str, float | None] | None,
     *,
     dense: bool,
+    taken: Collection[str] = (),
 ) -> list[TrainingImage]:
     """Pair images with their label maps.
+
+    A dense image whose name is *taken* by a sparse one gets " (dense)" behind it.
 
     Raises
     ------
@@ -488,8 +492,9 @@ def training_images(
     common = None if isinstance(pixel_size_um, Mapping) else pixel_size_um
     prepared = []
     for name, pixels in pixels_of.items():
-        full_name = f"{name} (dense)" if dense else name
-        um_per_px = sizes.get(full_name, sizes.get(name, common))
+        as_dense = f"{name} (dense)"
+        full_name = as_dense if name in taken else name
+        um_per_px = sizes.get(as_dense if dense else name, sizes.get(name, common))
         check_positive(f"the pixel size of {full_name} in um", um_per_px)
         prepared.append(
             TrainingImage(

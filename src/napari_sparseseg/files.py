@@ -833,7 +833,8 @@ def _check_image(
     check_channels(model, source.data.shape[1:] if n_axes == 3 else source.data.shape)
     level, _ = choose_level(model, source)
     n_labels = math.prod(source.levels[level].shape[:n_axes])
-    if n_labels > MOST_IN_MEMORY and not goes_in_parts(name):
+    fits = name.endswith(ZARR_SUFFIX) or goes_in_parts(name)
+    if n_labels > MOST_IN_MEMORY and not fits:
         plane = " or .geojson" if n_axes == 2 else ""
         raise OutputError(
             f"{out.name} would have {n_labels / 1e6:,.0f} million pixels, but more "

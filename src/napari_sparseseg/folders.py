@@ -24,7 +24,6 @@ from napari_sparseseg.errors import (
 )
 from napari_sparseseg.io.images import (
     IMAGE_SUFFIXES,
-    VOLUME_SUFFIXES,
     is_prediction,
     list_images,
     match_by_stem,
@@ -35,7 +34,7 @@ from napari_sparseseg.io.images import (
     write_label_map,
     write_probabilities,
 )
-from napari_sparseseg.io.sources import open_image
+from napari_sparseseg.io.label_pairs import SUFFIXES, read_planes
 from napari_sparseseg.learning.distributed import ALONE, Ranks
 from napari_sparseseg.learning.metrics import Scores, evaluate
 from napari_sparseseg.networks.memory import is_out_of_memory
@@ -118,8 +117,7 @@ def read_pairs(images: Path, labels: Path, classes: ClassTable | None) -> Inputs
     SparseSegError
         If there is no pair of an image and a label map at all.
     """
-    suffixes = (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES)
-    match = match_by_stem(list_images(images, suffixes), list_images(labels, suffixes))
+    match = match_by_stem(list_images(images, SUFFIXES), list_images(labels, SUFFIXES))
     inputs = Inputs(classes=classes)
     inputs.notes += [f"{stem}: no label map, left out" for stem in match.images_only]
     inputs.failures += [
@@ -135,52 +133,19 @@ def read_pairs(images: Path, labels: Path, classes: ClassTable | None) -> Inputs
     for stem, image_path, label_path in match.pairs:
         try:
             table = classes or find_class_table(label_path)
-            planes = list(_read_pair(stem, image_path, label_path, table))
+            planes = list(read_planes(image_path, label_path, table))
             if not planes:
                 raise LabelError(f"no plane of {label_path} is annotated; paint some.")
         except (ImageError, LabelError) as error:
             inputs.failures.append(f"{stem}: {error}")
             continue
-        for name, pixels, label_map, um_per_px in planes:
-            inputs.images[name], inputs.labels[name] = pixels, label_map
-            inputs.pixel_size_um[name] = um_per_px
+        for each in planes:
+            name = " ".join([stem, *(f"z{number}" for number in each.at)])
+            inputs.images[name], inputs.labels[name] = each.pixels, each.labels
+            inputs.pixel_size_um[name] = each.um_per_px
         if classes is None:
             inputs.classes = merge_class_tables(inputs.classes, table)
     return inputs
-
-
-def _read_pair(
-    stem: str, image_path: Path, label_path: Path, table: ClassTable | None
-) -> Iterator[tuple[str, NDArray[Any], NDArray[Any], float | None]]:
-    """Read an image and its label map, or each annotated plane of a volume.
-
-    Yields
-    ------
-    tuple
-        Name, (y, x) or (y, x, c) image, (y, x) label map, micrometres per pixel.
-    """
-    if not image_path.name.lower().endswith(VOLUME_SUFFIXES):
-        image = read_image(image_path)
-        label_map = check_label_map(
-            read_label_map(label_path, table), image.data.shape[:2], str(label_path)
-        )
-        yield stem, image.data, label_map, image.um_per_px
-        return
-    volume, labels = open_image(image_path), open_image(label_path)
-    shape = volume.data.shape[: len(volume.geometry.axes)]
-    if labels.data.shape != shape:
-        raise LabelError(
-            f"the labels {label_path} have shape {labels.data.shape}, but the volume "
-            f"{image_path} has {shape}; give labels of the same shape.",
-            shape=labels.data.shape,
-            expected=shape,
-        )
-    for index in np.ndindex(shape[:-2]):
-        plane = np.asarray(labels.data[index])
-        if plane.any():
-            name = " ".join([stem, *(f"z{at}" for at in index)])
-            checked = check_label_map(plane, shape[-2:], f"{label_path}, plane {index}")
-            yield name, volume.data[index], checked, volume.geometry.um_per_px
 
 
 def merge_class_tables(

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_sparseseg.learning.trainer import Trainer
     from tests.conftest import FileServer
 
     Condition = Callable[[Event], bool]
@@ -228,6 +229,41 @@ def test_a_training_tells_its_way_from_start_to_stop(window: Window) -> None:
     assert set(head.dice) == {1, 2, 3, 4}
 
 
+def test_dense_images_stay_dense_and_images_have_scores_of_their_own(
+    window: Window, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sample.truth is not None
+    puts = [
+        replace(window.put(labels), name=name, dense=name != "a")
+        for name, labels in (
+            ("a", None),
+            *((name, sample.truth.astype(np.uint8)) for name in ("b", "c")),
+        )
+    ]
+    made: list[Trainer] = []
+    make = api.make_trainer
+
+    def make_and_keep(*images: Any, **wishes: Any) -> Trainer:
+        made.append(make(*images, **wishes))
+        return made[-1]
+
+    monkeypatch.setattr(api, "make_trainer", make_and_keep)
+    window.play(
+        window.classes(),
+        *puts,
+        window.start(),
+        turns=[(is_a(Validated), (replace(puts[2], dense=False), Stop())), (IDLE, END)],
+    )
+    (trainer,) = made
+    kinds = {name: image.dense for name, image in trainer.data.images.items()}
+    assert kinds == {"a": False, "b": True, "c": False}
+    (validated,) = window.all_of(Validated)
+    held_out = {name for name in "bc" if name in validated.images}
+    assert len(held_out) == 1
+    assert set(validated.images) == {"a", *held_out}
+    assert all(0 <= dice <= 1 for dice in validated.images.values())
+
+
 def test_steps_are_told_now_and_then_but_never_after_what_followed(
     window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +376,7 @@ def test_every_setting_reaches_the_training(
         head_features="vgg16",
         device="cpu",
         seed=3,
+        dense_share=0.4,
     )
     defaults = asdict(TrainingSettings())
     assert all(asdict(settings)[name] != value for name, value in defaults.items())

@@ -11,7 +11,11 @@ import psutil
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
+from napari.settings import get_settings
+from PIL import Image as Picture
 from qtpy.compat import isalive
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QMessageBox
 
 from napari_sparseseg.annotations.classes import ClassTable
@@ -20,6 +24,7 @@ from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import label_and_train, mirror, session_folder
 from napari_sparseseg.gui.label_and_train import LabelAndTrain, new_mirror
 from napari_sparseseg.gui.mirror import Mirror
+from napari_sparseseg.gui.pairs_widget import STEP_KEYS
 from napari_sparseseg.gui.prediction_widget import VISIBILITY_KEY
 from napari_sparseseg.gui.session_folder import find_crashed
 from napari_sparseseg.gui.session_labels import restore
@@ -407,3 +412,34 @@ def test_what_is_closed_while_it_trains_leaves_no_process(
     assert not (mirror.folder / "open.json").exists()
     # A viewer deletes its layers first.
     assert len(told) == (closed == "viewer")
+
+
+def test_files_are_dropped_and_keys_go_from_one_to_the_next(
+    dock: LabelAndTrain, qtbot: QtBot, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        Picture.fromarray(pixels()).save(tmp_path / f"{name}.png")
+    files = QMimeData()
+    files.setUrls([QUrl.fromLocalFile(str(tmp_path))])
+    place, action = QPointF(5, 5), Qt.DropAction.CopyAction
+    event = QDropEvent(
+        place, action, files, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    )
+    dock.dock.dropEvent(event)
+    assert pairs(dock) == [("a", "a strokes"), ("b", "")]
+    assert dock.dock.pairs.image == "a"
+    press(dock, "Alt+Right")
+    assert dock.dock.pairs.image == "b"
+    assert dock.dock.pairs.labels_name == "b strokes"
+    press(dock, "Alt+Left")
+    assert dock.dock.pairs.labels_name == "a strokes"
+    layers = dock._viewer.layers
+    assert [layer.name for layer in layers if layer.visible] == ["a", "a strokes"]
+
+
+def test_the_keys_of_the_list_are_none_of_napari() -> None:
+    taken = {
+        str(key) for keys in get_settings().shortcuts.shortcuts.values() for key in keys
+    }
+    assert taken
+    assert not taken & {key.replace("-", "+") for key in STEP_KEYS}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog
 
-from napari_sparseseg.gui.pairs_model import IMAGE
+from napari_sparseseg.gui.pairs_model import IMAGE, KIND, SCORE, STROKES, TICK
 from napari_sparseseg.gui.pairs_widget import PairsWidget
 from napari_sparseseg.gui.state import PairRow
 
@@ -38,6 +40,10 @@ def wishes(widget: PairsWidget) -> list[tuple[Any, ...]]:
         "pair_added",
         "pair_removed",
         "pair_ticked",
+        "row_chosen",
+        "step_wished",
+        "kind_wished",
+        "files_wished",
     ):
         getattr(widget, name).connect(
             lambda *values, name=name: told.append((name, *values))
@@ -141,12 +147,15 @@ def test_a_pair_added_to_the_state_cannot_be_added_again(
 
 def test_rows_show_pairs_and_their_problems(widget: PairsWidget, state: State) -> None:
     model = widget.model
-    rows = [[model.data(model.index(row, c)) for c in range(3)] for row in range(2)]
-    assert rows == [["first", "first strokes", "5"], ["second", "strokes", "1"]]
+    rows = [[model.data(model.index(row, c)) for c in range(5)] for row in range(2)]
+    assert rows == [
+        ["", "first", "sparse", "5", "-"],
+        ["", "second", "sparse", "1", "-"],
+    ]
     role = Qt.ItemDataRole
     good, bad = model.index(0, IMAGE), model.index(1, IMAGE)
-    assert model.data(good, CHECK) == Qt.CheckState.Checked
-    assert model.data(bad, CHECK) == Qt.CheckState.Unchecked
+    assert model.data(model.index(0, TICK), CHECK) == Qt.CheckState.Checked
+    assert model.data(model.index(1, TICK), CHECK) == Qt.CheckState.Unchecked
     assert model.data(good, role.DecorationRole) is None
     assert not model.data(bad, role.DecorationRole).isNull()
     assert "Ticked" in model.data(good, role.ToolTipRole)
@@ -160,10 +169,80 @@ def test_a_tick_is_wished_for_and_shown_when_the_state_has_it(
     widget: PairsWidget, state: State
 ) -> None:
     told = wishes(widget)
-    index = widget.model.index(1, IMAGE)
+    index = widget.model.index(1, TICK)
     widget.model.setData(index, Qt.CheckState.Checked.value, CHECK)
     assert told == [("pair_ticked", 1, True)]
     assert widget.model.data(index, CHECK) == Qt.CheckState.Unchecked
     state.pairs = (state.pairs[0], PairRow("second", "strokes", True))
     assert widget.model.data(index, CHECK) == Qt.CheckState.Checked
     assert len(told) == 1
+
+
+def test_rows_show_kind_planes_and_score_or_why_there_is_none(
+    widget: PairsWidget, state: State
+) -> None:
+    state.pairs = (
+        PairRow("ct", "ct labels", strokes=12, kind="dense", planes=3, score=0.876),
+        PairRow("tile", "", no_score="Nothing is labelled.", is_open=False),
+        PairRow("tile", "others", is_kind_chosen=True),
+    )
+    model, tip = widget.model, Qt.ItemDataRole.ToolTipRole
+
+    def shown(column: int) -> list[str]:
+        return [model.data(model.index(row, column)) for row in range(3)]
+
+    assert shown(IMAGE) == ["ct", "tile: no labels", "tile: others"]
+    assert shown(KIND) == ["dense", "sparse", "sparse"]
+    assert shown(STROKES) == ["12 on 3 planes", "0", "0"]
+    assert shown(SCORE) == ["0.88", "-", "-"]
+    assert model.data(model.index(1, SCORE), tip) == "Nothing is labelled."
+    assert "0.876" in model.data(model.index(0, SCORE), tip)
+    assert "click it to open it" in model.data(model.index(1, IMAGE), tip)
+    assert "Proposed" in model.data(model.index(0, KIND), tip)
+    assert "You chose it" in model.data(model.index(2, KIND), tip)
+
+
+def test_a_click_chooses_an_image_and_a_tick_does_not(
+    widget: PairsWidget, state: State
+) -> None:
+    told = wishes(widget)
+    widget.table.clicked.emit(widget.model.index(1, TICK))
+    widget.table.clicked.emit(widget.model.index(1, SCORE))
+    assert told == [("row_chosen", 1)]
+    assert widget.rows.currentIndex().row() == -1
+    state.pairs = (state.pairs[0], replace(state.pairs[1], is_chosen=True))
+    assert widget.rows.currentIndex().row() == 1
+
+
+def test_the_kind_is_chosen_in_a_menu(widget: PairsWidget, state: State) -> None:
+    state.pairs = (PairRow("a", "x", kind="dense", is_kind_chosen=True),)
+    told = wishes(widget)
+    menu = widget.kind_menu(0)
+    assert [each.isChecked() for each in menu.actions()] == [False, True, False]
+    for action in menu.actions():
+        action.trigger()
+    assert told == [("kind_wished", 0, kind) for kind in ("sparse", "dense", None)]
+    menu.deleteLater()
+
+
+def test_one_goes_on_and_back_unless_there_is_nothing(
+    widget: PairsWidget, state: State
+) -> None:
+    told = wishes(widget)
+    widget.previous_button.click()
+    widget.next_button.click()
+    assert told == [("step_wished", -1), ("step_wished", 1)]
+    state.why_no_step = ("This is the first image.", "")
+    assert not widget.previous_button.isEnabled()
+    assert widget.previous_button.toolTip() == "This is the first image."
+    assert widget.next_button.isEnabled()
+
+
+def test_a_folder_is_asked_for_and_may_be_left(
+    widget: PairsWidget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = wishes(widget)
+    for answer in ("", "/tiles"):
+        monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_, a=answer: a)
+        widget.folder_button.click()
+    assert told == [("files_wished", ["/tiles"])]

@@ -9,6 +9,7 @@ import pytest
 
 from napari_sparseseg.engine.messages import TrainingSettings
 from napari_sparseseg.gui.settings_form import TOOLTIPS, WINDOWS, SettingsForm
+from napari_sparseseg.gui.state import PairRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +52,7 @@ def choose(combo: Any, data: str) -> None:
         (lambda form: form.l1.setValue(2), {"l1": 2.0}),
         (lambda form: form.l2.setValue(0), {"l2": 0.0}),
         (lambda form: form.smoothness.setValue(0.25), {"smoothness": 0.25}),
+        (lambda form: form.ratio.setValue(9), {"dense_share": 0.1}),
         (lambda form: form.scale.setValue(0.25), {"scale": 0.25}),
         (lambda form: form.scale.setValue(0), {"scale": "auto"}),
         (lambda form: form.known_windows.setCurrentIndex(1), {"window": (40.0, 400.0)}),
@@ -194,3 +196,21 @@ def test_locked_settings_say_why(form: SettingsForm, state: State) -> None:
     form.lock("")
     assert form.window_centre.isEnabled()
     assert form.seed.toolTip() == TOOLTIPS["seed"]
+
+
+def test_a_ratio_needs_both_kinds(form: SettingsForm, state: State) -> None:
+    assert form.ratio.text() == "4.0 : 1"
+    sparse = PairRow("a", "x", strokes=3)
+    dense = PairRow("b", "y", strokes=3, kind="dense")
+    for pairs, is_enabled in (
+        ((sparse, dense), True),
+        ((sparse, replace(dense, ticked=False)), False),
+        ((sparse, replace(dense, strokes=0)), False),
+        ((dense,), False),
+    ):
+        state.pairs = pairs
+        assert form.ratio.isEnabled() == is_enabled
+        assert ("must be ticked" in form.ratio.toolTip()) != is_enabled
+    state.pairs = (sparse, dense)
+    form.lock("A training is running.")
+    assert form.ratio.toolTip() == "A training is running."

@@ -12,7 +12,7 @@ import json
 from dataclasses import field
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from napari_sparseseg.errors import EngineError
@@ -81,6 +81,8 @@ class TrainingSettings:
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
     seed
         Of every random draw.
+    dense_share
+        Share of the patches that come from dense images where there are both kinds.
     """
 
     balance: Literal["none", "instance", "mini-batch"] = "mini-batch"
@@ -99,6 +101,7 @@ class TrainingSettings:
     head_features: HeadFeatures = "fixed"
     device: str = "auto"
     seed: int = 0
+    dense_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
 
     def encoders(self, device: str) -> tuple[EncoderName, ...]:
         """Return the encoders of network and head on a device, none of them twice.
@@ -231,6 +234,8 @@ class PutImage:
         File of (y, x) uint8 or uint16, 0 = not annotated; copied at once.
     um_per_px
         Pixel size, None when unknown.
+    dense
+        Whether regions of it are labelled completely.
     """
 
     kind: Literal["put-image"] = "put-image"
@@ -238,6 +243,7 @@ class PutImage:
     pixels: str
     labels: str
     um_per_px: float | None = None
+    dense: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -592,13 +598,29 @@ class StepDone:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Validated:
-    """Head and network were scored on held-out strokes; *shown* predicts from now."""
+    """Head and network were scored on held-out strokes; *shown* predicts from now.
+
+    Attributes
+    ----------
+    step
+        Steps so far.
+    scores
+        Of head, network and the mean of both, as far as they can be scored.
+    shown
+        What predicts.
+    reason
+        Why, in plain words.
+    images
+        Mean Dice of what predicts by the name of the image, of those on which something
+        is held out and was looked at.
+    """
 
     kind: Literal["validated"] = "validated"
     step: int
     scores: dict[Shown, Score | None]
     shown: Shown
     reason: str
+    images: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -285,6 +285,7 @@ class Worker:
             name=request.name,
             pixels=pixels,
             labels=check_label_map(labels, pixels.shape[:2], request.name),
+            dense=request.dense,
             um_per_px=request.um_per_px,
         )
         if self._current is not None:
@@ -366,6 +367,7 @@ class Worker:
             "head_features": settings.head_features,
             "device": settings.device,
             "seed": settings.seed,
+            "dense_share": settings.dense_share,
             "pixel_size_um": {
                 name: image.um_per_px for name, image in self._images.items()
             },
@@ -374,10 +376,18 @@ class Worker:
         }
         if settings.loss == "l1l2":
             wishes |= {"l1": settings.l1, "l2": settings.l2}
+        sparse, dense = (
+            {name: each for name, each in self._images.items() if each.dense is kind}
+            for kind in (False, True)
+        )
+        wishes |= {
+            "dense_images": {name: image.pixels for name, image in dense.items()},
+            "dense_labels": {name: image.labels for name, image in dense.items()},
+        }
         check_weights(wishes)
         return api.make_trainer(
-            {name: image.pixels for name, image in self._images.items()},
-            {name: image.labels for name, image in self._images.items()},
+            {name: image.pixels for name, image in sparse.items()},
+            {name: image.labels for name, image in sparse.items()},
             **wishes,
         )
 
@@ -643,6 +653,7 @@ def translated(event: Rare) -> messages.Event:
                 scores={shown: score(each) for shown, each in event.scores.items()},
                 shown=event.shown,
                 reason=event.reason,
+                images=dict(event.images),
             )
         case events.ScaleChosen():
             return messages.ScaleChosen(step=event.step, scale=event.scale)

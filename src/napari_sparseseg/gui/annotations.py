@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,20 +15,89 @@ from napari_sparseseg.annotations.strokes import LabelCount, count_labels
 from napari_sparseseg.errors import LayerError, OutputError, SparseSegError
 from napari_sparseseg.gui.kept_labels import KeptLabels
 from napari_sparseseg.gui.planes import PlaneKey, check_pair, level_shape
-from napari_sparseseg.gui.state import PairRow
+from napari_sparseseg.gui.state import Kind, PairRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
+    from napari_sparseseg.gui.listed_files import ListedFile
     from napari_sparseseg.gui.mirror import Mirror, PlaneChange
 
 
+#: An image of which at least this share is labelled, on the planes that are, is taken
+#: for dense unless the user says otherwise. Strokes cover a few hundredths.
+DENSE_SHARE = 0.5
+
+
+class Entry:
+    """What an image of the training has, whether its layers are open or not.
+
+    Attributes
+    ----------
+    key
+        By which the engine knows it; stays when layers are renamed.
+    ticked
+        Whether the training shall learn from it.
+    chosen_kind
+        Whether it is dense, as the user said; None: as is proposed.
+    counts
+        By plane and class value.
+    shape
+        (..., y, x) of the labels that are counted.
+    """
+
+    key: str
+    ticked: bool
+    chosen_kind: Kind | None
+    counts: dict[PlaneKey, dict[int, LabelCount]]
+    shape: tuple[int, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it is learned from as sparse or as dense."""
+        return self.chosen_kind or self.proposed_kind
+
+    @property
+    def proposed_kind(self) -> Kind:
+        """What it seems to be from what is labelled."""
+        planes = [self.n_pixels(plane) for plane in self.annotated_planes]
+        size = math.prod(self.shape[-2:]) * len(planes)
+        return "dense" if planes and sum(planes) >= DENSE_SHARE * size else "sparse"
+
+    @property
+    def annotated_planes(self) -> list[PlaneKey]:
+        """The planes with labels, in order."""
+        return sorted(plane for plane, counts in self.counts.items() if counts)
+
+    @property
+    def n_strokes(self) -> int:
+        """Strokes on all planes."""
+        return sum(
+            count.strokes
+            for counts in self.counts.values()
+            for count in counts.values()
+        )
+
+    @property
+    def n_planes(self) -> int:
+        """Annotated planes of a volume; 0 of an image of one plane."""
+        return len(self.annotated_planes) if len(self.shape) > 2 else 0
+
+    def n_pixels(self, plane: PlaneKey) -> int:
+        """Return how many pixels of a plane are labelled."""
+        return sum(count.pixels for count in self.counts[plane].values())
+
+    def name_of(self, plane: PlaneKey) -> str:
+        """Return the name of a plane in the training."""
+        return f"{self.key} {plane.index}" if plane.index else self.key
+
+
 @dataclass(eq=False)
-class Pair:
+class Pair(Entry):
     """An image and the labels painted on it.
 
     Attributes
@@ -50,6 +120,10 @@ class Pair:
         By plane and class value.
     shape
         Of the labels that are counted.
+    chosen_kind
+        Whether it is dense, as the user said; None: as is proposed.
+    file
+        The entry of the list that was opened for it; None of other layers.
     """
 
     key: str
@@ -62,6 +136,8 @@ class Pair:
     unkept: str = ""
     counts: dict[PlaneKey, dict[int, LabelCount]] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
+    chosen_kind: Kind | None = None
+    file: ListedFile | None = None
 
     @property
     def in_use(self) -> bool:
@@ -73,19 +149,17 @@ class Pair:
         """What is wrong with it, in one sentence; empty where nothing is."""
         return self.misfit or self.refused or self.unkept
 
-    def name_of(self, plane: PlaneKey) -> str:
-        """Return the name of a plane in the training."""
-        return f"{self.key} {plane.index}" if plane.index else self.key
-
     def row(self) -> PairRow:
         """Return what the dock shows."""
-        strokes = sum(
-            count.strokes
-            for counts in self.counts.values()
-            for count in counts.values()
-        )
         return PairRow(
-            self.image.name, self.labels.name, self.ticked, strokes, self.problem
+            self.image.name,
+            self.labels.name,
+            self.ticked,
+            self.n_strokes,
+            self.problem,
+            self.kind,
+            self.chosen_kind is not None,
+            self.n_planes,
         )
 
 
@@ -123,6 +197,8 @@ class Annotations(QObject):
     ) -> None:
         super().__init__(parent)
         self.pairs: list[Pair] = []
+        #: Keys that the engine knows other images by.
+        self.other_keys: Callable[[], set[str]] = set
         self._mirror = mirror
         self._learned: list[Pair] = []
         self._former_images: WeakKeyDictionary[Labels, str] = WeakKeyDictionary()
@@ -133,8 +209,15 @@ class Annotations(QObject):
         self._counter = ThreadPoolExecutor(max_workers=1)
         self._plane_counted.connect(self._on_plane_counted)
 
-    def add(self, image: Image, labels: Labels) -> Pair:
+    def add(self, image: Image, labels: Labels, file: ListedFile | None = None) -> Pair:
         """Follow a pair from now on; one that is followed already is returned.
+
+        Parameters
+        ----------
+        image, labels
+            The layers.
+        file
+            The entry of the list that they were opened for.
 
         Raises
         ------
@@ -146,6 +229,10 @@ class Annotations(QObject):
             return known
         level = check_pair(image, labels)
         pair = Pair(self._new_key(image.name), image, labels, level)
+        if file is not None:
+            pair.key, pair.file = file.key, file
+            pair.ticked, pair.chosen_kind = file.ticked, file.chosen_kind
+            pair.shape, pair.counts = level_shape(labels), dict(file.counts)
         self.pairs.append(pair)
         self._kept.look_through([labels])
         return pair
@@ -183,6 +270,13 @@ class Annotations(QObject):
         self._judge(before)
         self.counted.emit()
 
+    def channels_in_use(self) -> tuple[int, str] | None:
+        """Return channels and name of the first image that is learned from."""
+        for pair in self.pairs:
+            if pair.in_use and self.files(pair):
+                return _n_channels(pair.image), str(pair.image.name)
+        return None
+
     def find(self, image: Image | None, labels: Labels | None) -> Pair | None:
         """Return the pair of two layers, None where there is none."""
         for pair in self.pairs:
@@ -196,13 +290,7 @@ class Annotations(QObject):
 
     def counts(self) -> dict[int, tuple[int, int]]:
         """Return (pixels, strokes) of each annotated value, over the pairs in use."""
-        totals: dict[int, tuple[int, int]] = {}
-        for pair in self.pairs:
-            for counts in pair.counts.values() if pair.in_use else ():
-                for value, count in counts.items():
-                    pixels, strokes = totals.get(value, (0, 0))
-                    totals[value] = (pixels + count.pixels, strokes + count.strokes)
-        return dict(sorted(totals.items()))
+        return total_counts(pair for pair in self.pairs if pair.in_use)
 
     def keep(self, labels: Labels) -> bool:
         """Bring all planes of a layer to disk, now; tell whether they are there."""
@@ -223,6 +311,18 @@ class Annotations(QObject):
         """
         self._kept.forget(labels)
 
+    def drop(self, pair: Pair) -> None:
+        """Count a pair no more, and keep nothing of its labels: a file has them.
+
+        Raises
+        ------
+        OutputError
+            If that cannot be noted.
+        """
+        self.pairs.remove(pair)
+        self._kept.drop(pair.labels)
+        self._judge()
+
     def flush(self) -> None:
         """Bring the files of all layers that have changed up to date, now."""
         self._kept.flush()
@@ -239,7 +339,7 @@ class Annotations(QObject):
         self._counter.shutdown(cancel_futures=True)
 
     def _new_key(self, name: str) -> str:
-        taken = {pair.key for pair in self.pairs}
+        taken = {pair.key for pair in self.pairs} | self.other_keys()
         key, number = name, 2
         while key in taken:
             key, number = f"{name} [{number}]", number + 1
@@ -353,6 +453,17 @@ class Annotations(QObject):
         if shape == pair.shape:
             pair.counts[plane] = counts
             self.counted.emit()
+
+
+def total_counts(entries: Iterable[Entry]) -> dict[int, tuple[int, int]]:
+    """Return (pixels, strokes) of each annotated value, over all of *entries*."""
+    totals: dict[int, tuple[int, int]] = {}
+    for entry in entries:
+        for counts in entry.counts.values():
+            for value, count in counts.items():
+                pixels, strokes = totals.get(value, (0, 0))
+                totals[value] = (pixels + count.pixels, strokes + count.strokes)
+    return dict(sorted(totals.items()))
 
 
 def _n_channels(image: Image) -> int:

@@ -10,11 +10,12 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine.messages import UseClasses
-from napari_sparseseg.errors import LayerError
+from napari_sparseseg.errors import LabelError, LayerError
 from napari_sparseseg.gui.class_colors import give_classes
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.painted_classes import erase, values_of, with_values
+from napari_sparseseg.gui.parts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +73,8 @@ class ClassControl(QObject):
         self._send = send
         self._deleted: dict[int, LabelClass] = {}
         self._is_refused = False
+        #: Names of the files of the list that have a class value.
+        self.files_with: Callable[[int], list[str]] = lambda value: []
         if not len(state.classes):
             self.use(FIRST_CLASSES)
 
@@ -99,6 +102,13 @@ class ClassControl(QObject):
         """Delete a class and erase its strokes, which each layer can undo."""
         classes = self._state.classes
         gone = classes.by_value(value)
+        named = self.files_with(value)
+        if named:
+            raise LabelError(
+                f"The class '{gone.name}' is labelled in {counted(len(named), 'file')} "
+                f"of the list, {named[0]} among them; take them out of the list first.",
+                value=value,
+            )
         left = set(self._annotations.counts()) & {*classes.values} - {value}
         if self._run.goes_on and len(left) < 2:
             self._run.stop()
@@ -136,6 +146,12 @@ class ClassControl(QObject):
         give_classes(labels, self._state.classes)
         with telling():
             self._let_paint(labels)
+
+    def adopt_file(self, classes: ClassTable | None, values: set[int]) -> None:
+        """Take over the classes of labels in a file; each value gets one."""
+        if classes is not None and not self._state.counts:
+            self.use(classes)
+        self._take_in(values)
 
     def meet(self, values: set[int]) -> None:
         """Make sure that painted values have a class, and that all are on disk."""

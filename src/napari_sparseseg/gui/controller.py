@@ -25,9 +25,12 @@ from napari_sparseseg.gui.encoders import (
     why_missing,
 )
 from napari_sparseseg.gui.engine_news import EngineNews
+from napari_sparseseg.gui.image_list import ImageList
 from napari_sparseseg.gui.kept_images import KeptImages
+from napari_sparseseg.gui.kept_list import KeptList
 from napari_sparseseg.gui.kept_training import KeptTraining
 from napari_sparseseg.gui.label_places import export_placed
+from napari_sparseseg.gui.list_control import ListControl
 from napari_sparseseg.gui.live_prediction import LivePrediction
 from napari_sparseseg.gui.log import log_file
 from napari_sparseseg.gui.network_words import words_on
@@ -77,7 +80,9 @@ class Controller(QObject):
 
     Attributes
     ----------
-    classes, pairs, place
+    images
+        The list of the training.
+    classes, pairs, list, place
         What the user wishes of these, and of where strokes are kept.
     is_closed
         Whether the dock is gone, and nothing is done any more.
@@ -115,15 +120,32 @@ class Controller(QObject):
         self.classes = ClassControl(
             state, self.annotations, mirror, self._run, link.send, self
         )
+        self.images = ImageList(self.annotations)
+        self.classes.files_with = self.images.names_with
         self.pairs = PairControl(
             viewer,
             state,
             self.annotations,
+            self.images,
             self.classes,
             self._sent,
             self._run,
             self._pixels,
             self,
+        )
+        self.list = ListControl(
+            viewer,
+            state,
+            self.annotations,
+            self.images,
+            self.pairs,
+            self.classes,
+            self._sent,
+            self.targets,
+            self,
+        )
+        self._kept_list = KeptList(
+            state, self.list.records, lambda: mirror.folder, self
         )
         self._kept_images = KeptImages(lambda: mirror.folder, self)
         self._kept_training = KeptTraining(state, lambda: mirror.folder, self)
@@ -134,12 +156,13 @@ class Controller(QObject):
             self.classes,
             self.pairs,
             mirror,
-            self._kept_images,
-            self._kept_training,
+            (self._kept_images, self._kept_training, self._kept_list),
             self._on_moved_files,
             self._take_over,
+            self.list.take_over,
         )
         self._news = EngineNews(state, self.prediction)
+        self.list.changed.connect(self._on_counted)
         self.annotations.painted.connect(self._on_painted)
         self.annotations.counted.connect(self._on_counted)
         self.classes.changed.connect(self._on_classes_changed)
@@ -206,15 +229,18 @@ class Controller(QObject):
             if self.state.cannot_train not in told:
                 show_warning(self.state.cannot_train)
             return
-        layers = self.pairs.learned_layers
-        why_anew = self._run.why_anew(layers)
+        images = self.pairs.learned_images
+        why_anew = self._run.why_anew(images)
         if why_anew:
             show_info(f"{why_anew} than in the last training, so this starts anew.")
         if self._loaded:
             self._loaded = ""
             self.targets.use_classes(self.state.classes)
             self.prediction.forget_model()
-        self._run.begin(layers)
+        if not self._run.can_go_on(images):
+            self.images.take_scores({})
+            self._show_list()
+        self._run.begin(images)
 
     @telling()
     def pause(self) -> None:
@@ -294,6 +320,9 @@ class Controller(QObject):
             return
         self.is_closed = True
         with telling():
+            self._kept_list.close()
+            self.list.close()
+        with telling():
             self.annotations.close()
         with telling():
             self.prediction.forget_model()
@@ -323,6 +352,8 @@ class Controller(QObject):
             self._news.take(event)
         if isinstance(event, messages.Validated):
             self._run.succeeds()
+            self.images.take_scores(event.images)
+            self._show_list()
         if isinstance(event, messages.Predicted):
             self._run.predicts()
 
@@ -340,7 +371,7 @@ class Controller(QObject):
             return
         elif self._loaded:
             self.load_model(self._loaded)
-        elif self._run.can_go_on(self.pairs.learned_layers) and self._can_learn():
+        elif self._run.can_go_on(self.pairs.learned_images) and self._can_learn():
             # For its model, which predicts and can be saved.
             self._run.start(resume=True)
             self._run.stop()
@@ -420,21 +451,33 @@ class Controller(QObject):
 
     @telling()
     def _on_counted(self) -> None:
-        counts = self.annotations.counts()
+        for file in self.images.judge():
+            self.pairs.put_or_take_out(file)
+        counts = self.images.counts()
         self.state.counts = counts
-        self.state.pairs = tuple(pair.row() for pair in self.annotations.pairs)
+        self._show_list()
         self.state.cannot_train = self._why_not_train(counts)
+        self.pairs.put_changed_kinds()
+
+    def _show_list(self) -> None:
+        current = self.pairs.current
+        self.state.pairs = self.images.rows(current)
+        self.state.why_no_step = self.images.why_no_step(current, self.list.plane)
 
     def _why_not_train(self, counts: dict[int, tuple[int, int]]) -> str:
-        pairs = self.annotations.pairs
+        entries = self.images.entries
+        waiting = self.images.n_waiting
         if self.state.engine == "broken":
             return f"The part that computes has stopped; see {log_file()}."
         if self.state.engine == "starting":
             return "Starting, a few seconds …"
-        if not pairs:
+        if not entries:
             return "Open an image and press New labels."
-        if not any(pair.in_use for pair in pairs):
-            problems = [pair.problem for pair in pairs if pair.problem]
+        if waiting:
+            n_files = len(self.images.files)
+            return f"Reading labels, {n_files - waiting} of {n_files} …"
+        if not any(each.in_use for each in entries):
+            problems = [each.problem for each in entries if each.problem]
             return problems[0] if problems else "Tick an image to learn from."
         painted = [value for value in counts if value in self.state.classes.values]
         if len(painted) >= 2:
@@ -445,7 +488,7 @@ class Controller(QObject):
         return f"Only {name!r} is painted; paint strokes of another class, too."
 
     def _why_no_weights(self) -> str:
-        if self._run.can_go_on(self.pairs.learned_layers):
+        if self._run.can_go_on(self.pairs.learned_images):
             return ""  # the checkpoint has them
         wished = self.state.settings
         reasons = [
@@ -476,8 +519,11 @@ class Controller(QObject):
             self.pairs.put_all()
 
     @telling()
-    def _on_moved(self, _event: Any = None) -> None:
+    def _on_moved(self, event: Any = None) -> None:
         self.prediction.view_changed()
+        if event is not None and event.type == "point":
+            current = self.pairs.current
+            self.state.why_no_step = self.images.why_no_step(current, self.list.plane)
 
     @telling()
     def _on_replaced(self, image: Image) -> None:

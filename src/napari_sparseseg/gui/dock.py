@@ -15,6 +15,7 @@ from napari_sparseseg.gui.prediction_widget import PredictionWidget
 from napari_sparseseg.gui.training_widget import TrainingWidget
 
 if TYPE_CHECKING:
+    from qtpy.QtGui import QDragEnterEvent, QDropEvent
     from qtpy.QtWidgets import QWidget
 
     from napari_sparseseg.gui.state import State
@@ -32,6 +33,8 @@ measured.</li>
 learns while you paint.</li>
 <li><b>Save the model</b> for other images, and <b>export the labels</b>.</li>
 </ol>
+<p><b>Many images?</b> Drop files here, or press <b>Add folder…</b>, and go through them
+with Alt+Left and Alt+Right.</p>
 <p>Your strokes are kept on disk as you paint; <b>Save session as…</b> names the folder,
 and <b>Open session…</b> brings images, strokes and settings back another day. The
 prediction has a layer of its own and never changes your strokes.</p>
@@ -53,6 +56,7 @@ class DockWidget(DockFrame):
             HELP_TITLE, HELP, "How to label and train, in five steps", parent
         )
         self._state = state
+        self.setAcceptDrops(True)
         self.pairs = PairsWidget(state)
         self.place = PlaceWidget(state)
         self.classes = ClassTableWidget(state)
@@ -72,6 +76,20 @@ class DockWidget(DockFrame):
         for name in ("status", "engine", "device", "step"):
             listen(self, getattr(state.events, name), self._show_status)
         self._show_status()
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
+        """Take files."""
+        data = None if event is None else event.mimeData()
+        if event is not None and data is not None and data.hasUrls():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent | None) -> None:
+        """Wish that the files that are dropped be added to the list."""
+        data = None if event is None else event.mimeData()
+        paths = [] if data is None else [url.toLocalFile() for url in data.urls()]
+        if event is not None and any(paths):
+            event.acceptProposedAction()
+            self.pairs.files_wished.emit([path for path in paths if path])
 
     def _show_status(self) -> None:
         state = self._state

@@ -132,6 +132,18 @@ class KeptLabels(QObject):
             self._leave(labels)
         self._mirror.forget(labels)
 
+    def drop(self, labels: Labels) -> None:
+        """Follow a layer no more, and keep nothing of it.
+
+        Raises
+        ------
+        OutputError
+            If that cannot be noted.
+        """
+        if labels in self._followed:
+            self._leave(labels)
+        self._mirror.drop(labels)
+
     def close(self) -> None:
         """End: nothing is followed any more."""
         self._viewer.layers.events.inserted.disconnect(self._on_inserted)

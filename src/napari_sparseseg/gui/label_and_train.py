@@ -22,6 +22,7 @@ from napari_sparseseg.gui.launch import BOXES_DOCK, PLUGIN
 from napari_sparseseg.gui.log import log_folder, start_log
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.notify import telling
+from napari_sparseseg.gui.pairs_widget import STEP_KEYS
 from napari_sparseseg.gui.parts import once
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.prediction_widget import VISIBILITY_KEY
@@ -85,6 +86,11 @@ class LabelAndTrain(PluginWidget):
             (dock.pairs.pair_added, self._add_pair),
             (dock.pairs.pair_removed, controller.pairs.remove),
             (dock.pairs.pair_ticked, controller.pairs.tick),
+            (dock.pairs.row_chosen, controller.list.go),
+            (dock.pairs.step_wished, controller.list.step),
+            (dock.pairs.kind_wished, controller.list.set_kind),
+            (dock.pairs.files_wished, controller.list.add),
+            (controller.pairs.chosen, self._show_choice),
             (dock.place.place_named, controller.place.move),
             (dock.place.opening_wished, self._open_session),
             (dock.classes.added, controller.classes.add),
@@ -188,6 +194,15 @@ class LabelAndTrain(PluginWidget):
             if controller is not None:
                 controller.set_visible(not controller.state.visible)
 
+        for key, by in STEP_KEYS.items():
+
+            def step(_viewer: Any, by: int = by) -> None:
+                controller = remembered()
+                if controller is not None:
+                    controller.list.step(by)
+
+            self._viewer.bind_key(key, step, overwrite=True)
+
         self._viewer.bind_key(VISIBILITY_KEY.replace("+", "-"), toggle, overwrite=True)
 
     @telling()
@@ -240,6 +255,11 @@ class LabelAndTrain(PluginWidget):
             self.controller.pairs.labels,
         ):
             self.controller.pairs.choose(image, labels)
+
+    def _show_choice(self) -> None:
+        pairs = self.controller.pairs
+        if pairs.image is not None and pairs.labels is not None:
+            self.dock.pairs.choose(pairs.image.name, pairs.labels.name)
 
     @telling()
     def _new_labels(self) -> None:

@@ -242,6 +242,24 @@ class Mirror:
         if entry is not None:
             self._note(replace(entry.record, present=False))
 
+    def drop(self, layer: Labels) -> None:
+        """Stop to follow a layer, and delete its files: it is kept elsewhere.
+
+        Raises
+        ------
+        OutputError
+            If that cannot be noted.
+        """
+        entry = self._entries.pop(layer, None)
+        if entry is None:
+            return
+        self._disk.wait()
+        records = dict(self._records)
+        records.pop(entry.record.folder, None)
+        write_manifest(self.folder, list(records.values()), self._classes)
+        self._records = records
+        shutil.rmtree(self._place(entry), ignore_errors=True)
+
     @property
     def has_place(self) -> bool:
         """Whether the copies are where the user wanted them."""

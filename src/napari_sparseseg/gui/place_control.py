@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from napari_sparseseg.gui.session_folder import (
 )
 from napari_sparseseg.gui.session_images import read_kept_images
 from napari_sparseseg.gui.session_labels import SUFFIX, restore
+from napari_sparseseg.gui.session_list import read_kept_list
 from napari_sparseseg.gui.session_training import read_kept_training
 
 if TYPE_CHECKING:
@@ -31,10 +33,12 @@ if TYPE_CHECKING:
     from napari_sparseseg.gui.annotations import Annotations
     from napari_sparseseg.gui.class_control import ClassControl
     from napari_sparseseg.gui.kept_images import KeptImages
+    from napari_sparseseg.gui.kept_list import KeptList
     from napari_sparseseg.gui.kept_training import KeptTraining
     from napari_sparseseg.gui.mirror import Mirror
     from napari_sparseseg.gui.pair_control import PairControl
     from napari_sparseseg.gui.restore_images import Ask
+    from napari_sparseseg.gui.session_list import ListRecord
     from napari_sparseseg.gui.session_training import TrainingRecord
     from napari_sparseseg.gui.state import State
 
@@ -50,12 +54,16 @@ class PlaceControl:
         Shows the place.
     annotations, classes, pairs
         Keep what was opened, take its classes, and learn from its images.
-    mirror, images, training
-        Have the session on disk.
+    mirror
+        Has the labels on disk.
+    parts
+        What else is kept of the session.
     moved
         Called when the files of strokes are others.
     trained
         Takes over how an opened session was trained; whether with its settings.
+    listed
+        Takes over the list of images.
     """
 
     def __init__(
@@ -66,10 +74,10 @@ class PlaceControl:
         classes: ClassControl,
         pairs: PairControl,
         mirror: Mirror,
-        images: KeptImages,
-        training: KeptTraining,
+        parts: tuple[KeptImages, KeptTraining, KeptList],
         moved: Callable[[], object],
         trained: Callable[[TrainingRecord, bool], object],
+        listed: Callable[[tuple[ListRecord, ...]], object],
     ) -> None:
         self._viewer = viewer
         self._state = state
@@ -77,10 +85,10 @@ class PlaceControl:
         self._classes = classes
         self._pairs = pairs
         self._mirror = mirror
-        self._images = images
-        self._training = training
+        self._parts = parts
         self._moved = moved
         self._trained = trained
+        self._listed = listed
         state.place = str(mirror.folder)
 
     @telling()
@@ -140,14 +148,12 @@ class PlaceControl:
             if image is not None:
                 self._pairs.add(image, labels)
         is_whole = not opened.damaged
-        try:
-            training = read_kept_training(folder)
-        except OutputError as error:
-            opened.told.append(str(error))
-            is_whole = False
-        else:
-            if training is not None:
-                self._trained(training, not is_painted)
+        for take in (self._take_list, partial(self._take_training, is_painted)):
+            try:
+                take(folder)
+            except OutputError as error:
+                opened.told.append(str(error))
+                is_whole = False
         if is_kept:
             with telling():
                 release(folder)
@@ -157,6 +163,14 @@ class PlaceControl:
         self._tell()
         for sentence in opened.told:
             show_warning(sentence)
+
+    def _take_list(self, folder: Path) -> None:
+        self._listed(read_kept_list(folder))
+
+    def _take_training(self, is_painted: bool, folder: Path) -> None:
+        training = read_kept_training(folder)
+        if training is not None:
+            self._trained(training, not is_painted)
 
     def _keep(self, layers: list[Labels]) -> bool:
         """Keep opened layers on disk and use their classes; tell whether they are."""
@@ -173,14 +187,14 @@ class PlaceControl:
         if is_named(folder) and not self._mirror.has_place:
             with telling():
                 # Labels that were deleted there stay, and so do their images.
-                self._images.take_over(read_kept_images(folder))
+                self._parts[0].take_over(read_kept_images(folder))
             self._move(folder, opened=True)
 
     def _move(self, folder: Path, *, opened: bool = False) -> None:
         self._mirror.move(folder, opened=opened)
         self._annotations.flush()
-        self._images.flush()
-        self._training.flush()
+        for part in self._parts:
+            part.flush()
         self._state.place = str(folder)
         self._moved()
 

@@ -123,7 +123,7 @@ class PlaneFiles:
         self._settle()
         path = self._new_path()
         future = self._writer.submit(
-            lambda: _save(path, read_plane(image, plane, level))
+            lambda: save_plane(path, read_plane(image, plane, level))
         )
         self._coming[key] = path, future
         if ready is not None:
@@ -151,7 +151,7 @@ class PlaneFiles:
             return used.pixels
         pixels = read_plane(image, plane, level)
         path = self._new_path()
-        used.take(path, _save(path, pixels))
+        used.take(path, save_plane(path, pixels))
         return path
 
     def output(
@@ -203,7 +203,7 @@ class PlaneFiles:
 
     def _new_path(self) -> Path:
         if self.folder is None or not self.folder.is_dir():
-            self.folder = _new_folder()
+            self.folder = temporary_folder()
         self._make_room()
         self._remove_forgotten()
         return self.folder / f"{next(self._numbers)}.npy"
@@ -256,7 +256,14 @@ def remove_left_behind() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _new_folder() -> Path:
+def temporary_folder() -> Path:
+    """Make a folder for files of planes, which goes with this process.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made.
+    """
     remove_left_behind()
     try:
         return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
@@ -276,8 +283,14 @@ def _is_quick(image: Image, level: int) -> bool:
     return data.nbytes <= QUICK_BYTES * n_planes
 
 
-def _save(path: Path, pixels: NDArray[Any]) -> int:
-    """Write pixels to a file, and return how many bytes it has."""
+def save_plane(path: Path, pixels: NDArray[Any]) -> int:
+    """Write a plane to a file, and return how many bytes it has.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
     with _writing(path):
         np.save(path, pixels)
         return path.stat().st_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels
+    from napari.layers import Image, Labels, Layer
     from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.classes import ClassTable
@@ -144,6 +145,12 @@ class PredictionTargets:
         self.classes = state.classes
         self._layers: list[PredictionLayer] = []
         self._shapes: dict[PredictionLayer, list[tuple[int, ...]]] = {}
+        self._only: Image | None = None
+
+    def show_only(self, image: Image | None) -> None:
+        """Hide the predictions of other images from now on; None: of none."""
+        self._only = image
+        self.show_or_hide()
 
     def find(
         self, image: Image | None, labels: Labels | None, level: int
@@ -195,7 +202,7 @@ class PredictionTargets:
         """Give all layers the opacity and visibility of the state."""
         for layer in self._layers:
             layer.opacity = self._state.opacity
-            layer.visible = self._state.visible
+            layer.visible = self._is_wanted(layer)
 
     def drop_confidence(self) -> None:
         """Remove the confidence layers."""
@@ -233,6 +240,16 @@ class PredictionTargets:
         shown = self._shown_on(image)
         return sentences_on_gaps(shown.labels, shown.outdated_share())
 
+    def layers_of(self, image: Image) -> list[Layer]:
+        """Return the layers that show the prediction of an image."""
+        return [
+            layer
+            for each in self._layers
+            if each.image is image
+            for layer in (each.layer, each.confidence_layer)
+            if layer is not None
+        ]
+
     def take_new_pixels(self, image: Image) -> None:
         """Mark the prediction of an image stale; one of another shape is removed."""
         for layer in [each for each in self._layers if each.image is image]:
@@ -265,9 +282,9 @@ class PredictionTargets:
                 self.forget(image)
                 break
         layer = PredictionLayer(self._viewer.layers, image, self.classes, level)
-        layer.opacity, layer.visible = self._state.opacity, self._state.visible
+        layer.opacity, layer.visible = self._state.opacity, self._is_wanted(layer)
         layer.opacity_changed.connect(self._on_opacity)
-        layer.visible_changed.connect(self._on_visible)
+        layer.visible_changed.connect(partial(self._on_visible, layer))
         self._layers.append(layer)
         self._shapes[layer] = _shapes_of(image)
         return layer
@@ -277,8 +294,13 @@ class PredictionTargets:
         self._state.opacity = opacity
 
     @telling()
-    def _on_visible(self, visible: bool) -> None:
-        self._state.visible = visible
+    def _on_visible(self, layer: PredictionLayer, visible: bool) -> None:
+        # Whoever looks at the prediction of a hidden image means that one alone.
+        if self._only in (None, layer.image):
+            self._state.visible = visible
+
+    def _is_wanted(self, layer: PredictionLayer) -> bool:
+        return self._state.visible and self._only in (None, layer.image)
 
 
 def _shapes_of(image: Image) -> list[tuple[int, ...]]:

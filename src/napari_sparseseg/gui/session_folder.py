@@ -42,6 +42,7 @@ from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import (
     session_boxes,
     session_images,
+    session_list,
     session_lock,
     session_training,
 )
@@ -68,7 +69,7 @@ _PLACE = "place.json"
 _CHECKPOINT = "training.safetensors"
 
 #: What goes with the labels of a session wherever they are moved.
-COMPANIONS = (session_images.FILE, session_training.FILE)
+COMPANIONS = (session_images.FILE, session_training.FILE, session_list.FILE)
 
 # Another napari may just be making a folder that is not older.
 _FRESH_S = 60.0

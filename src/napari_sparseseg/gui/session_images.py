@@ -80,7 +80,7 @@ def write_kept_images(folder: Path, records: Iterable[ImageRecord]) -> None:
         If it cannot be written.
     """
     images = [
-        asdict(each) | {"relative": _relative(each.path, folder)} for each in records
+        asdict(each) | {"relative": relative_to(folder, each.path)} for each in records
     ]
     write_part(folder / FILE, _FORMAT, VERSION, {"images": images})
 
@@ -146,7 +146,7 @@ def find_image(
     return None, False
 
 
-def _relative(path: str, folder: Path) -> str:
+def relative_to(folder: Path, path: str) -> str:
     """Return a path as seen from a folder, with slashes; empty from another drive."""
     try:
         return Path(os.path.relpath(path, folder)).as_posix() if path else ""

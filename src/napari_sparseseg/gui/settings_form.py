@@ -54,6 +54,10 @@ LOSSES: dict[Loss, tuple[str, str]] = {
     ),
 }
 NO_SMOOTHNESS = "none"
+ONE_KIND = (
+    "Both sparse and dense images must be ticked for a ratio between them; the list of "
+    "images says which is which."
+)
 WIDTH_FIRST = "Set the width of the window first."
 TOOLTIPS = {
     "scale": "How finely the network looks: working pixels per image pixel. 0.25 sees "
@@ -73,6 +77,8 @@ TOOLTIPS = {
     "smoothness": "How much neighbouring pixels shall be of one class. With "
     "cross-entropy and Dice 0.1 to 1 takes specks away, more rounds off corners; L1 "
     "and L2 are sums over pixels and need about a hundred times as much",
+    "ratio": "Where some images are dense (labelled completely): how many pieces come "
+    "from sparse ones to each from a dense one. 4 : 1 is the mixture of the paper",
     "seed": "Start of all random draws; the same number gives the same training",
     "head_start": "A quick model of colour and texture predicts within seconds, until "
     "the network does better",
@@ -116,6 +122,8 @@ class SettingsForm(QWidget):
         self.l2 = decimal_box(0, 1000, step=0.5, decimals=2)
         self.smoothness = decimal_box(0, 1000, step=0.1, decimals=2)
         self.smoothness.setSpecialValueText(NO_SMOOTHNESS)
+        self.ratio = decimal_box(0.1, 100, step=1, decimals=1)
+        self.ratio.setSuffix(" : 1")
         self.seed = whole_box(0, 2**31 - 1, step=1)
         self.head_start = QCheckBox("Quick start")
         self._form = QFormLayout(self)
@@ -134,9 +142,11 @@ class SettingsForm(QWidget):
         self.l1.valueChanged.connect(lambda w: self._wish(l1=w))
         self.l2.valueChanged.connect(lambda w: self._wish(l2=w))
         self.smoothness.valueChanged.connect(lambda w: self._wish(smoothness=w))
+        self.ratio.valueChanged.connect(self._on_ratio)
         self.seed.valueChanged.connect(self._on_seed)
         self.head_start.toggled.connect(self._on_head_start)
         listen(self, state.events.settings, self._show)
+        listen(self, state.events.pairs, self._allow_ratio)
         self._show()
 
     def set_devices(self, devices: Sequence[str], names: Sequence[str]) -> None:
@@ -164,6 +174,12 @@ class SettingsForm(QWidget):
             allow(widget, TOOLTIPS[name], unless=reason)
         if not reason and self._state.settings.window is None:
             allow(self.window_centre, TOOLTIPS["centre"], unless=WIDTH_FIRST)
+        self._allow_ratio()
+
+    def _allow_ratio(self) -> None:
+        kinds = {row.kind for row in self._state.pairs if row.ticked and row.strokes}
+        reason = "" if len(kinds) == 2 else ONE_KIND
+        allow(self.ratio, TOOLTIPS["ratio"], unless=self._locked or reason)
 
     def _lay_out(self) -> None:
         self._rows: dict[str, tuple[str, QWidget]] = {
@@ -177,6 +193,7 @@ class SettingsForm(QWidget):
             "l1": ("Weight of L1", self.l1),
             "l2": ("Weight of L2", self.l2),
             "smoothness": ("Smoothness", self.smoothness),
+            "ratio": ("Sparse : dense", self.ratio),
             "seed": ("Random seed", self.seed),
             "head_start": ("", self.head_start),
         }
@@ -196,6 +213,7 @@ class SettingsForm(QWidget):
         show_value(self.window_width, width)
         show_value(self.window_centre, centre)
         show_value(self.patch, settings.patch_px or 0)
+        show_value(self.ratio, round(1 / settings.dense_share - 1, 1))
         show_value(self.seed, settings.seed)
         offered = [None, *WINDOWS.values()]
         with QSignalBlocker(self.known_windows):
@@ -258,6 +276,9 @@ class SettingsForm(QWidget):
         elif self._state.settings.loss == "dice" and balance == "none":
             balance = TrainingSettings().balance
         self._wish(loss=loss, balance=balance)
+
+    def _on_ratio(self, sparse: float) -> None:
+        self._wish(dense_share=1 / (1 + sparse))
 
     def _on_seed(self, seed: int) -> None:
         self._wish(seed=seed)

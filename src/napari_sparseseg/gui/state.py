@@ -15,22 +15,38 @@ if TYPE_CHECKING:
 
 Live = Literal["off", "once", "live"]
 EngineState = Literal["starting", "ready", "broken"]
+Kind = Literal["sparse", "dense"]
 
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
-    """An image layer and its label layer, as they stand in the list of the training.
+    """An image and its labels, as they stand in the list of the training.
 
     Attributes
     ----------
     image, labels
-        Names of the layers.
+        Names of the layers, or of the files where it is not open; the latter is empty
+        where there are no labels yet.
     ticked
         Whether the training learns from it.
     strokes
         Number of strokes in it.
     problem
         Why it cannot be used, in one sentence; empty where it can.
+    kind
+        Whether regions of it are labelled completely (dense) or not (sparse).
+    is_kind_chosen
+        Whether the user said so, and it was not proposed from what is labelled.
+    planes
+        Annotated planes of a volume; 0 of images of one plane.
+    score
+        Mean Dice on its held-out strokes, None where that is not known.
+    no_score
+        Why not, in one sentence.
+    is_open
+        Whether it has layers; else it is a file that is opened when it is chosen.
+    is_chosen
+        Whether it is the one that is worked on.
     """
 
     image: str
@@ -38,6 +54,13 @@ class PairRow:
     ticked: bool = True
     strokes: int = 0
     problem: str = ""
+    kind: Kind = "sparse"
+    is_kind_chosen: bool = False
+    planes: int = 0
+    score: float | None = None
+    no_score: str = ""
+    is_open: bool = True
+    is_chosen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +113,9 @@ class State:
     counts
         (pixels, strokes) of each annotated class value, over the ticked images.
     pairs
-        Images and label layers, in order.
+        Images and labels that are learned from, in order.
+    why_no_step
+        Why one cannot go to the previous and to the next of them; empty where one can.
     settings
         What is asked of a training.
     engine
@@ -137,6 +162,7 @@ class State:
     selected: int = 0
     counts: dict[int, tuple[int, int]] = field(default_factory=dict)
     pairs: tuple[PairRow, ...] = ()
+    why_no_step: tuple[str, str] = ("", "")
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     engine: EngineState = "starting"
     phase: Phase = "idle"

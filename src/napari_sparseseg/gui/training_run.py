@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from napari.layers import Layer
-
     from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.engine.messages import TrainingSettings
     from napari_sparseseg.gui.state import State
@@ -50,7 +48,7 @@ class TrainingRun:
         self._send = send
         self._settings: TrainingSettings | None = None
         self._classes = state.classes
-        self._layers: WeakSet[Layer] = WeakSet()
+        self._images: WeakSet[object] = WeakSet()
         self._resumes = False
         self._interrupted = False
         self._stops = False
@@ -67,11 +65,11 @@ class TrainingRun:
         """Whether it was started and not stopped, whatever the engine has said yet."""
         return self._state.phase != "idle" and not self._stops
 
-    def learns_from(self, layers: Iterable[Layer]) -> None:
-        """Note images and labels that the training of now is given."""
-        self._layers.update(layers)
+    def learns_from(self, images: Iterable[object]) -> None:
+        """Note layers, or files of the list, that the training of now is given."""
+        self._images.update(images)
 
-    def why_anew(self, layers: set[Layer]) -> str:
+    def why_anew(self, images: set[object]) -> str:
         """Tell why nothing can be learned on; empty where it can, or is the first."""
         before, now = self._settings, self._state.settings
         if before is None or self._state.step == 0:
@@ -80,22 +78,22 @@ class TrainingRun:
             return "The network, its loss or its resolution is another one"
         if self._classes.named_values != self._state.classes.named_values:
             return "The classes are others"
-        if self._layers.isdisjoint(layers):
+        if self._images.isdisjoint(images):
             # Nor would the range of intensities be right, which it keeps.
             return "The images are others"
         return ""
 
-    def can_go_on(self, layers: set[Layer]) -> bool:
+    def can_go_on(self, images: set[object]) -> bool:
         """Tell whether something was learned that fits images and classes of now."""
-        return self._state.step > 0 and not self.why_anew(layers)
+        return self._state.step > 0 and not self.why_anew(images)
 
-    def begin(self, layers: set[Layer]) -> None:
+    def begin(self, images: set[object]) -> None:
         """Start, as the user wishes; go on where something fitting was learned."""
         self._deaths = self._idle_deaths = 0
-        resume = self.can_go_on(layers)
+        resume = self.can_go_on(images)
         if not resume:
-            self._layers.clear()
-        self.learns_from(layers)
+            self._images.clear()
+        self.learns_from(images)
         self.start(resume=resume)
 
     def start(self, *, resume: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -101,12 +101,17 @@ class Validated:
         What predicts from now on.
     reason
         Why, in plain words.
+    images
+        Mean Dice of what predicts by the name of the image, of those on which something
+        is held out and was looked at. It stays out of models: names may tell whose
+        image it is.
     """
 
     step: int
     scores: Mapping[Shown, PartScore | None]
     shown: Shown
     reason: str
+    images: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,10 +58,14 @@ class Judge:
     ----------
     first_looks
         Confusion matrices of strokes scored before they were learned.
+    by_image
+        Mean Dice of head, network and the mean of both, as they were scored last, by
+        the name of the image; of those with held-out strokes that were looked at.
     """
 
     def __init__(self, data: TrainingSet, device: str) -> None:
         self.first_looks: deque[Confusions] = deque(maxlen=FIRST_LOOKS)
+        self.by_image: dict[Shown, dict[str, float]] = {}
         self._data = data
         self._device = device
         self._places: list[ScoredPixels] = []
@@ -106,6 +110,7 @@ class Judge:
         """Do :meth:`score` with a break between parts; to be given up on a change."""
         probabilities = yield from self._ask(network, scale, self._places)
         confusions = self._confusions(self._head, probabilities, self._places)
+        self.by_image = self._scores_by_image(self._head, probabilities)
         return {shown: self._score(shown, each) for shown, each in confusions.items()}
 
     def look(
@@ -176,6 +181,26 @@ class Judge:
             found["head"] = confusion_of(head, places, n_classes)
             both = torch.stack([head, network]).mean(dim=0)
             found["both"] = confusion_of(both, places, n_classes)
+        return found
+
+    def _scores_by_image(
+        self, head: Tensor | None, network: Tensor
+    ) -> dict[Shown, dict[str, float]]:
+        """Return the mean Dice on the held-out strokes of each image alone."""
+        names, values = list(self._data.images), self._data.classes.values
+        found: dict[Shown, dict[str, float]] = {}
+        start = 0
+        for index, places in groupby(self._places, lambda place: place.image):
+            mine = list(places)
+            end = start + sum(len(place.channels) for place in mine)
+            asked = self._confusions(
+                None if head is None else head[start:end], network[start:end], mine
+            )
+            for shown, confusion in asked.items():
+                score = score_of(confusion, values, {})
+                if score is not None:
+                    found.setdefault(shown, {})[names[index]] = score.overall
+            start = end
         return found
 
     def _score(self, shown: Shown, confusion: NDArray[np.int64]) -> PartScore | None:

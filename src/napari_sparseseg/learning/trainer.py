@@ -61,6 +61,9 @@ if TYPE_CHECKING:
     from napari_sparseseg.networks.model import Part, Shown
     from napari_sparseseg.networks.scoring import ScoringNetwork
 
+    # Mean Dice by what predicts and name of the image.
+    ByImage = dict[Shown, dict[str, float]]
+
 T = TypeVar("T")
 
 #: Working resolutions the network may choose from.
@@ -139,6 +142,8 @@ class Trainer:
         self._changes = 0
         self._head_told = False
         self._young_until = self._trial_steps  # steps before which the head is shown
+        # Of the network whose scores are told, by what predicts and name of the image.
+        self._by_image: ByImage = {}
         self._to_validate = False  # an epoch has ended and was not scored yet
         self._step_start: Tensor | None = None  # random state, while a step goes on
         self._hashes: dict[str, tuple[NDArray[Any], str]] = {}
@@ -404,28 +409,39 @@ class Trainer:
         if scored is None:
             return
         self._to_validate = False
-        for network, each in zip(self.networks, scored, strict=True):
-            network.end_epoch(each)
+        ended = list(zip(self.networks, scored, strict=True))
+        for network, (scores, _) in ended:
+            network.end_epoch(scores)
         events: list[TrainingEvent] = []
         if len(self.networks) > 1 and self.steps >= self._trial_steps:
             events.append(self._settle())
-        scores = max(self.networks, key=_rank).best_scores
+        best = max(self.networks, key=_rank)
+        for network, (scores, by_image) in ended:
+            is_told = best.best_scores is scores or not self._by_image
+            if network is best and is_told:
+                self._by_image = by_image
+        scores = best.best_scores
         self.shown, self._reason = self._choose(scores)
-        events.append(Validated(self.steps, scores, self.shown, self._reason))
+        images = self._by_image.get(self.shown, {})
+        events.append(Validated(self.steps, scores, self.shown, self._reason, images))
         yield from events
 
-    def _scores(self) -> Events[None, None, list[Scores]]:
+    def _scores(self) -> Events[None, None, list[tuple[Scores, ByImage]]]:
         """Return the scores of each network as it is now, which the first process has.
 
-        All that is decided follows from them.
+        All that is decided follows from them; those by image are only told.
         """
         found: list[Scores] = []
+        by_image: list[ByImage] = []
         for each in self.networks if self.ranks.is_first else ():
             found.append(
                 (yield from self._judge.score_in_parts(each.average, each.scale))
             )
+            by_image.append(self._judge.by_image)
         told = self.ranks.from_first([scores_to_json(each) for each in found])
-        return [scores_from_json(each) for each in told]
+        scores = [scores_from_json(each) for each in told]
+        by_image += [{} for _ in scores[len(by_image) :]]
+        return list(zip(scores, by_image, strict=True))
 
     @property
     def _trial_steps(self) -> int:

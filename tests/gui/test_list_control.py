@@ -1,0 +1,343 @@
+"""The list of images: files are read, opened when chosen, and shown one at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from napari_sparseseg.annotations.classes import ClassTable, write_class_table
+from napari_sparseseg.engine import messages
+from napari_sparseseg.gui import list_control
+from napari_sparseseg.gui.image_list import ALL_LEARNED, FIRST, LAST, LEARNED_WHOLE
+from napari_sparseseg.gui.listed_files import ListedFile
+from napari_sparseseg.gui.planes import PlaneKey
+from napari_sparseseg.gui.session_list import FILE, read_kept_list
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pytestqt.qtbot import QtBot
+
+    from tests.gui.conftest import Table
+
+SIDE = 32
+CLASSES = ClassTable().add("background").add("gland")
+
+
+def write_image(path: Path, grey: bool = False) -> None:
+    """Write an image of noise."""
+    shape = (SIDE, SIDE) if grey else (SIDE, SIDE, 3)
+    rng = np.random.default_rng(len(path.name))
+    Picture.fromarray(rng.integers(0, 255, shape, np.uint8)).save(path)
+
+
+def strokes(*rows: int) -> np.ndarray:
+    """Return labels with a stroke of class 1, and one of class 2 in each row."""
+    labels = np.zeros((SIDE, SIDE), np.uint8)
+    labels[1, 2:20] = 1
+    for row in rows:
+        labels[row, 2:20] = 2
+    return labels
+
+
+def dense() -> np.ndarray:
+    """Return labels of all pixels."""
+    labels = np.ones((SIDE, SIDE), np.uint8)
+    labels[10:20, 10:20] = 2
+    return labels
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with a sparse, a dense and an unlabelled image."""
+    place = tmp_path / "tiles of 2024 é"
+    place.mkdir()
+    for name, labels in (("a", strokes(8)), ("b", dense()), ("c", None)):
+        write_image(place / f"{name}.png")
+        if labels is not None:
+            Picture.fromarray(labels).save(place / f"{name}_labels.png")
+            write_class_table(place / f"{name}_labels.classes.json", CLASSES)
+    return place
+
+
+def add(table: Table, qtbot: QtBot, *places: Path) -> None:
+    """Add folders and files, and wait until they are read."""
+    table.controller.list.add([str(place) for place in places])
+    qtbot.waitUntil(lambda: table.controller.images.n_waiting == 0, timeout=20000)
+
+
+def names(table: Table) -> list[str]:
+    return [layer.name for layer in table.viewer.layers]
+
+
+def seen(table: Table) -> list[str]:
+    return [layer.name for layer in table.viewer.layers if layer.visible]
+
+
+def test_a_folder_is_listed_and_only_the_first_is_opened(
+    table: Table, qtbot: QtBot, folder: Path
+) -> None:
+    add(table, qtbot, folder)
+    rows = table.state.pairs
+    assert [(row.image, row.kind, row.is_open) for row in rows] == [
+        ("a", "sparse", True),
+        ("b", "dense", False),
+        ("c", "sparse", False),
+    ]
+    assert [row.strokes for row in rows[1:]] == [2, 0]
+    assert names(table) == ["a", "a labels"]
+    assert table.state.classes.names == ("background", "gland")
+    assert rows[0].is_chosen
+    assert table.state.why_no_step == (FIRST, "")
+
+
+def test_all_that_is_ticked_is_learned_from_with_its_kind(
+    table: Table, qtbot: QtBot, folder: Path
+) -> None:
+    add(table, qtbot, folder)
+    table.wait_for_counts(qtbot, 1, 2)
+    wished = messages.TrainingSettings(dense_share=0.5)
+    table.controller.use_settings(wished)
+    table.controller.train()
+    sent = {put.name: put for put in table.link.taken(messages.PutImage)}
+    assert {name: put.dense for name, put in sent.items()} == {"a": False, "b": True}
+    np.testing.assert_array_equal(np.load(sent["b"].labels), dense())
+    np.testing.assert_array_equal(
+        np.load(sent["b"].pixels), np.array(Picture.open(folder / "b.png"))
+    )
+    (start,) = table.link.taken(messages.Start)
+    assert start.settings.dense_share == 0.5
+    # While it goes on: another kind, and no tick.
+    table.controller.list.set_kind(1, "sparse")
+    (put,) = table.link.taken(messages.PutImage)
+    assert (put.name, put.dense) == ("b", False)
+    table.controller.pairs.tick(1, False)
+    (gone,) = table.link.taken(messages.RemoveImage)
+    assert gone.name == "b"
+    table.controller.pairs.tick(1, True)
+    # Opening it changes nothing but where its pixels are.
+    table.link.sent.clear()
+    table.controller.list.go(1)
+    assert {put.name for put in table.link.taken(messages.PutImage)} == {"b"}
+    assert not table.link.taken(messages.RemoveImage, messages.Start)
+
+
+def test_one_image_is_shown_at_a_time_and_what_was_visible_comes_back(
+    table: Table, qtbot: QtBot, folder: Path
+) -> None:
+    add(table, qtbot, folder)
+    table.controller.list.step(1)
+    assert seen(table) == ["b", "b labels"]
+    table.viewer.layers["b labels"].visible = False
+    table.controller.list.step(1)
+    assert seen(table) == ["c", "c strokes"]
+    assert table.state.why_no_step == ("", LAST)
+    table.controller.list.step(1)
+    assert seen(table) == ["c", "c strokes"]
+    table.controller.list.step(-1)
+    assert seen(table) == ["b"], "what the user has hidden stays hidden"
+    table.controller.list.step(-1)
+    assert seen(table) == ["a", "a labels"]
+    assert table.viewer.layers.selection.active is table.viewer.layers["a labels"]
+    # The tool goes along.
+    table.viewer.layers["a labels"].mode = "erase"
+    table.viewer.layers["a labels"].brush_size = 9
+    table.controller.list.go(2)
+    labels = table.viewer.layers["c strokes"]
+    assert (labels.mode, labels.brush_size) == ("erase", 9)
+    table.controller.list.close()
+    assert seen(table) == ["a", "a labels", "b", "c", "c strokes"]
+
+
+def test_only_few_are_open_but_what_was_painted_stays(
+    table: Table, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(list_control, "MOST_OPEN", 2)
+    for number in range(6):
+        write_image(tmp_path / f"{number}.png")
+        labels = tmp_path / f"{number}_mask.tif"
+        Picture.fromarray(strokes(8)).save(labels)
+    add(table, qtbot, tmp_path)
+    painted = table.viewer.layers["0 labels"]
+    painted.data_setitem((np.full(5, 20), np.arange(5)), 2)
+    for _ in range(5):
+        table.controller.list.step(1)
+    assert names(table) == ["0", "0 labels", "4", "4 labels", "5", "5 labels"]
+    assert [row.image for row in table.state.pairs] == list("012345")
+    closed = [row.image for row in table.state.pairs if not row.is_open]
+    assert closed == ["1", "2", "3"]
+    # What is closed leaves nothing in the session, and can be opened again.
+    assert len(list(table.mirror.folder.glob("labels-*"))) == 3
+    table.controller.list.go(2)
+    np.testing.assert_array_equal(table.viewer.layers["2 labels"].data, strokes(8))
+    assert table.state.pairs[2].is_chosen
+    assert table.state.counts[1][1] == 6
+
+
+def test_what_cannot_be_used_is_named_and_the_rest_added(
+    table: Table, qtbot: QtBot, folder: Path, told: list[str]
+) -> None:
+    Picture.fromarray(dense()[:9]).save(folder / "c_labels.png")
+    (folder / "d.png").write_bytes(b"no picture")
+    Picture.fromarray(dense()).save(folder / "d_labels.png")
+    (folder / "notes.txt").write_text("mine")
+    add(table, qtbot, folder)
+    bad = [row.image for row in table.state.pairs if row.problem]
+    assert bad == ["c", "d"]
+    assert "c.png" in table.state.pairs[2].problem
+    assert "d.png" in table.state.pairs[3].problem
+    assert [sentence[:31] for sentence in told] == ["2 files cannot be used, and the"]
+    # There is nothing to go to behind the last that can be used.
+    table.controller.list.go(1)
+    assert table.state.why_no_step == ("", LAST)
+    table.controller.list.go(3)
+    assert "d.png" in told[-1]
+    assert names(table) == ["a", "a labels", "b", "b labels"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("empty", "no image in the folder"),
+        ("gone.png", "gone.png is not there any more"),
+        ("notes.txt", "notes.txt is no image that can be listed"),
+        ("x_labels.png", "x_labels.png is a label map without an image"),
+    ],
+)
+def test_bad_places_are_told_in_one_sentence(
+    table: Table, qtbot: QtBot, tmp_path: Path, told: list[str], name: str, words: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    Picture.fromarray(dense()).save(tmp_path / "x_labels.png")
+    add(table, qtbot, tmp_path / name)
+    assert words in " ".join([*told, *(row.problem for row in table.state.pairs)])
+
+
+def test_scores_stand_at_their_images_and_else_why_there_is_none(
+    table: Table, qtbot: QtBot, folder: Path
+) -> None:
+    add(table, qtbot, folder)
+    table.wait_for_counts(qtbot, 1, 2)
+    table.controller.train()
+    score = messages.Score(overall=0.8, dice={1: 0.8}, strokes={1: 1})
+
+    def tell(**images: float) -> None:
+        table.link.tell(
+            messages.Validated(
+                step=9, scores={"head": score}, shown="head", reason="", images=images
+            )
+        )
+
+    tell(b=0.75)
+    rows = table.state.pairs
+    assert [row.score for row in rows] == [None, 0.75, None]
+    assert rows[0].no_score == ALL_LEARNED
+    assert "Nothing is labelled" in rows[2].no_score
+    tell(a=0.5)
+    assert [row.score for row in table.state.pairs] == [0.5, None, None]
+    assert table.state.pairs[1].no_score == LEARNED_WHOLE
+
+
+def test_next_goes_through_the_annotated_planes_of_a_volume(
+    table: Table, qtbot: QtBot, folder: Path
+) -> None:
+    volume = table.viewer.add_image(np.zeros((5, SIDE, SIDE, 3), np.uint8), name="ct")
+    labels = np.zeros((5, SIDE, SIDE), np.uint8)
+    labels[1, 3, 3:9] = labels[3, 5, 3:9] = 1
+    labels[3, 9, 3:9] = 2
+    layer = table.viewer.add_labels(labels, name="ct strokes")
+    table.controller.pairs.choose(volume, layer)
+    table.wait_for_counts(qtbot, 1, 2)
+    add(table, qtbot, folder)
+    assert table.state.pairs[0].planes == 2
+    control = table.controller.list
+    control.go(0, PlaneKey((0,)))
+    places = []
+    for _ in range(3):
+        control.step(1)
+        places.append((table.state.pairs[0].is_chosen, control.plane))
+    assert places[:2] == [(True, PlaneKey((1,))), (True, PlaneKey((3,)))]
+    assert table.state.pairs[1].is_chosen
+    control.step(-1)
+    assert control.plane == PlaneKey((3,))
+
+
+def test_files_of_other_channels_do_not_fit(
+    table: Table, qtbot: QtBot, folder: Path
+) -> None:
+    write_image(folder / "grey.png", grey=True)
+    Picture.fromarray(strokes(9)).save(folder / "grey_labels.png")
+    add(table, qtbot, folder)
+    table.wait_for_counts(qtbot, 1, 2)
+    assert "grey has 1 channel(s), but a" in table.state.pairs[3].problem
+    assert not table.state.cannot_train
+
+
+def test_a_class_in_a_file_is_not_deleted(
+    table: Table, qtbot: QtBot, folder: Path, told: list[str]
+) -> None:
+    add(table, qtbot, folder)
+    table.controller.classes.delete(2)
+    assert "labelled in 1 file of the list, b among them" in told[-1]
+    table.controller.pairs.remove(1)
+    table.controller.classes.delete(2)
+    assert table.state.classes.names == ("background",)
+
+
+def test_the_same_folder_is_not_listed_twice(
+    table: Table, qtbot: QtBot, folder: Path, told: list[str]
+) -> None:
+    add(table, qtbot, folder)
+    add(table, qtbot, folder)
+    assert len(table.state.pairs) == 3
+    assert "in the list already" in told[-1]
+
+
+def test_a_session_keeps_and_restores_the_list(
+    table: Table,
+    qtbot: QtBot,
+    folder: Path,
+    make_table: Callable[[], Table],
+    tmp_path: Path,
+) -> None:
+    add(table, qtbot, folder)
+    table.controller.list.set_kind(2, "dense")
+    table.controller.pairs.tick(1, False)
+    place = tmp_path / "kept.sparseseg"
+    table.controller.place.move(str(place))
+    assert (place / FILE).exists()
+    table.controller.close()
+    other = make_table()
+    other.controller.place.open(str(place))
+    qtbot.waitUntil(lambda: other.controller.images.n_waiting == 0, timeout=20000)
+    assert [
+        (row.image, row.ticked, row.kind, row.is_kind_chosen)
+        for row in other.state.pairs
+    ] == [
+        ("a", True, "sparse", False),
+        ("b", False, "dense", False),
+        ("c", True, "dense", True),
+    ]
+    assert isinstance(other.controller.images.entries[1], ListedFile)
+    add(other, qtbot, folder)
+    assert len(other.state.pairs) == 3
+
+
+def test_files_of_a_session_that_are_gone_are_named(
+    table: Table, qtbot: QtBot, folder: Path, tmp_path: Path
+) -> None:
+    add(table, qtbot, folder)
+    place = tmp_path / "kept.sparseseg"
+    table.controller.place.move(str(place))
+    folder.rename(tmp_path / "elsewhere")
+    records = read_kept_list(place)
+    assert len(records) == 3
+    table.controller.list.take_over(
+        [each for each in records if each.path.endswith("c.png")]
+    )
+    assert len(table.state.pairs) == 3
