@@ -622,7 +622,8 @@ class TestExport:
             with pytest.raises(OutputError, match=r"choose \.ome\.zarr, \.ome\.tif or"):
                 predict_file(model, image, tmp_path / name)
         assert [each.name for each in tmp_path.iterdir()] == ["image.zarr"]
-        predict_file(model, image, tmp_path / "out.ome.tif")
+        for name in ("out.ome.tif", "out.ome.zarr"):
+            predict_file(model, image, tmp_path / name)
 
 
 def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
