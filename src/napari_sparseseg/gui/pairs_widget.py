@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QItemSelectionModel, Signal
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QTableView, QVBoxLayout, QWidget
 
+from napari_sparseseg.gui.fields_widget import FieldsWidget
 from napari_sparseseg.gui.layer_combo import LayerCombo
 from napari_sparseseg.gui.pairs_model import IMAGE, LABELS, PairsModel
 from napari_sparseseg.gui.parts import (
@@ -43,6 +44,10 @@ class PairsWidget(QWidget):
         Name of the layer that is worked on now, empty where there is none.
     new_labels_pressed
         A new Labels layer is wished for, to fit the chosen image.
+    field_wished
+        A field shall be cut out of the slide: micrometres per pixel, None: as usual.
+    field_cancelled
+        It shall not be.
     pair_added
         (image, labels) to learn from.
     pair_removed
@@ -54,6 +59,8 @@ class PairsWidget(QWidget):
     image_chosen = Signal(str)
     labels_chosen = Signal(str)
     new_labels_pressed = Signal()
+    field_wished = Signal(object)
+    field_cancelled = Signal()
     pair_added = Signal(str, str)
     pair_removed = Signal(int)
     pair_ticked = Signal(int, bool)
@@ -66,6 +73,7 @@ class PairsWidget(QWidget):
         self.labels = LayerCombo("no labels yet")
         self.labels.setToolTip("Labels layer that your strokes are in")
         self.new_button = push_button("New labels", _NEW, self.new_labels_pressed.emit)
+        self.fields = FieldsWidget(state)
         self.model = PairsModel(state, self)
         self.table = QTableView()
         self.table.setModel(self.model)
@@ -81,6 +89,8 @@ class PairsWidget(QWidget):
         self.labels.chosen.connect(self.labels_chosen)
         self.images.currentTextChanged.connect(self._show)
         self.labels.currentTextChanged.connect(self._show)
+        self.fields.wished.connect(self.field_wished)
+        self.fields.cancelled.connect(self.field_cancelled)
         self.model.ticked.connect(self.pair_ticked)
         self.rows.currentRowChanged.connect(self._show)
         listen(self, state.events.pairs, self._show)
@@ -122,6 +132,7 @@ class PairsWidget(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Image", self.images)
         form.addRow("Labels", with_button)
+        form.addRow("Slide", self.fields)
         buttons = QHBoxLayout()
         buttons.addWidget(self.add_button)
         buttons.addWidget(self.remove_button)
