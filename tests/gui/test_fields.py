@@ -65,9 +65,7 @@ def drag(table: Table, *corners: float) -> None:
     table.controller.fields._drag._on_released()
 
 
-def cut(
-    table: Table, qtbot: QtBot, *corners: float, um: float | None = None
-) -> Image:
+def cut(table: Table, qtbot: QtBot, *corners: float, um: float | None = None) -> Image:
     """Cut a field out of the chosen slide, and work on it with new labels."""
     controller, before = table.controller, set(table.viewer.layers)
     controller.fields.start(um)
@@ -87,7 +85,7 @@ def paint(table: Table, *values: int) -> Labels:
     assert labels is not None
     for value in values:
         labels.data[8 * value, 4:40] = value
-    table.controller.annotations.flush()
+    table.controller.annotations.look_through()
     return labels
 
 
@@ -172,9 +170,7 @@ def test_deleting_what_is_drawn_on_cancels(table: Table, what: str) -> None:
     assert NAME not in table.viewer.layers
 
 
-def test_why_there_can_be_no_field(
-    table: Table, qtbot: QtBot, told: list[str]
-) -> None:
+def test_why_there_can_be_no_field(table: Table, qtbot: QtBot, told: list[str]) -> None:
     state, controller = table.state, table.controller
     assert state.cannot_cut == "Open a slide first."
     tile = table.add_image()
@@ -251,6 +247,7 @@ def test_a_session_cuts_its_fields_out_again(
     before.controller.place.move(str(session))
     before.controller.close()
     records = {each.name: each for each in read_kept_images(session)}
+    assert fields[1].name in records, list(records)
     origin = records[fields[1].name].field
     assert origin is not None
     assert origin == origin_of(fields[1])
@@ -338,20 +335,19 @@ def test_of_a_large_slide_what_is_seen_is_predicted(
     slide._data_level = 2
     table.controller.prediction.model_changed()
     (request,) = table.wait_for(qtbot, Predict)
-    # Rows 100 ... 140 and columns 120 ... 180 of the level, read from (64, 64) on.
-    assert request.view == request.region == (36, 56, 76, 116)
-    np.testing.assert_array_equal(
-        np.load(request.pixels), levels()[1][64:192, 64:256]
-    )
+    # Rows 100 ... 140 and columns 120 ... 180 of the level, which lie in cells from
+    # (96, 112) to (144, 192), read from (64, 64) on.
+    assert request.view == request.region == (32, 48, 80, 128)
+    np.testing.assert_array_equal(np.load(request.pixels), levels()[1][64:192, 64:256])
     assert request.um_per_px == pytest.approx(0.5)
     answer = np.load(request.labels, mmap_mode="r+")
-    answer[36:76, 56:116] = 2
+    answer[32:80, 48:128] = 2
     target = table.controller.prediction._target
     assert target is not None
-    target.show((36, 56, 76, 116))
+    target.show((32, 48, 80, 128))
     shown: Any = table.viewer.layers["prediction of slide"]
-    assert np.argwhere(np.asarray(shown.data[0])).min(axis=0).tolist() == [100, 120]
-    assert np.argwhere(np.asarray(shown.data[0])).max(axis=0).tolist() == [139, 179]
+    assert np.argwhere(np.asarray(shown.data[0])).min(axis=0).tolist() == [96, 112]
+    assert np.argwhere(np.asarray(shown.data[0])).max(axis=0).tolist() == [143, 191]
     # It lies on the slide, under the field and its strokes.
     names = [layer.name for layer in table.viewer.layers]
     assert names.index("prediction of slide") == 1

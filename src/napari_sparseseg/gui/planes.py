@@ -342,7 +342,7 @@ def part_placement(layer: Image, field: Field) -> dict[str, Any]:
 def _placed(
     layer: Image | Labels, factors: NDArray[np.float64], shift: NDArray[np.float64]
 ) -> dict[str, Any]:
-    """Give where pixels lie that are larger by factors, the first of them at *shift*."""
+    """Give where pixels lie that are larger by factors, the first one at *shift*."""
     return {
         "scale": layer.scale * factors,
         "translate": layer.translate + _physical(layer)[:-1, :-1] @ shift,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sparseseg.errors import LayerError
+from napari_sparseseg.gui.freshness import CELL_PX
 from napari_sparseseg.gui.gaps import sentences_on_gaps
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.plane_files import PlaneFiles, cut
@@ -93,14 +94,18 @@ class PredictionTarget:
     def view(self) -> Region | None:
         """Return what is seen of the plane, in pixels of the level.
 
-        Of a window not more than is predicted at a time, from the middle.
+        Of a large plane in whole cells of what can be fresh; of a window not more than
+        is predicted at a time, from the middle.
         """
-        seen = visible_region(self.layer.image, self.shape)
-        return seen if seen is None or self.window is None else middle_of(seen)
+        seen = self._seen()
+        if seen is None or not self.is_large:
+            return seen
+        return widened(seen if self.window is None else middle_of(seen), self.shape)
 
     def has_all_seen(self) -> bool:
         """Tell whether all that is seen is predicted at a time."""
-        return self.view() == visible_region(self.layer.image, self.shape)
+        seen = self._seen()
+        return seen is None or self.window is None or middle_of(seen) == seen
 
     def asked(self) -> Region | None:
         """Return what is seen, in the pixels that the engine is given."""
@@ -154,6 +159,9 @@ class PredictionTarget:
         confidence = self.confidence_file()
         if confidence is not None:
             self.layer.write_confidence(place, self.plane, cut(confidence, region))
+
+    def _seen(self) -> Region | None:
+        return visible_region(self.layer.image, self.shape)
 
     def _output(self, dtype: Any) -> Path:
         image, level = self.layer.image, self.layer.level
@@ -346,11 +354,15 @@ def window_around(view: Region, shape: tuple[int, int]) -> Region:
     of `GRID_PX`, so that small movements of the camera need no other one.
     """
     y0, x0, y1, x1 = view
+    around = (y0 - AROUND_PX, x0 - AROUND_PX, y1 + AROUND_PX, x1 + AROUND_PX)
+    return widened(around, shape, GRID_PX)
+
+
+def widened(region: Region, shape: tuple[int, int], side: int = CELL_PX) -> Region:
+    """Widen a region of a plane to whole squares of a side, inside of the plane."""
+    y0, x0, y1, x1 = region
     (top, bottom), (left, right) = (
-        (
-            max(0, start - AROUND_PX) // GRID_PX * GRID_PX,
-            min(size, -(-(stop + AROUND_PX) // GRID_PX) * GRID_PX),
-        )
+        (max(0, start // side * side), min(size, -(-stop // side) * side))
         for start, stop, size in ((y0, y1, shape[0]), (x0, x1, shape[1]))
     )
     return (top, left, bottom, right)

@@ -164,9 +164,7 @@ def _is_same_field(one: FieldOrigin | None, other: FieldOrigin | None) -> bool:
     return same_slide and (one.field, one.shape) == (other.field, other.shape)
 
 
-def _field_of(
-    origin: FieldOrigin, record: ImageRecord, opened: OpenedImages
-) -> Image:
+def _field_of(origin: FieldOrigin, record: ImageRecord, opened: OpenedImages) -> Image:
     """Cut a field out of its slide again.
 
     Raises
