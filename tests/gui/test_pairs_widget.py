@@ -167,3 +167,26 @@ def test_a_tick_is_wished_for_and_shown_when_the_state_has_it(
     state.pairs = (state.pairs[0], PairRow("second", "strokes", True))
     assert widget.model.data(index, CHECK) == Qt.CheckState.Checked
     assert len(told) == 1
+
+
+def test_new_field_says_why_not_and_can_be_cancelled(
+    widget: PairsWidget, qtbot: QtBot, state: State
+) -> None:
+    button, um = widget.fields.button, widget.fields.um
+    assert not button.isEnabled()
+    assert button.toolTip() == state.cannot_cut == "Open a slide first."
+    state.cannot_cut = ""
+    with qtbot.waitSignal(widget.field_wished) as wished:
+        button.click()
+    assert wished.args == [None]
+    um.setValue(0.75)
+    with qtbot.waitSignal(widget.field_wished) as wished:
+        button.click()
+    assert wished.args == [0.75]
+    assert not widget.fields.escape.isEnabled()
+    state.is_cutting = True
+    assert button.text() == "Cancel"
+    assert widget.fields.escape.isEnabled()
+    assert not um.isEnabled()
+    with qtbot.waitSignal(widget.field_cancelled):
+        button.click()

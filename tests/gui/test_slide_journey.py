@@ -58,8 +58,8 @@ class SlideUser(User):
 def user(
     window: tuple[napari.Viewer, LabelAndTrain], tmp_path: Path, npe2pm: PluginManager
 ) -> Iterator[SlideUser]:
-    for distribution in ("napari", "napari-sparseseg"):
-        npe2pm.register(PluginManifest.from_distribution(distribution))
+    # Alone, else napari asks once which of two readers shall open such files.
+    npe2pm.register(PluginManifest.from_distribution("napari-sparseseg"))
     viewer, widget = window
     user = SlideUser(viewer, widget, tmp_path)
 
