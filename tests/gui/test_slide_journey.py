@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SLIDE = "CMU-1-Small-Region"
 
 #: Corners of fields, (y, x) in pixels of the slide.
-FIRST, SECOND = ((300, 400), (812, 912)), ((1200, 1700), (1640, 2212))
+FIRST, SECOND = ((300, 900), (812, 1412)), ((1200, 1700), (1640, 2212))
 
 #: Of strokes in pixels of the slide, and how many of each class.
 STROKE_PX, STROKES = 24, 3
@@ -51,7 +51,8 @@ class SlideUser(User):
         combo = self.dock.pairs.images
         combo.setCurrentText(name)
         combo.activated.emit(combo.currentIndex())
-        self.wait(lambda: self.widget.controller.pairs.image.name == name)
+        chosen = self.viewer.layers[name]
+        self.wait(lambda: self.widget.controller.pairs.image is chosen)
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def make_field(user: SlideUser, corners: tuple[tuple[int, int], ...]) -> Any:
     user.click(user.dock.pairs.fields.button)
     assert "Drag a rectangle" in user.dock.status.text()
     start, end = corners
-    user.drag(start, np.mean(corners, axis=0), end)  # type: ignore[arg-type]
+    user.drag(start, np.mean(corners, axis=0), end)
     user.wait(lambda: not user.state.is_cutting)
     field, labels = [each for each in user.viewer.layers if each not in before]
     assert user.viewer.layers.selection.active is labels
@@ -136,13 +137,13 @@ def check_outlines(path: Path, labels: NDArray[Any], corner: tuple[int, int]) ->
                 if each["properties"]["classification"]["name"] == name
             ]
         )
-        for name in ("background", "foreground")
+        for name in ("background", "structure")
     }
     (top, left), (height, width) = corner, labels.shape
     both = shapely.union_all(list(outlines.values()))
     assert shapely.equals(both, shapely.box(left, top, left + width, top + height))
     for y, x in np.random.default_rng(0).integers(0, (height, width), (50, 2)):
-        name = ("background", "foreground")[labels[y, x] - 1]
+        name = ("background", "structure")[labels[y, x] - 1]
         point = shapely.Point(left + x + 0.5, top + y + 0.5)
         assert outlines[name].contains(point)
 
@@ -153,7 +154,6 @@ def test_two_fields_of_a_slide_from_opening_to_outlines(
     user: SlideUser, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slide = open_slide(user, data_dir / "formats" / "wsi" / f"{SLIDE}.svs", monkeypatch)
-    user.wait(lambda: user.state.engine == "ready")
     user.take_picture("1 slide")
 
     # Esc gives up, wherever the focus is.
@@ -189,6 +189,7 @@ def test_two_fields_of_a_slide_from_opening_to_outlines(
 
     user.dock.training.form.scale.setValue(0.25)
     user.dock.training.form.patch.setValue(64)
+    user.wait(user.dock.training.train_button.isEnabled)
     user.click(user.dock.training.train_button)
     shown = {}
     for field in (second, first):

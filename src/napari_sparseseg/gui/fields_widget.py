@@ -44,6 +44,7 @@ class FieldsWidget(QWidget):
         self._state = state
         self.button = push_button("New field", _NEW, self._press)
         self.um = decimal_box(0, 100, step=0.25, decimals=3, automatic=True)
+        self.um.setSpecialValueText("auto µm/px")
         self.um.setSuffix(" µm/px")
         self.um.setToolTip(_UM)
         self._guard = WheelGuard(self)
