@@ -87,6 +87,7 @@ class FieldsControl(QObject):
         self._origin: FieldOrigin | None = None
         self._reader = ThreadPoolExecutor(max_workers=1)
         self._drag.dragged.connect(self._on_dragged)
+        self._drag.given_up.connect(self.cancel)
         self._read.connect(self._on_read)
         pairs.chosen.connect(self._judge)
         viewer.layers.events.inserted.connect(self._judge)

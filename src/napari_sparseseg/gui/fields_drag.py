@@ -40,9 +40,12 @@ class RectangleDrag(QObject):
     dragged(corners)
         (y0, x0, y1, x1) in pixels of the image's finest level, (0, 0) being the upper
         left corner of the first pixel. The layer is still there, for another one.
+    given_up()
+        Esc was pressed on the canvas.
     """
 
     dragged = Signal(object)
+    given_up = Signal()
 
     def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -50,6 +53,7 @@ class RectangleDrag(QObject):
         self._layer: Shapes | None = None
         self._before: Layer | None = None
         self._released = once(self, self._on_released)
+        self._escaped = once(self, self.given_up.emit)
 
     @property
     def layer(self) -> Shapes | None:
@@ -75,6 +79,7 @@ class RectangleDrag(QObject):
         self._viewer.layers.selection.active = layer
         layer.mode = "add_rectangle"
         layer.mouse_drag_callbacks.append(self._follow)
+        layer.bind_key("Escape", self._on_escape, overwrite=True)
 
     def again(self) -> None:
         """Take the rectangle away, and wait for another one."""
@@ -85,6 +90,7 @@ class RectangleDrag(QObject):
         """Wait no more, and leave the layers as they were."""
         layer, self._layer = self._layer, None
         self._released.stop()
+        self._escaped.stop()
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
             if self._before in self._viewer.layers:
@@ -97,6 +103,10 @@ class RectangleDrag(QObject):
             yield
         # napari has still to finish its own part of the event.
         self._released.start(0)
+
+    def _on_escape(self, _layer: Any) -> None:
+        # The layer goes, but not while napari works on its key.
+        self._escaped.start(0)
 
     @telling()
     def _on_released(self) -> None:
