@@ -246,3 +246,26 @@ def test_a_folder_is_asked_for_and_may_be_left(
         monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_, a=answer: a)
         widget.folder_button.click()
     assert told == [("files_wished", ["/tiles"])]
+
+
+def test_new_field_says_why_not_and_can_be_cancelled(
+    widget: PairsWidget, qtbot: QtBot, state: State
+) -> None:
+    button, um = widget.fields.button, widget.fields.um
+    assert not button.isEnabled()
+    assert button.toolTip() == state.cannot_cut == "Open a slide first."
+    state.cannot_cut = ""
+    with qtbot.waitSignal(widget.field_wished) as wished:
+        button.click()
+    assert wished.args == [None]
+    um.setValue(0.75)
+    with qtbot.waitSignal(widget.field_wished) as wished:
+        button.click()
+    assert wished.args == [0.75]
+    assert not widget.fields.escape.isEnabled()
+    state.is_cutting = True
+    assert button.text() == "Cancel"
+    assert widget.fields.escape.isEnabled()
+    assert not um.isEnabled()
+    with qtbot.waitSignal(widget.field_cancelled):
+        button.click()

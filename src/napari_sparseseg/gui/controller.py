@@ -25,6 +25,8 @@ from napari_sparseseg.gui.encoders import (
     why_missing,
 )
 from napari_sparseseg.gui.engine_news import EngineNews
+from napari_sparseseg.gui.fields import is_slide, prediction_level, slide_of
+from napari_sparseseg.gui.fields_control import FieldsControl
 from napari_sparseseg.gui.image_list import ImageList
 from napari_sparseseg.gui.kept_images import KeptImages
 from napari_sparseseg.gui.kept_list import KeptList
@@ -40,7 +42,7 @@ from napari_sparseseg.gui.pair_control import PairControl
 from napari_sparseseg.gui.pixel_watch import PixelWatch
 from napari_sparseseg.gui.place_control import PlaceControl
 from napari_sparseseg.gui.plane_files import PlaneFiles
-from napari_sparseseg.gui.planes import placement
+from napari_sparseseg.gui.planes import placement, um_per_px
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.prediction_target import PredictionTargets
 from napari_sparseseg.gui.sent_images import SentImages
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.engine.messages import TrainingSettings
     from napari_sparseseg.gui.engine_link import EngineLink
     from napari_sparseseg.gui.mirror import Mirror
+    from napari_sparseseg.gui.prediction_target import PredictionTarget
     from napari_sparseseg.gui.session_training import TrainingRecord
     from napari_sparseseg.gui.state import Live, State
 
@@ -82,7 +85,7 @@ class Controller(QObject):
     ----------
     images
         The list of the training.
-    classes, pairs, list, place
+    classes, pairs, list, fields, place
         What the user wishes of these, and of where strokes are kept.
     is_closed
         Whether the dock is gone, and nothing is done any more.
@@ -104,6 +107,7 @@ class Controller(QObject):
         self.is_closed = False
         self._files = PlaneFiles()
         self._loaded = ""
+        self._loaded_um: float | None = None
         self._pixels = PixelWatch(self)
         self.annotations = Annotations(viewer, mirror, self)
         self._sent = SentImages(self.annotations, self._files, link.send)
@@ -112,9 +116,7 @@ class Controller(QObject):
         self.prediction = LivePrediction(
             state,
             link.send,
-            lambda: self.targets.find(
-                self.pairs.image, self.pairs.labels, self._level()
-            ),
+            self._find_target,
             self,
         )
         self.classes = ClassControl(
@@ -147,6 +149,7 @@ class Controller(QObject):
         self._kept_list = KeptList(
             state, self.list.records, lambda: mirror.folder, self
         )
+        self.fields = FieldsControl(viewer, state, self.pairs, self._um_per_px, self)
         self._kept_images = KeptImages(lambda: mirror.folder, self)
         self._kept_training = KeptTraining(state, lambda: mirror.folder, self)
         self.place = PlaceControl(
@@ -188,6 +191,7 @@ class Controller(QObject):
         if self.is_closed:
             return
         self.pairs.forget(layer)
+        self.fields.forget(layer)
         if isinstance(layer, Labels) and not is_prediction(layer):
             self.annotations.forget(layer)
         if isinstance(layer, Image):
@@ -322,6 +326,7 @@ class Controller(QObject):
         with telling():
             self._kept_list.close()
             self.list.close()
+            self.fields.close()
         with telling():
             self.annotations.close()
         with telling():
@@ -392,6 +397,7 @@ class Controller(QObject):
         if not self.state.counts:
             self.classes.use(classes)
         self._loaded = event.path
+        self._loaded_um = event.um_per_px
         self.state.unsaved = False
         self.targets.use_classes(classes)
         self.state.shown = event.shown
@@ -499,7 +505,10 @@ class Controller(QObject):
 
     @telling()
     def _keep_images(self) -> None:
-        self._kept_images.follow(pair.image for pair in self.annotations.pairs)
+        images = [pair.image for pair in self.annotations.pairs]
+        slides = [slide_of(image, self._viewer.layers) for image in images]
+        self._kept_images.follow(images)
+        self._kept_images.follow(slide for slide in slides if slide is not None)
 
     def _take_over(self, training: TrainingRecord, with_settings: bool) -> None:
         """Go on as an opened session was trained."""
@@ -551,9 +560,21 @@ class Controller(QObject):
         pair = self.pairs.current
         return pair is not None and bool(pair.misfit)
 
-    def _level(self) -> int:
-        pair = self.pairs.current
-        return 0 if pair is None else pair.level
+    def _find_target(self) -> PredictionTarget | None:
+        pair, image, labels = self.pairs.current, self.pairs.image, self.pairs.labels
+        if pair is not None or image is None:
+            return self.targets.find(image, labels, 0 if pair is None else pair.level)
+        level = prediction_level(image, self._um_per_px())
+        # Strokes on a field are not of its slide.
+        return self.targets.find(image, None if is_slide(image) else labels, level)
+
+    def _um_per_px(self) -> float | None:
+        """Return the pixel size of what predicts, None where it is not known."""
+        if self._loaded:
+            return self._loaded_um
+        pairs = [pair for pair in self.annotations.pairs if pair.in_use]
+        sizes = [um_per_px(pair.image, pair.level) for pair in pairs]
+        return next((size for size in sizes if size is not None), None)
 
     def _say(self, sentence: str) -> None:
         self.state.status = sentence

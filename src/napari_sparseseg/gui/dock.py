@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 HELP_TITLE = "Label and train in five steps"
 HELP = """
 <ol>
-<li><b>Open an image</b>, then press <b>New labels</b>.</li>
+<li><b>Open an image</b>, then press <b>New labels</b>; on a slide press
+<b>New field</b> and drag a rectangle, which becomes an image of its own.</li>
 <li><b>Name your classes.</b> Background is a class like any other.</li>
 <li><b>Paint a few thin strokes of each class.</b> Pick the class with a click or with
 Alt+1, Alt+2, …; paint with napari's own brush. What is not painted is not background:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from qtpy.QtCore import Signal
 
+from napari_sparseseg.gui.fields import origin_of
 from napari_sparseseg.gui.image_layers import series_of
 from napari_sparseseg.gui.kept_part import KeptPart
 from napari_sparseseg.gui.notify import telling
@@ -87,8 +88,8 @@ class KeptImages(KeptPart):
         self._hash(event.source)
 
     def _hash(self, image: Image) -> None:
-        source, data = image.source.path, image.data
-        if source is not None:
+        source, data = _path_of(image), image.data
+        if source:
             future = self._hasher.submit(_hash_of_file, Path(source))
         elif isinstance(data, np.ndarray):
             future = self._hasher.submit(fingerprint_of_pixels, data)
@@ -107,9 +108,14 @@ class KeptImages(KeptPart):
             self._on_change()
 
 
-def _absolute(path: str | None) -> str:
-    """Return a path that does not depend on the working folder; addresses stay."""
-    if path is None or "://" in path:
+def _path_of(image: Image) -> str:
+    """Return the path of an image's file, or of the slide that it is a field of.
+
+    It does not depend on the working folder; addresses stay.
+    """
+    origin = origin_of(image)
+    path = image.source.path if origin is None else origin.path
+    if not path or "://" in path:
         return path or ""
     return str(Path(path).absolute())
 
@@ -126,7 +132,7 @@ def _record_of(image: Image, content: str) -> ImageRecord:
     is_rgb = bool(image.rgb)
     return ImageRecord(
         name=image.name,
-        path=_absolute(source.path),
+        path=_path_of(image),
         plugin=source.reader_plugin or "",
         sample=tuple(source.sample or ()),
         series=series_of(image),
@@ -136,6 +142,7 @@ def _record_of(image: Image, content: str) -> ImageRecord:
         contrast_limits=()
         if is_rgb
         else tuple(float(end) for end in image.contrast_limits),
+        field=origin_of(image),
     )
 
 

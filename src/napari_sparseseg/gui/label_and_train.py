@@ -83,6 +83,9 @@ class LabelAndTrain(PluginWidget):
             (dock.pairs.image_chosen, self._choose_image),
             (dock.pairs.labels_chosen, self._choose_labels),
             (dock.pairs.new_labels_pressed, self._new_labels),
+            (dock.pairs.field_wished, controller.fields.start),
+            (dock.pairs.field_cancelled, controller.fields.cancel),
+            (controller.fields.made, self._work_on_field),
             (dock.pairs.pair_added, self._add_pair),
             (dock.pairs.pair_removed, controller.pairs.remove),
             (dock.pairs.pair_ticked, controller.pairs.tick),
@@ -267,6 +270,13 @@ class LabelAndTrain(PluginWidget):
         if layer is not None:
             self.dock.pairs.choose(self.dock.pairs.image, layer.name)
             self._choose()
+
+    @telling()
+    def _work_on_field(self, field: Image) -> None:
+        """Paint on a field that was cut out."""
+        self.dock.pairs.choose(field.name, self.dock.pairs.labels_name)
+        self._choose()
+        self._new_labels()
 
     @telling()
     def _add_pair(self, image_name: str, labels_name: str) -> None:

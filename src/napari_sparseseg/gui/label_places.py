@@ -12,6 +12,7 @@ from napari.layers import Image, Labels
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.gui import homes
+from napari_sparseseg.gui.fields import origin_of
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY, SOURCE_KEY
 from napari_sparseseg.gui.planes import level_shape
 from napari_sparseseg.gui.prediction_layer import is_prediction
@@ -179,10 +180,13 @@ def _source(image: Image | None) -> dict[str, Any]:
 def _field(about: Mapping[str, Any], image: Image) -> Field:
     """Return where labels lie on the pixels of an image's finest level.
 
-    napari has the centres of pixels at whole numbers, GeoJSON their corners.
+    That of its slide, where the image is a field of one. napari has the centres of
+    pixels at whole numbers, GeoJSON their corners.
     """
     side = np.asarray(image.scale[-2:])
     step = np.asarray(about["scale"][-2:]) / side
     centre = (np.asarray(about["translate"][-2:]) - image.translate[-2:]) / side
     y, x = (np.round(centre + 0.5 - step / 2, 6) + 0.0).tolist()
-    return Field((y, x), float(np.round(step[-1], 9)))
+    part = Field((y, x), float(np.round(step[-1], 9)))
+    origin = origin_of(image)
+    return part if origin is None else origin.field.on_slide(part)

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 #: Strokes, steps and movements of the camera are waited for so long.
 DEBOUNCE_MS = 100
 
-#: Of planes with more pixels only what is seen is predicted.
-MOST_PIXELS = 4096 * 4096
-
 
 class LivePrediction(QObject):
     """Asks the engine for predictions of what is seen, and writes them as they come.
@@ -95,7 +92,7 @@ class LivePrediction(QObject):
             self._state.progress is not None
             and self._target is not None
             and target.is_same_plane(self._target)
-            and not _is_large(target)
+            and not target.is_large
         )
         if not coming and not target.is_fresh():
             self._timer.start()
@@ -131,18 +128,22 @@ class LivePrediction(QObject):
         )
         if target is None or self._waits:
             return
-        view = target.view()
+        view = target.asked()
         confidence = target.confidence_file()
         request = Predict(
             generation=self._generation + 1,
             pixels=str(target.pixels_file()),
             labels=str(target.labels_file()),
             confidence=None if confidence is None else str(confidence),
-            region=view if _is_large(target) else None,
+            region=view if target.is_large else None,
             view=view,
             um_per_px=target.um_per_px,
         )
         target.look()
+        if not target.has_all_seen():
+            self._state.status = (
+                "Of what is seen only the middle is predicted live; zoom in for more."
+            )
         self._target = target
         self._generation = request.generation
         self._state.progress = 0.0
@@ -189,8 +190,3 @@ class LivePrediction(QObject):
         """Note that a prediction is complete."""
         if event.generation == self._generation:
             self._state.progress = None
-
-
-def _is_large(target: PredictionTarget) -> bool:
-    height, width = target.shape
-    return height * width > MOST_PIXELS

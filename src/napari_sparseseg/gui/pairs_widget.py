@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_sparseseg.gui.fields_widget import FieldsWidget
 from napari_sparseseg.gui.layer_combo import LayerCombo
 from napari_sparseseg.gui.pairs_model import IMAGE, KIND, TICK, PairsModel
 from napari_sparseseg.gui.parts import (
@@ -69,6 +70,10 @@ class PairsWidget(QWidget):
         Name of the layer that is worked on now, empty where there is none.
     new_labels_pressed
         A new Labels layer is wished for, to fit the chosen image.
+    field_wished
+        A field shall be cut out of the slide: micrometres per pixel, None: as usual.
+    field_cancelled
+        It shall not be.
     pair_added
         (image, labels) to learn from.
     pair_removed
@@ -88,6 +93,8 @@ class PairsWidget(QWidget):
     image_chosen = Signal(str)
     labels_chosen = Signal(str)
     new_labels_pressed = Signal()
+    field_wished = Signal(object)
+    field_cancelled = Signal()
     pair_added = Signal(str, str)
     pair_removed = Signal(int)
     pair_ticked = Signal(int, bool)
@@ -105,6 +112,7 @@ class PairsWidget(QWidget):
         self.labels = LayerCombo("no labels yet")
         self.labels.setToolTip("Labels layer that your strokes are in")
         self.new_button = push_button("New labels", _NEW, self.new_labels_pressed.emit)
+        self.fields = FieldsWidget(state)
         self.model = PairsModel(state, self)
         self.table = QTableView()
         self.table.setModel(self.model)
@@ -123,6 +131,8 @@ class PairsWidget(QWidget):
         self.labels.chosen.connect(self.labels_chosen)
         self.images.currentTextChanged.connect(self._show)
         self.labels.currentTextChanged.connect(self._show)
+        self.fields.wished.connect(self.field_wished)
+        self.fields.cancelled.connect(self.field_cancelled)
         self.model.ticked.connect(self.pair_ticked)
         self.rows.currentRowChanged.connect(self._show)
         self.table.clicked.connect(self._on_clicked)
@@ -167,6 +177,7 @@ class PairsWidget(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Image", self.images)
         form.addRow("Labels", with_button)
+        form.addRow("Slide", self.fields)
         buttons = QHBoxLayout()
         buttons.setSpacing(4)
         for button in (self.previous_button, self.next_button):

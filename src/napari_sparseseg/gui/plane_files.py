@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.engine.messages import Region
 
-    Key = tuple[int, int, PlaneKey]
+    Key = tuple[int, int, PlaneKey, Region | None]
 
 #: Of folders; the number of their process follows.
 PREFIX = "napari-sparseseg-planes-"
@@ -97,6 +97,7 @@ class PlaneFiles:
         plane: PlaneKey,
         level: int,
         ready: Callable[[], object] | None = None,
+        window: Region | None = None,
     ) -> bool:
         """Tell whether `pixels` takes no time; if it would, write them in a thread.
 
@@ -104,7 +105,7 @@ class PlaneFiles:
 
         Parameters
         ----------
-        image, plane, level
+        image, plane, level, window
             As of `pixels`.
         ready
             Called in whatever thread when they are written, cannot be, or are given up.
@@ -114,7 +115,7 @@ class PlaneFiles:
         OutputError
             If there is no folder for the file.
         """
-        key = (id(image), level, plane)
+        key = (id(image), level, plane, window)
         if key in self._coming:
             return self._coming[key][1].done()
         path = self._planes.get(key, _Plane()).pixels
@@ -123,17 +124,35 @@ class PlaneFiles:
         self._settle()
         path = self._new_path()
         future = self._writer.submit(
-            lambda: save_plane(path, read_plane(image, plane, level))
+            lambda: save_plane(path, read_plane(image, plane, level, window))
         )
         self._coming[key] = path, future
         if ready is not None:
             future.add_done_callback(lambda _: ready())
         return False
 
-    def pixels(self, image: Image, plane: PlaneKey, level: int = 0) -> Path:
+    def pixels(
+        self,
+        image: Image,
+        plane: PlaneKey,
+        level: int = 0,
+        window: Region | None = None,
+    ) -> Path:
         """Return the file of a plane's pixels, written when it is asked for first.
 
         Where they are being prepared, this waits for them.
+
+        Parameters
+        ----------
+        image
+            The layer.
+        plane
+            Which plane.
+        level
+            Of a multiscale image.
+        window
+            (y0, x0, y1, x1) in pixels of the level: only this part, in a file of its
+            own; None: all.
 
         Raises
         ------
@@ -142,36 +161,44 @@ class PlaneFiles:
         OutputError
             If the file cannot be written.
         """
-        key = (id(image), level, plane)
+        key = (id(image), level, plane, window)
         used = self._use(key)
         if key in self._coming:
             path, future = self._coming.pop(key)
             used.take(path, future.result())
         if used.pixels is not None and used.pixels.exists():
             return used.pixels
-        pixels = read_plane(image, plane, level)
+        pixels = read_plane(image, plane, level, window)
         path = self._new_path()
         used.take(path, save_plane(path, pixels))
         return path
 
     def output(
-        self, image: Image, plane: PlaneKey, level: int, dtype: DTypeLike
+        self,
+        image: Image,
+        plane: PlaneKey,
+        level: int,
+        dtype: DTypeLike,
+        window: Region | None = None,
     ) -> Path:
         """Return a file of zeros of the shape of a plane, (y, x), to be written into.
+
+        Of a window of the plane, where one is given.
 
         Raises
         ------
         OutputError
             If it cannot be written.
         """
-        used = self._use((id(image), level, plane))
+        used = self._use((id(image), level, plane, window))
+        shape = level_shape(image, level)[-2:]
+        if window is not None:
+            shape = (window[2] - window[0], window[3] - window[1])
         kind = np.dtype(dtype).str
         if kind not in used.outputs or not used.outputs[kind].exists():
             path = self._new_path()
             with _writing(path):
-                np.lib.format.open_memmap(
-                    path, "w+", dtype=dtype, shape=level_shape(image, level)[-2:]
-                )
+                np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape)
                 _take_space(path)
             used.outputs[kind] = path
             used.n_bytes += path.stat().st_size
@@ -179,7 +206,7 @@ class PlaneFiles:
 
     def hold(self, owner: Hashable, image: Image, plane: PlaneKey, level: int) -> None:
         """Keep the files of a plane until *owner* releases its planes."""
-        self._held.setdefault(owner, set()).add((id(image), level, plane))
+        self._held.setdefault(owner, set()).add((id(image), level, plane, None))
 
     def release(self, owner: Hashable) -> None:
         """Let all planes go that are held for *owner* alone."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sparseseg.engine.messages import Region
+    from napari_sparseseg.io.geometry import Field
 
 #: Sides up to which a layer of one resolution is drawn as it is.
 LARGEST_SIDE = 16384
@@ -121,7 +122,9 @@ def check_pair(image: Image, labels: Labels) -> int:
     return level
 
 
-def read_plane(image: Image, plane: PlaneKey, level: int = 0) -> NDArray[Any]:
+def read_plane(
+    image: Image, plane: PlaneKey, level: int = 0, window: Region | None = None
+) -> NDArray[Any]:
     """Read a plane of an image layer; dask computes it, zarr loads it.
 
     Parameters
@@ -132,6 +135,8 @@ def read_plane(image: Image, plane: PlaneKey, level: int = 0) -> NDArray[Any]:
         Which plane.
     level
         Of a multiscale image.
+    window
+        (y0, x0, y1, x1) in pixels of the level: only this part; None: all.
 
     Returns
     -------
@@ -148,8 +153,9 @@ def read_plane(image: Image, plane: PlaneKey, level: int = 0) -> NDArray[Any]:
     """
     _check_plane(image, plane, level)
     data = image.data[level] if image.multiscale else image.data
+    y0, x0, y1, x1 = window or (0, 0, *level_shape(image, level)[-2:])
     try:
-        pixels = np.asarray(data[plane.index])
+        pixels = np.asarray(data[(*plane.index, slice(y0, y1), slice(x0, x1))])
     except _UNREADABLE as error:
         raise LayerError(
             f"The image '{image.name}' cannot be read "
@@ -311,7 +317,32 @@ def placement(layer: Image | Labels, level: int = 0) -> dict[str, Any]:
         ``scale``, ``translate``, ``rotate``, ``shear``, ``affine``, ``units`` and
         ``axis_labels``, as napari's layers take them.
     """
-    factors, shift = _level_grid(layer, level)
+    return _placed(layer, *_level_grid(layer, level))
+
+
+def part_placement(layer: Image, field: Field) -> dict[str, Any]:
+    """Give what puts another layer exactly on a part of the planes of this one.
+
+    Parameters
+    ----------
+    layer
+        The layer to lie on; (y, x).
+    field
+        The part, in pixels of the finest level.
+
+    Returns
+    -------
+    dict
+        As of `placement`.
+    """
+    factors = np.full(2, field.step_px)
+    return _placed(layer, factors, np.add(field.offset_px, (factors - 1) / 2))
+
+
+def _placed(
+    layer: Image | Labels, factors: NDArray[np.float64], shift: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Give where pixels lie that are larger by factors, the first one at *shift*."""
     return {
         "scale": layer.scale * factors,
         "translate": layer.translate + _physical(layer)[:-1, :-1] @ shift,

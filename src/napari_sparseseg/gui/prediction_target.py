@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_sparseseg.errors import LayerError
+from napari_sparseseg.gui.freshness import CELL_PX
 from napari_sparseseg.gui.gaps import sentences_on_gaps
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.plane_files import PlaneFiles, cut
@@ -36,6 +37,16 @@ if TYPE_CHECKING:
     from napari_sparseseg.gui.state import State
 
 
+#: Of planes with more pixels only what is seen is predicted.
+MOST_PIXELS = 4096 * 4096
+
+#: Of planes that are read where they are looked at, no more at a time.
+MOST_SIDE = 4096
+
+#: What is read around that, and to which grid it is widened.
+AROUND_PX, GRID_PX = 256, 512
+
+
 @dataclass(frozen=True, eq=False)
 class PredictionTarget:
     """One plane of an image, as it is predicted.
@@ -52,6 +63,9 @@ class PredictionTarget:
         Of the predicted labels.
     confidence
         Whether the confidence is wanted too.
+    window
+        (y0, x0, y1, x1) in pixels of the level: the part of the plane that is read, as
+        an image of its own; None: all of it.
     """
 
     layer: PredictionLayer
@@ -59,6 +73,7 @@ class PredictionTarget:
     files: PlaneFiles
     dtype: type[np.uint8 | np.uint16]
     confidence: bool
+    window: Region | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -67,22 +82,49 @@ class PredictionTarget:
         return height, width
 
     @property
+    def is_large(self) -> bool:
+        """Whether only what is seen of the plane is predicted."""
+        height, width = self.shape
+        return height * width > MOST_PIXELS
+
+    @property
     def um_per_px(self) -> float | None:
         """Pixel size of the level in micrometres, None when unknown."""
         return um_per_px(self.layer.image, self.layer.level)
 
     def view(self) -> Region | None:
-        """Return what is seen of the plane, in pixels of the level."""
-        return visible_region(self.layer.image, self.shape)
+        """Return what is seen of the plane, in pixels of the level.
+
+        Of a large plane in whole cells of what can be fresh; of a window not more than
+        is predicted at a time, from the middle.
+        """
+        seen = self._seen()
+        if seen is None or not self.is_large:
+            return seen
+        return widened(seen if self.window is None else middle_of(seen), self.shape)
+
+    def has_all_seen(self) -> bool:
+        """Tell whether all that is seen is predicted at a time."""
+        seen = self._seen()
+        return seen is None or self.window is None or middle_of(seen) == seen
+
+    def asked(self) -> Region | None:
+        """Return what is seen, in the pixels that the engine is given."""
+        view = self.view()
+        if view is None or self.window is None:
+            return view
+        (y, x), (y0, x0, y1, x1) = self.window[:2], view
+        return (y0 - y, x0 - x, y1 - y, x1 - x)
 
     def has_pixels(self, ready: Callable[[], object]) -> bool:
         """Tell whether their file takes no time; else call *ready* from a thread."""
-        image = self.layer.image
-        return self.files.prepare(image, self.plane, self.layer.level, ready)
+        image, level = self.layer.image, self.layer.level
+        return self.files.prepare(image, self.plane, level, ready, self.window)
 
     def pixels_file(self) -> Path:
         """Return the file of the plane's pixels."""
-        return self.files.pixels(self.layer.image, self.plane, self.layer.level)
+        image, level = self.layer.image, self.layer.level
+        return self.files.pixels(image, self.plane, level, self.window)
 
     def labels_file(self) -> Path:
         """Return the file that the labels are written to."""
@@ -109,15 +151,22 @@ class PredictionTarget:
         return self.layer.stale_share(self.plane, self.view()) == 0
 
     def show(self, region: Region) -> None:
-        """Bring a region from the files into the layers."""
+        """Bring a region of the files into the layers."""
         self.look()
-        self.layer.write(region, self.plane, cut(self.labels_file(), region))
+        y, x = (0, 0) if self.window is None else self.window[:2]
+        y0, x0, y1, x1 = region
+        place = (y0 + y, x0 + x, y1 + y, x1 + x)
+        self.layer.write(place, self.plane, cut(self.labels_file(), region))
         confidence = self.confidence_file()
         if confidence is not None:
-            self.layer.write_confidence(region, self.plane, cut(confidence, region))
+            self.layer.write_confidence(place, self.plane, cut(confidence, region))
+
+    def _seen(self) -> Region | None:
+        return visible_region(self.layer.image, self.shape)
 
     def _output(self, dtype: Any) -> Path:
-        return self.files.output(self.layer.image, self.plane, self.layer.level, dtype)
+        image, level = self.layer.image, self.layer.level
+        return self.files.output(image, self.plane, level, dtype, self.window)
 
 
 class PredictionTargets:
@@ -160,7 +209,7 @@ class PredictionTargets:
         Parameters
         ----------
         image, labels
-            The layers that are worked on.
+            The layers that are worked on; labels None where they do not lie on it.
         level
             Of a multiscale image.
 
@@ -184,13 +233,20 @@ class PredictionTargets:
         layer = self._layer_of(image, level)
         layer.lie_under(labels)
         highest = max(self.classes.values, default=0)
-        return PredictionTarget(
+        target = PredictionTarget(
             layer,
             plane,
             self._files,
             np.uint8 if highest < 256 else np.uint16,
             self._state.confidence,
         )
+        # Labels of the whole level are learned from with all of its pixels.
+        if labels is not None or not image.multiscale or not target.is_large:
+            return target
+        seen = visible_region(image, target.shape)
+        if seen is None:
+            return None
+        return replace(target, window=window_around(middle_of(seen), target.shape))
 
     def use_classes(self, classes: ClassTable) -> None:
         """Take colours, names and values from this table."""
@@ -301,6 +357,37 @@ class PredictionTargets:
 
     def _is_wanted(self, layer: PredictionLayer) -> bool:
         return self._state.visible and self._only in (None, layer.image)
+
+
+def middle_of(seen: Region) -> Region:
+    """Return the middle of what is seen, so much as is predicted at a time."""
+    y0, x0, y1, x1 = seen
+    (y, height), (x, width) = (
+        (start + max(0, stop - start - MOST_SIDE) // 2, min(stop - start, MOST_SIDE))
+        for start, stop in ((y0, y1), (x0, x1))
+    )
+    return (y, x, y + height, x + width)
+
+
+def window_around(view: Region, shape: tuple[int, int]) -> Region:
+    """Return what is read of a plane to predict a view.
+
+    It is larger, by what networks look at around a pixel, and its edges are multiples
+    of `GRID_PX`, so that small movements of the camera need no other one.
+    """
+    y0, x0, y1, x1 = view
+    around = (y0 - AROUND_PX, x0 - AROUND_PX, y1 + AROUND_PX, x1 + AROUND_PX)
+    return widened(around, shape, GRID_PX)
+
+
+def widened(region: Region, shape: tuple[int, int], side: int = CELL_PX) -> Region:
+    """Widen a region of a plane to whole squares of a side, inside of the plane."""
+    y0, x0, y1, x1 = region
+    (top, bottom), (left, right) = (
+        (max(0, start // side * side), min(size, -(-stop // side) * side))
+        for start, stop, size in ((y0, y1, shape[0]), (x0, x1, shape[1]))
+    )
+    return (top, left, bottom, right)
 
 
 def _shapes_of(image: Image) -> list[tuple[int, ...]]:

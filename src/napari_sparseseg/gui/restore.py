@@ -210,7 +210,12 @@ def _open_images_of(
     except OutputError as error:
         return OpenedImages(told=[str(error)], is_known=False)
     wanted = [each for each in records if each.name in names]
-    return open_images(viewer, folder, wanted, ask)
+    # A field is cut out of its slide, which has to be there first.
+    fields = [each for each in wanted if each.field is not None]
+    slides = {each.field.slide for each in fields if each.field is not None}
+    whole = [each for each in records if each.name in slides | names]
+    others = [each for each in whole if each not in fields]
+    return open_images(viewer, folder, [*others, *fields], ask)
 
 
 def _on_damage(folder: Path, damaged: Mapping[str, str]) -> str:

@@ -14,6 +14,12 @@ from npe2 import PluginManager
 from qtpy.QtWidgets import QFileDialog
 
 from napari_sparseseg.errors import ImageError, SparseSegError
+from napari_sparseseg.gui.fields import (
+    field_layer,
+    field_pixels,
+    is_slide,
+    origin_of,
+)
 from napari_sparseseg.gui.image_layers import series_of, without_questions
 from napari_sparseseg.gui.planes import level_shape
 from napari_sparseseg.gui.prediction_layer import is_prediction
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from qtpy.QtWidgets import QWidget
 
+    from napari_sparseseg.gui.fields import FieldOrigin
     from napari_sparseseg.gui.session_images import ImageRecord
 
     # Asks the user where an image is; empty where the user does not know.
@@ -102,7 +109,10 @@ def open_images(
         try:
             left: list[Image] = []
             known = _known(viewer, record, opened, is_used=False)
-            if known is None:
+            if known is None and record.field is not None:
+                known = _field_of(record.field, record, opened)
+                viewer.add_layer(known)
+            elif known is None:
                 where, told = _find(record, places, ask)
                 key = record.sample, where, record.series
                 if key not in read:
@@ -141,7 +151,9 @@ def _known(
 
 def _is_of(image: Image, record: ImageRecord) -> bool:
     """Tell whether an image is the one of a record, whatever its name."""
-    source = image.source
+    source, origin = image.source, origin_of(image)
+    if origin is not None or record.field is not None:
+        return _is_same_field(origin, record.field)
     if record.series and series_of(image) != record.series:
         return False
     if source.path is not None:
@@ -151,6 +163,35 @@ def _is_of(image: Image, record: ImageRecord) -> bool:
     if isinstance(image.data, np.ndarray) and not record.path:
         return fingerprint_of_pixels(image.data) == record.content
     return bool(image.name == record.name and not record.path)
+
+
+def _is_same_field(one: FieldOrigin | None, other: FieldOrigin | None) -> bool:
+    if one is None or other is None:
+        return False
+    same_slide = one.slide == other.slide or one.path == other.path != ""
+    return same_slide and (one.field, one.shape) == (other.field, other.shape)
+
+
+def _field_of(origin: FieldOrigin, record: ImageRecord, opened: OpenedImages) -> Image:
+    """Cut a field out of its slide again.
+
+    Raises
+    ------
+    SparseSegError
+        If the slide is not open, or cannot be read.
+    """
+    slide = opened.layers.get(origin.slide)
+    if slide is None or not is_slide(slide):
+        raise ImageError(
+            f"The field '{record.name}' is not opened again, since its slide "
+            f"'{origin.slide}' is not, so its labels are opened without it; open the "
+            "slide, then the session once more.",
+            path=record.path,
+        )
+    origin = replace(origin, slide=slide.name, path=slide.source.path or "")
+    image = field_layer(slide, origin, field_pixels(slide, origin), record.name)
+    _settle(image, record)
+    return image
 
 
 def _find(record: ImageRecord, places: list[Path], ask: Ask) -> tuple[str, list[str]]:

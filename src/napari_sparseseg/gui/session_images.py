@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from napari_sparseseg.errors import OutputError
+from napari_sparseseg.gui.fields import FieldOrigin
 from napari_sparseseg.gui.planes import PLACED_BY
 from napari_sparseseg.gui.session_parts import MISREAD, read_part, write_part
 from napari_sparseseg.io.fingerprint import fingerprint
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 #: Of the file; others are refused.
-VERSION = 1
+VERSION = 2
 
 #: Its name.
 FILE = "images.json"
@@ -58,6 +59,9 @@ class ImageRecord:
         Scale, translation and so on, as napari takes them.
     contrast_limits
         Intensities that are shown black and white; empty of RGB.
+    field
+        Of which slide it is a field, and where; *path* and *content* are then those of
+        the slide. None of all other images.
     """
 
     name: str
@@ -69,6 +73,7 @@ class ImageRecord:
     shape: tuple[int, ...] = ()
     placement: Mapping[str, Any] = field(default_factory=dict)
     contrast_limits: tuple[float, ...] = ()
+    field: FieldOrigin | None = None
 
 
 def write_kept_images(folder: Path, records: Iterable[ImageRecord]) -> None:
@@ -161,6 +166,7 @@ def _record_from(data: Mapping[str, Any], folder: Path) -> ImageRecord:
     if path and relative and not os.path.exists(path):
         beside = os.path.normpath(folder / PurePosixPath(relative))
         path = beside if os.path.exists(beside) else path
+    origin = values.get("field")
     placement = {key: values["placement"][key] for key in values["placement"]}
     if set(placement) - {*PLACED_BY, "axis_labels"}:
         raise ValueError("the image is placed by what is no place")
@@ -171,6 +177,7 @@ def _record_from(data: Mapping[str, Any], folder: Path) -> ImageRecord:
             "sample": tuple(map(str, values["sample"])),
             "shape": tuple(map(int, values["shape"])),
             "contrast_limits": tuple(map(float, values["contrast_limits"])),
+            "field": None if origin is None else FieldOrigin.from_json(origin),
         }
     )
 

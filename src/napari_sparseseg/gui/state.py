@@ -150,6 +150,10 @@ class State:
         Whether something was learned since the model was last saved.
     cannot_train
         Why Train is disabled, in one sentence; empty where it is not.
+    cannot_cut
+        Why no field can be cut out of a slide, in one sentence; empty where one can.
+    is_cutting
+        Whether a rectangle for a field is waited for, or its pixels.
     place
         Folder that strokes are kept in.
     status
@@ -182,5 +186,7 @@ class State:
     models: tuple[SavedModel, ...] = ()
     unsaved: bool = False
     cannot_train: str = ""
+    cannot_cut: str = "Open a slide first."
+    is_cutting: bool = False
     place: str = ""
     status: str = ""

@@ -146,6 +146,20 @@ class Field:
     offset_px: tuple[float, float] = (0.0, 0.0)
     step_px: float = 1.0
 
+    def on_slide(self, part: Field) -> Field:
+        """Return where a part of this field lies on the slide.
+
+        Parameters
+        ----------
+        part
+            Where it lies on this field, in pixels of this field.
+        """
+        y, x = (
+            start + inner * self.step_px
+            for start, inner in zip(self.offset_px, part.offset_px, strict=True)
+        )
+        return Field((y, x), part.step_px * self.step_px)
+
 
 WHOLE_SLIDE = Field()
 """Of an image whose pixels are those of the slide."""
