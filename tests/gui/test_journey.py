@@ -181,7 +181,11 @@ class User:
 
     def _on_canvas(self, point: Point) -> QPoint:
         camera, scale = self.viewer.scene.camera, self.viewer.layers["phantom"].scale
-        y, x = (np.array(point) * scale - camera.center[-2:]) * camera.zoom
+        return self._at((np.array(point) * scale - camera.center[-2:]) * camera.zoom)
+
+    def _at(self, from_middle: NDArray[np.float64]) -> QPoint:
+        """Return the place on the canvas that is (y, x) from its middle."""
+        y, x = from_middle
         middle = self._canvas.width() / 2, self._canvas.height() / 2
         return QPoint(round(x + middle[0]), round(y + middle[1]))
 
