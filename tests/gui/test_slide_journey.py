@@ -110,7 +110,7 @@ def paint(user: Pathologist, field: Any, corner: tuple[int, int]) -> None:
     """Look at a field, and paint strokes of both classes on it."""
     camera, (height, width) = user.viewer.scene.camera, field.data.shape[:2]
     camera.center = field.data_to_world((height / 2, width / 2))
-    camera.zoom = 700 / (height * field.scale[0])
+    camera.zoom = 700 / (max(height, width) * field.scale[0])
     for value in (GLASS, TISSUE):
         user.pick_class(value)
         for y, x in places(field.data, value):

@@ -126,7 +126,10 @@ class RectangleDrag(QObject):
     def _place_of(self, event: Any) -> NDArray[np.float64]:
         """Return where the mouse is; napari has the centres of pixels at whole ones."""
         assert self._image is not None
-        return np.add(self._image.world_to_data(event.position)[-2:], 0.5)
+        place: NDArray[np.float64] = np.add(
+            self._image.world_to_data(event.position)[-2:], 0.5
+        )
+        return place
 
     def _show(self, corners: Rectangle) -> None:
         if self._image is None or self._layer is None:
