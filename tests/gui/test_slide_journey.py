@@ -10,13 +10,14 @@ import pytest
 from napari._app_model import get_app_model
 from napari.utils.notifications import Notification, notification_manager
 from npe2 import PluginManager, PluginManifest
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
 from napari_sparseseg.engine.messages import Predicted
 from napari_sparseseg.gui.fields import origin_of
 from napari_sparseseg.gui.fields_drag import NAME
-from tests.gui.test_journey import User, answer
+from tests.gui.test_fields_in_window import SlideUser
+from tests.gui.test_journey import answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,14 +39,8 @@ STROKE_PX, STROKES = 24, 3
 GLASS, TISSUE = 1, 2
 
 
-class SlideUser(User):
-    """Points at pixels of the slide."""
-
-    def _on_canvas(self, point: tuple[float, float]) -> QPoint:
-        camera, slide = self.viewer.scene.camera, self.viewer.layers[SLIDE]
-        y, x = (slide.data_to_world(point) - camera.center[-2:]) * camera.zoom
-        middle = self._canvas.width() / 2, self._canvas.height() / 2
-        return QPoint(round(x + middle[0]), round(y + middle[1]))
+class Pathologist(SlideUser):
+    """Chooses images in the dock."""
 
     def choose_image(self, name: str) -> None:
         combo = self.dock.pairs.images
@@ -58,11 +53,11 @@ class SlideUser(User):
 @pytest.fixture
 def user(
     window: tuple[napari.Viewer, LabelAndTrain], tmp_path: Path, npe2pm: PluginManager
-) -> Iterator[SlideUser]:
+) -> Iterator[Pathologist]:
     # Alone, else napari asks once which of two readers shall open such files.
     npe2pm.register(PluginManifest.from_distribution("napari-sparseseg"))
     viewer, widget = window
-    user = SlideUser(viewer, widget, tmp_path)
+    user = Pathologist(viewer, widget, tmp_path)
 
     def note(notification: Notification) -> None:
         user.told.append(notification.message)
@@ -72,7 +67,7 @@ def user(
     notification_manager.notification_ready.disconnect(note)
 
 
-def open_slide(user: SlideUser, path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def open_slide(user: Pathologist, path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Choose the file in the dialog of File > Open File(s)."""
     monkeypatch.setattr(
         QFileDialog, "getOpenFileNames", lambda *_, **__: ([str(path)], "")
@@ -87,7 +82,7 @@ def open_slide(user: SlideUser, path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return slide
 
 
-def make_field(user: SlideUser, corners: tuple[tuple[int, int], ...]) -> Any:
+def make_field(user: Pathologist, corners: tuple[tuple[int, int], ...]) -> Any:
     """Press New field, and drag a rectangle."""
     before = set(user.viewer.layers)
     user.click(user.dock.pairs.fields.button)
@@ -111,11 +106,11 @@ def places(field: NDArray[Any], value: int) -> list[tuple[int, int]]:
     return [(int(i // x * box + box // 2), int(i % x * box + box // 2)) for i in best]
 
 
-def paint(user: SlideUser, field: Any, corner: tuple[int, int]) -> None:
+def paint(user: Pathologist, field: Any, corner: tuple[int, int]) -> None:
     """Look at a field, and paint strokes of both classes on it."""
     camera, (height, width) = user.viewer.scene.camera, field.data.shape[:2]
     camera.center = field.data_to_world((height / 2, width / 2))
-    camera.zoom = 700 / (height * field.scale[0])
+    camera.zoom = 700 / (max(height, width) * field.scale[0])
     for value in (GLASS, TISSUE):
         user.pick_class(value)
         for y, x in places(field.data, value):
@@ -151,7 +146,7 @@ def check_outlines(path: Path, labels: NDArray[Any], corner: tuple[int, int]) ->
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_two_fields_of_a_slide_from_opening_to_outlines(
-    user: SlideUser, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    user: Pathologist, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slide = open_slide(user, data_dir / "formats" / "wsi" / f"{SLIDE}.svs", monkeypatch)
     user.take_picture("1 slide")

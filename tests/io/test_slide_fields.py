@@ -55,7 +55,7 @@ def test_rectangles_are_brought_to_whole_pixels_inside_the_slide() -> None:
     # Along the pixels of the level of 4: 103 // 4 = 25, and 500 / 4 - 25 = 100.
     plan = plan_field(SHAPES, (103, 207, 500, 511), 4, "a")
     assert (plan.field, plan.shape) == (Field((100, 204), 4), (100, 76))
-    assert plan.corners == (100, 204, 500, 508)
+    assert list(plan.corners) == [100, 204, 500, 508]
     # Of no level: along those of the slide. Clipped at two sides, drawn backwards.
     plan = plan_field(SHAPES, (900, -30, 5000, 300.7), 1.5, "a")
     assert plan == FieldPlan(Field((900, 0), 1.5), (68, 200))

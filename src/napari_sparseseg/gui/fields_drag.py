@@ -5,30 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Shapes
+from napari.layers import Image
 from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.parts import once
-from napari_sparseseg.gui.planes import placement
+from napari_sparseseg.gui.planes import rectangle_placement
+from napari_sparseseg.gui.prediction_layer import MADE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari.components import ViewerModel
-    from napari.layers import Image, Layer
+    from napari.layers import Layer
+    from numpy.typing import NDArray
+
+    from napari_sparseseg.io.slide_fields import Rectangle
 
 #: Of the layer that is there as long as the user drags.
 NAME = "new field"
 
-_COLOR = "#ffd400"
-
-# Of its edge on the canvas, in screen pixels.
-_EDGE_PX = 2
+#: Before anything is dragged: hardly seen.
+_NOTHING: Rectangle = (0.0, 0.0, 1.0, 1.0)
 
 
 class RectangleDrag(QObject):
-    """Lets the user drag one rectangle, in a Shapes layer that is there so long.
+    """Lets the user drag one rectangle, shown by a layer that is there so long.
+
+    That is an Image of one pixel. Where a Shapes layer is removed and another one added
+    napari 0.9 draws what is freed already, which ends the process.
 
     Parameters
     ----------
@@ -50,41 +55,43 @@ class RectangleDrag(QObject):
     def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._layer: Shapes | None = None
+        self._image: Image | None = None
+        self._layer: Image | None = None
         self._before: Layer | None = None
+        self._corners = _NOTHING
         self._released = once(self, self._on_released)
         self._escaped = once(self, self.given_up.emit)
 
     @property
-    def layer(self) -> Shapes | None:
-        """The layer that is drawn in, None while nothing is waited for."""
+    def layer(self) -> Image | None:
+        """The layer that shows the rectangle, None while none is waited for."""
         return self._layer
 
     def start(self, image: Image) -> None:
         """Wait for a rectangle on an image."""
         self.stop()
         self._before = self._viewer.layers.selection.active
-        placed = placement(image)
-        zoom = getattr(self._viewer, "scene", self._viewer).camera.zoom
-        layer = Shapes(
-            ndim=2,
+        layer = Image(
+            np.ones((1, 1), np.uint8),
             name=NAME,
-            edge_color=_COLOR,
-            face_color="transparent",
-            edge_width=_EDGE_PX / (zoom * float(np.abs(placed["scale"]).mean())),
-            **placed,
+            colormap="yellow",
+            contrast_limits=(0, 1),
+            opacity=0.4,
+            **rectangle_placement(image, _NOTHING),
         )
-        self._layer = layer
+        # No image that anybody works on.
+        MADE.add(layer)
+        self._image, self._layer = image, layer
         self._viewer.add_layer(layer)
         self._viewer.layers.selection.active = layer
-        layer.mode = "add_rectangle"
+        layer.mouse_pan = False
+        layer.cursor = "cross"
         layer.mouse_drag_callbacks.append(self._follow)
         layer.bind_key("Escape", self._on_escape, overwrite=True)
 
     def again(self) -> None:
         """Take the rectangle away, and wait for another one."""
-        if self._layer is not None:
-            self._layer.data = []
+        self._show(_NOTHING)
 
     def stop(self) -> None:
         """Wait no more, and leave the layers as they were."""
@@ -96,23 +103,39 @@ class RectangleDrag(QObject):
             if self._before in self._viewer.layers:
                 self._viewer.layers.selection.active = self._before
 
-    def _follow(self, _layer: Any, _event: Any) -> Iterator[None]:
-        """Go along with napari's own drawing, and tell when the button is released."""
+    def _follow(self, _layer: Any, event: Any) -> Iterator[None]:
+        """Go along with the mouse from the press of its button to the release."""
+        start = self._place_of(event)
         yield
-        while _event.type == "mouse_move":
+        while event.type == "mouse_move":
+            ends = np.array([start, self._place_of(event)])
+            corners = (*ends.min(axis=0).tolist(), *ends.max(axis=0).tolist())
+            self._show(corners)
             yield
-        # napari has still to finish its own part of the event.
+        # The layer goes, but not while napari works on its event.
         self._released.start(0)
 
     def _on_escape(self, _layer: Any) -> None:
-        # The layer goes, but not while napari works on its key.
         self._escaped.start(0)
 
     @telling()
     def _on_released(self) -> None:
-        if self._layer is None or not len(self._layer.data):
+        if self._layer is not None and self._corners != _NOTHING:
+            self.dragged.emit(self._corners)
+
+    def _place_of(self, event: Any) -> NDArray[np.float64]:
+        """Return where the mouse is; napari has the centres of pixels at whole ones."""
+        assert self._image is not None
+        place: NDArray[np.float64] = np.add(
+            self._image.world_to_data(event.position)[-2:], 0.5
+        )
+        return place
+
+    def _show(self, corners: Rectangle) -> None:
+        if self._image is None or self._layer is None:
             return
-        # napari has the centres of pixels at whole numbers.
-        corners = np.asarray(self._layer.data[-1]) + 0.5
-        (y0, x0), (y1, x1) = corners.min(axis=0), corners.max(axis=0)
-        self.dragged.emit((float(y0), float(x0), float(y1), float(x1)))
+        (y0, x0, y1, x1), self._corners = corners, corners
+        if y0 < y1 and x0 < x1:
+            placed = rectangle_placement(self._image, corners)
+            self._layer.scale = placed["scale"]
+            self._layer.translate = placed["translate"]

@@ -339,6 +339,28 @@ def part_placement(layer: Image, field: Field) -> dict[str, Any]:
     return _placed(layer, factors, np.add(field.offset_px, (factors - 1) / 2))
 
 
+def rectangle_placement(
+    layer: Image, corners: tuple[float, float, float, float]
+) -> dict[str, Any]:
+    """Give what puts a layer of one pixel on a rectangle of this one.
+
+    Parameters
+    ----------
+    layer
+        The layer to lie on; (y, x).
+    corners
+        (y0, x0, y1, x1) in pixels of the finest level, (0, 0) being the upper left
+        corner of the first one.
+
+    Returns
+    -------
+    dict
+        As of `placement`.
+    """
+    low, high = np.reshape(corners, (2, 2))
+    return _placed(layer, high - low, (low + high) / 2 - 0.5)
+
+
 def _placed(
     layer: Image | Labels, factors: NDArray[np.float64], shift: NDArray[np.float64]
 ) -> dict[str, Any]:
