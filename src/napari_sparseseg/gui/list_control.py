@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Labels
-
-# The way in which napari itself notes what file a layer was opened from.
-from napari.layers._source import layer_source
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, Signal
 
@@ -43,8 +40,6 @@ if TYPE_CHECKING:
     from napari_sparseseg.gui.prediction_target import PredictionTargets
     from napari_sparseseg.gui.sent_images import SentImages
     from napari_sparseseg.gui.state import Kind, State
-
-PLUGIN = "napari-sparseseg"
 
 #: Files of the list that are open at most, but for those that were painted on: the
 #: layers of the one that was looked at longest ago are closed.
@@ -240,19 +235,27 @@ class ListControl(QObject):
             return
         self._reader.start(file)
 
-    def _on_read(self, file: ListedFile, classes: ClassTable | None) -> None:
+    def _on_read(self, found: list[tuple[ListedFile, ClassTable | None]]) -> None:
         with telling():
-            if file not in self._images.files:
-                self._reader.forget(file)
-                return
-            values = {value for counts in file.counts.values() for value in counts}
-            self._classes.adopt_file(classes, values)
-            if file.problem:
-                self._problems.append(file.problem)
+            listed = set(self._known_files())
+            for file, _ in found:
+                if file not in listed:
+                    self._reader.forget(file)
+            there = [(file, classes) for file, classes in found if file in listed]
+            self._adopt(there)
+            self._problems += [file.problem for file, _ in there if file.problem]
             if not self._images.n_waiting:
                 problems, self._problems = self._problems, []
                 _tell(problems)
         self.changed.emit()
+
+    def _adopt(self, found: Iterable[tuple[ListedFile, ClassTable | None]]) -> None:
+        """Take over the classes of files; the table of the first labels counts."""
+        is_first = True
+        for file, classes in found:
+            values = {value for counts in file.counts.values() for value in counts}
+            self._classes.adopt_file(classes if is_first else None, values)
+            is_first = is_first and not values
 
     def _known_files(self) -> list[ListedFile]:
         entries = self._images.entries
@@ -397,8 +400,7 @@ def _image_of(file: ListedFile) -> Image:
             channels=len(layers),
         )
     data, arguments, _ = layers[0]
-    with layer_source(path=str(file.image), reader_plugin=PLUGIN):
-        return Image(data, **arguments)
+    return Image(data, **arguments)
 
 
 def _tell(problems: Sequence[str]) -> None:
