@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg.annotations.classes import find_class_table
 from napari_sparseseg.errors import ImageError, LayerError
-from napari_sparseseg.gui.annotations import Pair
+from napari_sparseseg.gui.annotations import DENSE_SHARE, Pair
 from napari_sparseseg.gui.homes import settle
 from napari_sparseseg.gui.image_layers import layers_of
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from napari.components import ViewerModel
+    from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.gui.annotations import Annotations
@@ -309,10 +311,11 @@ class ListControl(QObject):
         if file.labels is None:
             return self._pairs.empty_labels(image)
         found = read_labels(file.labels, find_class_table(file.labels))
+        data = np.array(found.labels).reshape(level_shape(image))
         labels = Labels(
-            np.array(found.labels).reshape(level_shape(image)),
+            data,
             name=f"{file.name} labels",
-            opacity=DENSE_OPACITY if file.kind == "dense" else 1.0,
+            opacity=DENSE_OPACITY if _covers(data) else 1.0,
             metadata={}
             if found.classes is None
             else {CLASSES_KEY: found.classes.to_json()},
@@ -401,6 +404,12 @@ def _image_of(file: ListedFile) -> Image:
         )
     data, arguments, _ = layers[0]
     return Image(data, **arguments)
+
+
+def _covers(labels: NDArray[Any]) -> bool:
+    """Tell whether labels, (..., y, x), hide the image on some plane."""
+    labelled = np.count_nonzero(labels, axis=(-2, -1)).max()
+    return bool(labelled >= DENSE_SHARE * math.prod(labels.shape[-2:]))
 
 
 def _tell(problems: Sequence[str]) -> None:

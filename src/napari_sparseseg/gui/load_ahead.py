@@ -7,7 +7,7 @@ from functools import cache
 from threading import Thread
 
 #: Libraries of napari that it does not load before there is a layer.
-LATE = ("pandas", "scipy.ndimage", "skimage.color", "skimage.measure")
+LATE = ("skimage.color.colorconv", "scipy.ndimage", "skimage.measure", "pandas")
 
 
 @cache
