@@ -378,6 +378,29 @@ def test_a_session_keeps_and_restores_the_list(
     assert len(other.state.pairs) == 3
 
 
+def test_a_restored_list_shows_the_image_that_is_worked_on_alone(
+    table: Table,
+    qtbot: QtBot,
+    folder: Path,
+    make_table: Callable[[], Table],
+    tmp_path: Path,
+) -> None:
+    add(table, qtbot, folder)
+    table.controller.list.go(1)
+    place = tmp_path / "kept.sparseseg"
+    table.controller.place.move(str(place))
+    table.controller.close()
+    other = make_table()
+    other.controller.place.open(str(place))
+    qtbot.waitUntil(lambda: other.controller.images.n_waiting == 0, timeout=20000)
+    current = other.controller.pairs.current
+    assert current is not None
+    assert set(seen(other)) == {current.image.name, current.labels.name}
+    assert set(names(other)) == {"a", "a labels", "b", "b labels"}
+    assert other.viewer.layers.selection.active is current.labels
+    assert other.viewer.layers["b labels"].opacity == list_control.DENSE_OPACITY
+
+
 def test_files_of_a_session_that_are_gone_are_named(
     table: Table, qtbot: QtBot, folder: Path, tmp_path: Path
 ) -> None:

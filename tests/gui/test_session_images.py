@@ -268,7 +268,7 @@ def test_the_series_of_before_is_opened_without_a_question(
         write_series(home / "ct", places, SeriesInstanceUID=uid, SeriesNumber=number)
     asked: list[Any] = []
 
-    def ask(found: Any, _: Any) -> str:
+    def ask(found: Any, *_: Any) -> str:
         asked.append(found)
         return uids[1]
 

@@ -207,6 +207,7 @@ class ListControl(QObject):
                     # It was painted on, so its layers stay.
                     pair.file = ListedFile(pair.key, Path(record.path), labels)
                     pair.file.is_read = True
+                    pair.labels.opacity = _opacity_of(pair.labels.data)
                 self._annotations.tick(pair, record.ticked)
                 order.append(pair)
             elif record.path and Path(record.path) not in known:
@@ -216,6 +217,12 @@ class ListControl(QObject):
                 self._append(file)
                 order.append(file)
         self._images.arrange(order)
+        current = self._pairs.current
+        if current is not None and current.file is not None:
+            # The images that were open lie on each other.
+            self._shown.show_only(current)
+            self._viewer.layers.selection.active = current.labels
+            self._look_at(current.image, None)
         self.changed.emit()
 
     def close(self) -> None:
@@ -315,7 +322,7 @@ class ListControl(QObject):
         labels = Labels(
             data,
             name=f"{file.name} labels",
-            opacity=DENSE_OPACITY if _covers(data) else 1.0,
+            opacity=_opacity_of(data),
             metadata={}
             if found.classes is None
             else {CLASSES_KEY: found.classes.to_json()},
@@ -406,10 +413,11 @@ def _image_of(file: ListedFile) -> Image:
     return Image(data, **arguments)
 
 
-def _covers(labels: NDArray[Any]) -> bool:
-    """Tell whether labels, (..., y, x), hide the image on some plane."""
+def _opacity_of(labels: NDArray[Any]) -> float:
+    """Return how opaque labels, (..., y, x), are shown: they may cover a plane."""
     labelled = np.count_nonzero(labels, axis=(-2, -1)).max()
-    return bool(labelled >= DENSE_SHARE * math.prod(labels.shape[-2:]))
+    is_covered = labelled >= DENSE_SHARE * math.prod(labels.shape[-2:])
+    return DENSE_OPACITY if is_covered else 1.0
 
 
 def _tell(problems: Sequence[str]) -> None:
