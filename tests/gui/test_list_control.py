@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from npe2 import PluginManager, PluginManifest
 from PIL import Image as Picture
 
 from napari_sparseseg.annotations.classes import ClassTable, write_class_table
@@ -380,11 +381,14 @@ def test_a_session_keeps_and_restores_the_list(
 
 def test_a_restored_list_shows_the_image_that_is_worked_on_alone(
     table: Table,
+    npe2pm: PluginManager,
     qtbot: QtBot,
     folder: Path,
     make_table: Callable[[], Table],
     tmp_path: Path,
 ) -> None:
+    for distribution in ("napari", "napari-sparseseg"):
+        npe2pm.register(PluginManifest.from_distribution(distribution))
     add(table, qtbot, folder)
     table.controller.list.go(1)
     place = tmp_path / "kept.sparseseg"

@@ -217,12 +217,13 @@ class ListControl(QObject):
                 self._append(file)
                 order.append(file)
         self._images.arrange(order)
-        current = self._pairs.current
-        if current is not None and current.file is not None:
-            # The images that were open lie on each other.
-            self._shown.show_only(current)
-            self._viewer.layers.selection.active = current.labels
-            self._look_at(current.image, None)
+        opened = [each for each in order if isinstance(each, Pair) and each.file]
+        if opened:
+            # They lie on each other.
+            current = self._pairs.current
+            shown = current if current is not None and current in opened else opened[0]
+            self.go(self._images.entries.index(shown))
+            self._viewer.layers.selection.active = shown.labels
         self.changed.emit()
 
     def close(self) -> None:
