@@ -122,3 +122,20 @@ def test_every_public_name_resolves_and_is_listed(name: str) -> None:
 def test_an_unknown_name_is_refused_like_any_modules() -> None:
     with pytest.raises(AttributeError, match="no attribute 'segment_everything'"):
         napari_sparseseg.segment_everything  # noqa: B018
+
+
+def test_the_first_layer_loads_little_once_the_rest_was_loaded_ahead() -> None:
+    code = """
+import sys
+import numpy as np
+from napari.layers import Image, Labels
+from napari_sparseseg.gui.load_ahead import load_ahead
+early = "pandas" in sys.modules
+load_ahead().join()
+before = set(sys.modules)
+Image(np.zeros((2, 2, 3), np.uint8))
+Labels(np.zeros((2, 2), np.uint8))
+late = {name.split(".")[0] for name in set(sys.modules) - before}
+print(early, late & {"pandas", "scipy", "skimage"}, load_ahead() is load_ahead())
+"""
+    assert run_fresh(code).split("\n")[0] == "False set() True"

@@ -205,7 +205,11 @@ def without(labels: NDArray[Any], *values: int) -> NDArray[Any]:
 # Training.
 
 
-def test_a_training_tells_its_way_from_start_to_stop(window: Window) -> None:
+def test_a_training_tells_its_way_from_start_to_stop(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A slow machine would write a checkpoint before the first epoch is over.
+    monkeypatch.setattr(worker, "CHECKPOINT_S", 1000.0)
     window.play(
         window.classes(),
         window.put(),

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from npe2 import PluginManager, PluginManifest
 from PIL import Image as Picture
 
 from napari_sparseseg.annotations.classes import ClassTable, write_class_table
 from napari_sparseseg.engine import messages
 from napari_sparseseg.gui import list_control
+from napari_sparseseg.gui.annotations import Pair
+from napari_sparseseg.gui.image_layers import path_of
 from napari_sparseseg.gui.image_list import ALL_LEARNED, FIRST, LAST, LEARNED_WHOLE
 from napari_sparseseg.gui.listed_files import ListedFile
 from napari_sparseseg.gui.planes import PlaneKey
@@ -124,6 +127,54 @@ def test_all_that_is_ticked_is_learned_from_with_its_kind(
     table.controller.list.go(1)
     assert {put.name for put in table.link.taken(messages.PutImage)} == {"b"}
     assert not table.link.taken(messages.RemoveImage, messages.Start)
+
+
+def test_many_files_are_told_of_together_and_not_one_by_one(
+    table: Table, qtbot: QtBot, tmp_path: Path
+) -> None:
+    for number in range(20):
+        write_image(tmp_path / f"{number:02}.png")
+        Picture.fromarray(strokes(8)).save(tmp_path / f"{number:02}_mask.png")
+    shown: list[int] = []
+    control = table.controller.list
+    control.add([str(tmp_path)])
+    control.changed.connect(lambda: shown.append(table.controller.images.n_waiting))
+    qtbot.waitUntil(lambda: table.controller.images.n_waiting == 0, timeout=20000)
+    assert shown[-1] == 0
+    assert len(shown) < 10, "of a hundred files the window would stand still"
+    assert [row.strokes for row in table.state.pairs[1:]] == [2] * 19
+
+
+def test_a_file_that_was_opened_before_it_was_read_can_be_closed_again(
+    table: Table, qtbot: QtBot, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(list_control, "MOST_OPEN", 1)
+    add(table, qtbot, folder)
+    first = table.controller.images.entries[0]
+    assert isinstance(first, Pair)
+    assert first.file is not None
+    assert first.file.planes, "the first is opened at once, before it is read"
+    table.controller.list.go(1)
+    assert names(table) == ["b", "b labels"]
+
+
+def test_labels_that_cover_an_image_let_it_shine_through(
+    table: Table, qtbot: QtBot, folder: Path
+) -> None:
+    (folder / "a.png").unlink()
+    (folder / "a_labels.png").unlink()
+    # Opened at once, before it is known to be dense.
+    add(table, qtbot, folder)
+    assert table.viewer.layers["b labels"].opacity == list_control.DENSE_OPACITY
+    table.controller.list.go(1)
+    assert table.viewer.layers["c strokes"].opacity == 1.0
+
+
+def test_what_a_listed_image_is_of_is_kept(
+    table: Table, qtbot: QtBot, folder: Path
+) -> None:
+    add(table, qtbot, folder)
+    assert path_of(table.viewer.layers["a"]) == str(folder / "a.png")
 
 
 def test_one_image_is_shown_at_a_time_and_what_was_visible_comes_back(
@@ -326,6 +377,32 @@ def test_a_session_keeps_and_restores_the_list(
     assert isinstance(other.controller.images.entries[1], ListedFile)
     add(other, qtbot, folder)
     assert len(other.state.pairs) == 3
+
+
+def test_a_restored_list_shows_the_image_that_is_worked_on_alone(
+    table: Table,
+    npe2pm: PluginManager,
+    qtbot: QtBot,
+    folder: Path,
+    make_table: Callable[[], Table],
+    tmp_path: Path,
+) -> None:
+    for distribution in ("napari", "napari-sparseseg"):
+        npe2pm.register(PluginManifest.from_distribution(distribution))
+    add(table, qtbot, folder)
+    table.controller.list.go(1)
+    place = tmp_path / "kept.sparseseg"
+    table.controller.place.move(str(place))
+    table.controller.close()
+    other = make_table()
+    other.controller.place.open(str(place))
+    qtbot.waitUntil(lambda: other.controller.images.n_waiting == 0, timeout=20000)
+    current = other.controller.pairs.current
+    assert current is not None
+    assert set(seen(other)) == {current.image.name, current.labels.name}
+    assert set(names(other)) == {"a", "a labels", "b", "b labels"}
+    assert other.viewer.layers.selection.active is current.labels
+    assert other.viewer.layers["b labels"].opacity == list_control.DENSE_OPACITY
 
 
 def test_files_of_a_session_that_are_gone_are_named(

@@ -107,6 +107,15 @@ def series_of(image: Image) -> str:
     return series
 
 
+def path_of(image: Image) -> str:
+    """Return the path of the file that an image layer is of, empty of others.
+
+    napari notes it of what it opens itself, and this plugin of all that it reads.
+    """
+    noted = image.metadata.get(SOURCE_KEY, {}).get("path")
+    return str(image.source.path or noted or "")
+
+
 def _layer(
     source: ImageSource, levels: Sequence[LazyArray], name: str, **more: str
 ) -> LayerTuple:

@@ -11,7 +11,7 @@ import numpy as np
 from qtpy.QtCore import Signal
 
 from napari_sparseseg.gui.fields import origin_of
-from napari_sparseseg.gui.image_layers import series_of
+from napari_sparseseg.gui.image_layers import path_of, series_of
 from napari_sparseseg.gui.kept_part import KeptPart
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.planes import level_shape, placing_events, plain_placement
@@ -114,9 +114,9 @@ def _path_of(image: Image) -> str:
     It does not depend on the working folder; addresses stay.
     """
     origin = origin_of(image)
-    path = image.source.path if origin is None else origin.path
+    path = path_of(image) if origin is None else origin.path
     if not path or "://" in path:
-        return path or ""
+        return path
     return str(Path(path).absolute())
 
 

@@ -19,6 +19,7 @@ from napari_sparseseg.gui.dock import DockWidget
 from napari_sparseseg.gui.dock_frame import PluginWidget, find_layer
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.launch import BOXES_DOCK, PLUGIN
+from napari_sparseseg.gui.load_ahead import load_ahead
 from napari_sparseseg.gui.log import log_folder, start_log
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.notify import telling
@@ -139,6 +140,7 @@ class LabelAndTrain(PluginWidget):
         """
         if self.controller.is_closed:
             return
+        load_ahead()
         self._take_preferences()
         settings.follow(self._on_preferences)
         if self._asks:

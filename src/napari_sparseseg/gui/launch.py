@@ -52,12 +52,8 @@ def open_file(viewer: napari.Viewer, path: Path) -> None:
     ImageError
         If none of them can read it.
     """
-    own = any(
-        reader.plugin_name == PLUGIN
-        for reader in plugin_manager.iter_compatible_readers(str(path))
-    )
     try:
-        viewer.open(str(path), plugin=PLUGIN if own and may_be_image(path) else None)
+        viewer.open(str(path), plugin=own_reader(str(path)))
     except Exception as error:
         # Readers are plugins and raise whatever they like.
         reason = str(error.__cause__ or error).partition("\n")[0]
@@ -66,3 +62,10 @@ def open_file(viewer: napari.Viewer, path: Path) -> None:
             "napari or one of its plugins can read.",
             path=str(path),
         ) from error
+
+
+def own_reader(path: str) -> str | None:
+    """Return this plugin if it is to open a file or folder, None: any other one."""
+    readers = plugin_manager.iter_compatible_readers(path)
+    own = any(reader.plugin_name == PLUGIN for reader in readers)
+    return PLUGIN if own and may_be_image(path) else None

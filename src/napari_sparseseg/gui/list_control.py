@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Labels
-
-# The way in which napari itself notes what file a layer was opened from.
-from napari.layers._source import layer_source
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg.annotations.classes import find_class_table
 from napari_sparseseg.errors import ImageError, LayerError
-from napari_sparseseg.gui.annotations import Pair
+from napari_sparseseg.gui.annotations import DENSE_SHARE, Pair
 from napari_sparseseg.gui.homes import settle
 from napari_sparseseg.gui.image_layers import layers_of
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from napari.components import ViewerModel
+    from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.gui.annotations import Annotations
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
     from napari_sparseseg.gui.prediction_target import PredictionTargets
     from napari_sparseseg.gui.sent_images import SentImages
     from napari_sparseseg.gui.state import Kind, State
-
-PLUGIN = "napari-sparseseg"
 
 #: Files of the list that are open at most, but for those that were painted on: the
 #: layers of the one that was looked at longest ago are closed.
@@ -210,6 +207,7 @@ class ListControl(QObject):
                     # It was painted on, so its layers stay.
                     pair.file = ListedFile(pair.key, Path(record.path), labels)
                     pair.file.is_read = True
+                    pair.labels.opacity = _opacity_of(pair.labels.data)
                 self._annotations.tick(pair, record.ticked)
                 order.append(pair)
             elif record.path and Path(record.path) not in known:
@@ -219,6 +217,13 @@ class ListControl(QObject):
                 self._append(file)
                 order.append(file)
         self._images.arrange(order)
+        opened = [each for each in order if isinstance(each, Pair) and each.file]
+        if opened:
+            # They lie on each other.
+            current = self._pairs.current
+            shown = current if current is not None and current in opened else opened[0]
+            self.go(self._images.entries.index(shown))
+            self._viewer.layers.selection.active = shown.labels
         self.changed.emit()
 
     def close(self) -> None:
@@ -240,19 +245,27 @@ class ListControl(QObject):
             return
         self._reader.start(file)
 
-    def _on_read(self, file: ListedFile, classes: ClassTable | None) -> None:
+    def _on_read(self, found: list[tuple[ListedFile, ClassTable | None]]) -> None:
         with telling():
-            if file not in self._images.files:
-                self._reader.forget(file)
-                return
-            values = {value for counts in file.counts.values() for value in counts}
-            self._classes.adopt_file(classes, values)
-            if file.problem:
-                self._problems.append(file.problem)
+            listed = set(self._known_files())
+            for file, _ in found:
+                if file not in listed:
+                    self._reader.forget(file)
+            there = [(file, classes) for file, classes in found if file in listed]
+            self._adopt(there)
+            self._problems += [file.problem for file, _ in there if file.problem]
             if not self._images.n_waiting:
                 problems, self._problems = self._problems, []
                 _tell(problems)
         self.changed.emit()
+
+    def _adopt(self, found: Iterable[tuple[ListedFile, ClassTable | None]]) -> None:
+        """Take over the classes of files; the table of the first labels counts."""
+        is_first = True
+        for file, classes in found:
+            values = {value for counts in file.counts.values() for value in counts}
+            self._classes.adopt_file(classes if is_first else None, values)
+            is_first = is_first and not values
 
     def _known_files(self) -> list[ListedFile]:
         entries = self._images.entries
@@ -306,10 +319,11 @@ class ListControl(QObject):
         if file.labels is None:
             return self._pairs.empty_labels(image)
         found = read_labels(file.labels, find_class_table(file.labels))
+        data = np.array(found.labels).reshape(level_shape(image))
         labels = Labels(
-            np.array(found.labels).reshape(level_shape(image)),
+            data,
             name=f"{file.name} labels",
-            opacity=DENSE_OPACITY if file.kind == "dense" else 1.0,
+            opacity=_opacity_of(data),
             metadata={}
             if found.classes is None
             else {CLASSES_KEY: found.classes.to_json()},
@@ -397,8 +411,14 @@ def _image_of(file: ListedFile) -> Image:
             channels=len(layers),
         )
     data, arguments, _ = layers[0]
-    with layer_source(path=str(file.image), reader_plugin=PLUGIN):
-        return Image(data, **arguments)
+    return Image(data, **arguments)
+
+
+def _opacity_of(labels: NDArray[Any]) -> float:
+    """Return how opaque labels, (..., y, x), are shown: they may cover a plane."""
+    labelled = np.count_nonzero(labels, axis=(-2, -1)).max()
+    is_covered = labelled >= DENSE_SHARE * math.prod(labels.shape[-2:])
+    return DENSE_OPACITY if is_covered else 1.0
 
 
 def _tell(problems: Sequence[str]) -> None:

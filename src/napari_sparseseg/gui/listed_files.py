@@ -20,6 +20,7 @@ from napari_sparseseg.annotations.strokes import LabelCount, count_labels
 from napari_sparseseg.errors import ImageError
 from napari_sparseseg.gui.annotations import Entry
 from napari_sparseseg.gui.log import sentence_on
+from napari_sparseseg.gui.parts import once
 from napari_sparseseg.gui.plane_files import save_plane, temporary_folder
 from napari_sparseseg.gui.planes import PlaneKey
 from napari_sparseseg.gui.state import PairRow
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from napari_sparseseg.gui.state import Kind
 
 READING = "It is being read."
+
+#: What was read is told so often: the whole list is shown anew each time.
+TELL_MS = 200
 
 
 class PlaneOfFile(NamedTuple):
@@ -124,12 +128,12 @@ class FileReader(QObject):
 
     Signals
     -------
-    read(file, classes)
-        A `ListedFile` has its contents, or its problem; and the class table beside it,
-        if there is one.
+    read(files)
+        Each `ListedFile` that has its contents now, or its problem, with the class
+        table beside it, or None.
     """
 
-    read = Signal(object, object)
+    read = Signal(list)
 
     _done = Signal(object, object)
 
@@ -138,6 +142,8 @@ class FileReader(QObject):
         self._folder: Path | None = None
         self._numbers = itertools.count()
         self._thread = ThreadPoolExecutor(max_workers=1)
+        self._found: list[tuple[ListedFile, Contents | BaseException]] = []
+        self._timer = once(self, self._tell_found, TELL_MS)
         self._done.connect(self._on_done)
 
     def start(self, file: ListedFile) -> None:
@@ -177,6 +183,7 @@ class FileReader(QObject):
 
     def close(self) -> None:
         """End, and remove what was written."""
+        self._timer.stop()
         self._thread.shutdown(cancel_futures=True)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -185,13 +192,23 @@ class FileReader(QObject):
         self._done.emit(file, done.exception() or done.result())
 
     def _on_done(self, file: ListedFile, found: Contents | BaseException) -> None:
-        file.is_read = True
-        classes = None
-        if isinstance(found, BaseException):
-            file.problem = f"{file.image.name}: {sentence_on(found)}"
-        else:
-            file.planes, file.counts, file.shape, classes = found
-        self.read.emit(file, classes)
+        self._found.append((file, found))
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def _tell_found(self) -> None:
+        found, self._found = self._found, []
+        self.read.emit([(file, _take_in(file, each)) for file, each in found])
+
+
+def _take_in(file: ListedFile, found: Contents | BaseException) -> ClassTable | None:
+    """Give an image what was found, and return the class table."""
+    file.is_read = True
+    if isinstance(found, BaseException):
+        file.problem = f"{file.image.name}: {sentence_on(found)}"
+        return None
+    file.planes, file.counts, file.shape, classes = found
+    return classes
 
 
 def read_contents(image: Path, labels: Path, new_path: Callable[[], Path]) -> Contents:

@@ -64,7 +64,7 @@ class PairsModel(QAbstractTableModel):
         """Give the names of the columns, and what they mean."""
         if orientation == Qt.Orientation.Horizontal and role == _ROLE.DisplayRole:
             n_images = len(self._pairs)
-            many = f" ({n_images} images)" if section == IMAGE and n_images > 1 else ""
+            many = f" ({n_images})" if section == IMAGE and n_images > 1 else ""
             return COLUMNS[section] + many
         if orientation == Qt.Orientation.Horizontal and role == _ROLE.ToolTipRole:
             return _TIPS[section]

@@ -190,6 +190,8 @@ def lay_out_table(table: QTableView, *stretched: int) -> None:
     table.setHorizontalHeader(header)
     header.setMinimumSectionSize(20)
     header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+    # Rows that are not seen are not measured: there may be hundreds.
+    header.setResizeContentsPrecision(0)
     for column in stretched:
         header.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
     header.setHighlightSections(False)

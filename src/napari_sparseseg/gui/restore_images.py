@@ -20,7 +20,8 @@ from napari_sparseseg.gui.fields import (
     is_slide,
     origin_of,
 )
-from napari_sparseseg.gui.image_layers import series_of, without_questions
+from napari_sparseseg.gui.image_layers import path_of, series_of, without_questions
+from napari_sparseseg.gui.launch import own_reader
 from napari_sparseseg.gui.planes import level_shape
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.session_images import find_image, is_same
@@ -151,15 +152,15 @@ def _known(
 
 def _is_of(image: Image, record: ImageRecord) -> bool:
     """Tell whether an image is the one of a record, whatever its name."""
-    source, origin = image.source, origin_of(image)
+    path, sample, origin = path_of(image), image.source.sample, origin_of(image)
     if origin is not None or record.field is not None:
         return _is_same_field(origin, record.field)
     if record.series and series_of(image) != record.series:
         return False
-    if source.path is not None:
-        return source.path == record.path or is_same(record, Path(source.path))
-    if source.sample is not None:
-        return tuple(source.sample) == record.sample
+    if path:
+        return path == record.path or is_same(record, Path(path))
+    if sample is not None:
+        return tuple(sample) == record.sample
     if isinstance(image.data, np.ndarray) and not record.path:
         return fingerprint_of_pixels(image.data) == record.content
     return bool(image.name == record.name and not record.path)
@@ -244,7 +245,7 @@ def _read(record: ImageRecord, where: str) -> list[Image]:
             aside.open_sample(*record.sample)
         else:
             with without_questions(record.series):
-                aside.open(where, plugin=_reader(record))
+                aside.open(where, plugin=_reader(record, where))
     except Exception as error:
         # Readers are plugins and raise whatever they like.
         logger.exception("an image of a session cannot be opened")
@@ -259,10 +260,10 @@ def _read(record: ImageRecord, where: str) -> list[Image]:
     return [layer for layer in layers if isinstance(layer, Image)]
 
 
-def _reader(record: ImageRecord) -> str | None:
-    """Return the plugin that opened an image, None where it is not there any more."""
+def _reader(record: ImageRecord, where: str) -> str | None:
+    """Return the plugin that opened an image; where it is gone, the one to choose."""
     known = {manifest.name for manifest in PluginManager.instance().iter_manifests()}
-    return record.plugin if record.plugin in known else None
+    return record.plugin if record.plugin in known else own_reader(where)
 
 
 def _taken(images: list[Image], record: ImageRecord) -> Image | None:
