@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: On cores that others use, too.
 PATIENCE_S = 900.0
 
+#: What is on the screen for so long is on disk.
+KEPT_MS = 2000
+
 #: Enough for a model that tells air from a body.
 STEPS = 5
 
@@ -74,6 +77,7 @@ def main(folder: Path) -> None:
     wait(lambda: state.phase == "idle" and state.progress is None, dock)
     controller.save_model(str(folder / "lung.safetensors"))
     wait(lambda: state.models, dock)
+    TEST.qWait(KEPT_MS)
     (folder / "done").touch()
     TEST.qWait(600_000)
 

@@ -467,6 +467,39 @@ class TestModel:
         assert desk.answer()
         assert not Path(asked.path).exists()
         assert training.state.unsaved
+        # A second time, as learned then.
+        desk.controller.predict()
+        (again,) = training.link.taken(messages.CopyModel)
+        Path(again.path).write_bytes(b"as learned then")
+        training.link.tell(messages.ModelCopied(path=again.path))
+        (loading,) = desk.link.taken(messages.LoadModel)
+        assert loading.path == again.path != asked.path
+
+    def test_whose_engine_dies_before_it_is_copied_is_told(
+        self, desk: Desk, training: Any, told: list[str]
+    ) -> None:
+        desk.add_stack()
+        training.state.unsaved = True
+        desk.wish(model="")
+        desk.controller.predict()
+        training.link.died.emit("It ended.", True)
+        assert desk.state.progress is None
+        assert "press Predict again" in desk.state.status
+        assert "press Predict again" in told[-1]
+
+    def test_of_a_job_that_was_given_up_is_not_taken(self, desk: Desk) -> None:
+        desk.add_stack()
+        desk.controller.predict()
+        (first,) = desk.link.taken(messages.LoadModel)
+        desk.controller.cancel()
+        other = desk.folder / "other.safetensors"
+        other.write_bytes(b"another model")
+        desk.wish(model=str(other))
+        desk.controller.predict()
+        desk.tell_model(first.path)
+        assert not desk.link.taken(messages.Predict)
+        desk.tell_model(str(other))
+        assert desk.link.taken(messages.Predict)
 
     def test_that_cannot_be_copied_ends_it(
         self, desk: Desk, training: Any, told: list[str]
