@@ -58,6 +58,9 @@ def paint(
         dock.controller.classes.select(value)
         TEST.qWait(50)
         drag(viewer, labels, (y, x0), (y, x1))
+        # What is missing later was lost by the session, and not by the mouse.
+        painted = labels.data[plane, y, x0 + 2 : x1 - 2]
+        assert (painted == value).all(), f"{plane, y, x0, x1}: {painted}"
 
 
 def main(folder: Path) -> None:
