@@ -96,6 +96,15 @@ class TestFolder:
         with pytest.raises(OutputError, match="another folder"):
             jobs_of_folder(images, images, ".tif")
 
+    def test_does_not_take_results_in_a_folder_inside(self, images: Path) -> None:
+        from pydicom.data import get_testdata_file
+
+        before = jobs_of_folder(images, images / "out", ".nrrd")
+        (images / "out").mkdir()
+        shutil.copy(str(get_testdata_file("CT_small.dcm")), images / "out")
+        assert jobs_of_folder(images, images / "elsewhere", ".nrrd") != before
+        assert jobs_of_folder(images, images / "out", ".nrrd") == before
+
     def test_without_images_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="no image in"):
             jobs_of_folder(tmp_path, tmp_path / "out", ".tif")

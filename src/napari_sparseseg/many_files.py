@@ -78,7 +78,7 @@ def jobs_of_folder(images: Path, out: Path, suffix: str) -> list[ImageJob]:
             path=str(out),
         )
     found: dict[str, ImageJob] = {}
-    for stem, path, series in sorted(_inside(images)):
+    for stem, path, series in sorted(_inside(images, out)):
         if stem in found:
             raise ImageError(
                 f"{found[stem].image.name} and {path.name} would both be predicted as "
@@ -95,8 +95,11 @@ def jobs_of_folder(images: Path, out: Path, suffix: str) -> list[ImageJob]:
     return list(found.values())
 
 
-def _inside(images: Path) -> Iterator[tuple[str, Path, str]]:
-    """Give stem, path and series (empty: the only one) of what is in a folder."""
+def _inside(images: Path, out: Path) -> Iterator[tuple[str, Path, str]]:
+    """Give stem, path and series (empty: the only one) of what is in a folder.
+
+    Results of before, in a folder among those of the images, are none of them.
+    """
     from napari_sparseseg.io.dicom_series import has_dicom, is_dicom
 
     files = image_files(images)
@@ -108,7 +111,10 @@ def _inside(images: Path) -> Iterator[tuple[str, Path, str]]:
         yield from _series_of(images)
         return
     for folder in images.iterdir():
-        if folder.is_dir() and folder not in files and has_dicom(folder):
+        is_result = folder.resolve() == out.resolve()
+        if is_result or not folder.is_dir() or folder in files:
+            continue
+        if has_dicom(folder):
             yield from _series_of(folder)
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: On cores that others use, too.
 PATIENCE_S = 900.0
 
+#: What is on the screen for so long is on disk.
+KEPT_MS = 2000
+
 #: Enough for a model that tells air from a body.
 STEPS = 5
 
@@ -55,6 +58,9 @@ def paint(
         dock.controller.classes.select(value)
         TEST.qWait(50)
         drag(viewer, labels, (y, x0), (y, x1))
+        # What is missing later was lost by the session, and not by the mouse.
+        painted = labels.data[plane, y, x0 + 2 : x1 - 2]
+        assert (painted == value).all(), f"{plane, y, x0, x1}: {painted}"
 
 
 def main(folder: Path) -> None:
@@ -74,6 +80,7 @@ def main(folder: Path) -> None:
     wait(lambda: state.phase == "idle" and state.progress is None, dock)
     controller.save_model(str(folder / "lung.safetensors"))
     wait(lambda: state.models, dock)
+    TEST.qWait(KEPT_MS)
     (folder / "done").touch()
     TEST.qWait(600_000)
 

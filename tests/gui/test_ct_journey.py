@@ -51,6 +51,9 @@ PLANES = (12, 30, 48)
 AROUND_PX = 9, 30
 STROKE_PX = 18
 
+#: Strokes of a class on a plane: at these shares of the spots from top to bottom.
+SPOTS = 0.1, 0.3, 0.5, 0.7, 0.9
+
 
 @pytest.fixture
 def folder(data_dir: Path, tmp_path: Path) -> Path:
@@ -90,7 +93,8 @@ def strokes_on(hu: NDArray[Any]) -> list[Stroke]:
             # Whole strokes are on the canvas.
             margin = STROKE_PX
             spots = np.argwhere(fits[margin:-margin, margin:-margin]) + margin
-            for y, x in spots[[len(spots) // 4, 3 * len(spots) // 4]].tolist():
+            for share in SPOTS:
+                y, x = spots[int(share * len(spots))].tolist()
                 half = STROKE_PX // 2
                 strokes.append((plane, value, y, x - half, x + half))
     return strokes

@@ -11,6 +11,7 @@ import napari
 import numpy as np
 import pytest
 import SimpleITK
+import tifffile
 import zarr
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
@@ -18,7 +19,9 @@ from napari.utils import progress
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
+from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import (
+    label_export,
     predict_controller,
     predict_run,
     predict_settings,
@@ -350,6 +353,34 @@ class TestFiles:
         # What is 0 was told: it is not labelled.
         assert "was not predicted and is 0" in " ".join(told)
 
+    def test_too_large_for_memory_are_written_part_by_part_or_refused(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        labels = np.random.default_rng(0).integers(0, 4, (40, 50)).astype(np.uint8)
+        lazy = zarr.array(labels, store=zarr.storage.MemoryStore(), chunks=(20, 20))
+        metadata = {CLASSES_KEY: CLASSES.to_json()}
+        layer = Labels(lazy, metadata=metadata, scale=(2, 2), units=("um", "um"))
+        monkeypatch.setattr(label_export, "MOST_IN_MEMORY", 1000)
+        done = label_export.export_layer(layer, str(desk.folder / "a.tif"))()
+        np.testing.assert_array_equal(tifffile.imread(done.export.paths[0]), labels)
+        refused = label_export.export_layer(layer, str(desk.folder / "a.nii.gz"))
+        with pytest.raises(OutputError, match="choose a format that takes them"):
+            refused()
+        assert not (desk.folder / "a.nii.gz").exists()
+
+    def test_of_another_size_than_in_their_store_are_not_copied_from_it(
+        self, desk: Desk, qtbot: QtBot
+    ) -> None:
+        image = desk.open_stack()
+        self.finish(desk, self.start(desk), qtbot)
+        layer = desk.viewer.layers["segmentation of ct"]
+        desk.controller.choose(image, layer)
+        image.scale = (10, 4, 4)
+        desk.controller.export(str(desk.folder / "moved.ome.zarr"))
+        qtbot.waitUntil(lambda: not desk.state.exporting, timeout=5000)
+        found = open_image(desk.folder / "moved.ome.zarr").geometry
+        np.testing.assert_allclose(found.lengths("mm").spacing, (10, 4, 4))
+
     def test_that_cannot_be_exported_say_why(
         self, desk: Desk, qtbot: QtBot, told: list[str]
     ) -> None:
@@ -467,6 +498,39 @@ class TestModel:
         assert desk.answer()
         assert not Path(asked.path).exists()
         assert training.state.unsaved
+        # A second time, as learned then.
+        desk.controller.predict()
+        (again,) = training.link.taken(messages.CopyModel)
+        Path(again.path).write_bytes(b"as learned then")
+        training.link.tell(messages.ModelCopied(path=again.path))
+        (loading,) = desk.link.taken(messages.LoadModel)
+        assert loading.path == again.path != asked.path
+
+    def test_whose_engine_dies_before_it_is_copied_is_told(
+        self, desk: Desk, training: Any, told: list[str]
+    ) -> None:
+        desk.add_stack()
+        training.state.unsaved = True
+        desk.wish(model="")
+        desk.controller.predict()
+        training.link.died.emit("It ended.", True)
+        assert desk.state.progress is None
+        assert "press Predict again" in desk.state.status
+        assert "press Predict again" in told[-1]
+
+    def test_of_a_job_that_was_given_up_is_not_taken(self, desk: Desk) -> None:
+        desk.add_stack()
+        desk.controller.predict()
+        (first,) = desk.link.taken(messages.LoadModel)
+        desk.controller.cancel()
+        other = desk.folder / "other.safetensors"
+        other.write_bytes(b"another model")
+        desk.wish(model=str(other))
+        desk.controller.predict()
+        desk.tell_model(first.path)
+        assert not desk.link.taken(messages.Predict)
+        desk.tell_model(str(other))
+        assert desk.link.taken(messages.Predict)
 
     def test_that_cannot_be_copied_ends_it(
         self, desk: Desk, training: Any, told: list[str]

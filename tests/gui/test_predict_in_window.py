@@ -16,6 +16,7 @@ import pytest
 import SimpleITK
 
 from benchmarks._files_large import loadable
+from napari_sparseseg.engine.messages import FileProgress
 from napari_sparseseg.gui import predict, predict_settings
 from napari_sparseseg.gui.engine_link import EngineLink
 from napari_sparseseg.gui.launch import PLUGIN, open_file
@@ -144,10 +145,15 @@ def test_a_real_slide_is_cancelled_within_a_second_and_goes_on(
     path = data_dir / "formats" / "wsi" / "CMU-1-Small-Region.svs"
     source = open_image(path)
     part = np.asarray(source.data[:512, :512])
-    save_model(loadable(random_network(part, 0.25)), tmp_path / "m.safetensors")
+    # Fine enough for the whole slide to be several chunks of its finest level.
+    save_model(loadable(random_network(part, 0.5)), tmp_path / "m.safetensors")
     open_file(viewer, path)
     dock = open_dock(viewer)
     state = dock.state
+    told: list[FileProgress] = []
+    dock.link.told.connect(
+        lambda event: told.append(event) if isinstance(event, FileProgress) else None
+    )
     dock.controller.use_wishes(
         replace(state.wishes, model=str(tmp_path / "m.safetensors"), what="slide")
     )
@@ -160,8 +166,12 @@ def test_a_real_slide_is_cancelled_within_a_second_and_goes_on(
     run.cancel_button.click()
     qtbot.waitUntil(lambda: state.progress is None, timeout=PATIENCE_MS)
     assert time.monotonic() - pressed < 1
+    assert state.status == "Cancelled; what was predicted stays."
+    assert told[-1].done < told[-1].total
+    told.clear()
 
     result = press(dock, qtbot)
+    assert 0 < told[0].done < told[0].total
     height, width = source.data.shape[:2]
     assert result.multiscale
     assert tuple(result.data[0].shape) == (height, width)

@@ -281,6 +281,20 @@ class TestSegmentation:
         with pytest.raises(OutputError, match=r"a\.txt cannot be read"):
             export(labels(4, 128, 128), tmp_path / "a.dcm", series, dicom_files=files)
 
+    def test_an_empty_character_set_counts_as_none(
+        self, tmp_path: Path, series: ImageSource
+    ) -> None:
+        files = []
+        for file in series.files:
+            header = pydicom.dcmread(file)
+            header.SpecificCharacterSet = ""
+            files.append(tmp_path / file.name)
+            header.save_as(files[-1])
+        assert pydicom.dcmread(files[0]).SpecificCharacterSet == ""
+        data, out = labels(4, 128, 128), tmp_path / "out.dcm"
+        export(data, out, series, dicom_files=tuple(files))
+        assert pydicom.dcmread(out).PatientName == header.PatientName
+
     def test_a_series_without_a_study_is_told(
         self, tmp_path: Path, series: ImageSource
     ) -> None:

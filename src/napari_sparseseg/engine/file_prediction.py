@@ -84,6 +84,8 @@ class FilePrediction:
             self._predict()
         except SparseSegError as error:
             self._fail(str(error), error)
+        except OSError as error:
+            self._fail(f"a file or folder cannot be used: {error}.", error)
         except Exception as error:
             logger.exception("predict-files failed")
             words = " ".join(str(error).split()) or "no more is known"

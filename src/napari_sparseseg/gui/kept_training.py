@@ -40,8 +40,10 @@ class KeptTraining(KeptPart):
     ) -> None:
         super().__init__(folder, parent)
         self._state = state
-        for name in ("settings", "live", "opacity", "confidence", "models"):
+        for name in ("settings", "live", "opacity", "confidence"):
             listen(self, getattr(state.events, name), self._on_change)
+        # A model is saved seldom, and its score stands nowhere else.
+        listen(self, state.events.models, self._bring)
         self._on_change()
 
     def _now(self) -> TrainingRecord:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,13 @@ from napari_sparseseg.gui.gaps import sentences_on_gaps
 from napari_sparseseg.gui.label_places import (
     classes_of,
     export_placed,
+    geometry_of,
     image_of,
+    options_of,
 )
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.io.atomic import write_folder_atomically
-from napari_sparseseg.io.export import Export
+from napari_sparseseg.io.export import Export, export_in_parts, goes_in_parts
 from napari_sparseseg.io.zarr_labels import is_label_zarr
 
 if TYPE_CHECKING:
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
 ZARR_SUFFIX = ".ome.zarr"
+
+#: More labels than that are written part by part, or refused.
+MOST_IN_MEMORY = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,17 @@ def export_layer(
     def write() -> Exported:
         if store is not None and path.lower().endswith(ZARR_SUFFIX):
             return Exported(_copied(store, Path(path)), "")
+        if not isinstance(data, np.ndarray) and math.prod(data.shape) > MOST_IN_MEMORY:
+            _check_goes_in_parts(path, data.shape)
+            options = options_of(about, image, of_model=of_model)
+            export = export_in_parts(
+                data,
+                path,
+                classes_of(metadata, data),
+                geometry_of(about, data.shape, image),
+                replace(options, simplify_px=simplify_px),
+            )
+            return Exported(export, "")
         labels = np.asarray(data)
         export = export_placed(
             labels,
@@ -83,6 +100,17 @@ def export_layer(
         return Exported(export, sentences_on_gaps(labels, 0.0) if of_model else "")
 
     return write
+
+
+def _check_goes_in_parts(path: str, shape: tuple[int, ...]) -> None:
+    if not goes_in_parts(path):
+        plane = " or .geojson" if len(shape) == 2 else ""
+        raise OutputError(
+            f"{Path(path).name} would need all {math.prod(shape) / 1e6:,.0f} million "
+            "pixels in memory; choose a format that takes them part by part: "
+            f"{ZARR_SUFFIX}, .ome.tif{plane}.",
+            path=path,
+        )
 
 
 def _copied(store: Path, path: Path) -> Export:

@@ -217,7 +217,7 @@ class PredictController(QObject):
         self._state.exporting = True
         self._state.status = f"Writing {Path(path).name} …"
         self._writing.show(0.5)
-        self._do(work, self._on_exported)
+        self._do(work, self._on_exported, self._on_export_ended)
         self._judge()
 
     def forget(self, layer: Any) -> None:
@@ -400,26 +400,37 @@ class PredictController(QObject):
 
     # Threads.
 
-    def _do(self, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
-        """Do something in a thread, and go on here with its result."""
+    def _do(
+        self,
+        work: Callable[[], Any],
+        then: Callable[[Any], object],
+        at_end: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Do something in a thread; go on here when it ends, and with its result."""
+
+        def go_on(future: Future[Any]) -> None:
+            at_end()
+            try:
+                result = future.result()
+            except Exception:
+                self._state.status = ""
+                raise
+            then(result)
+
         future = self._thread.submit(work)
-        future.add_done_callback(partial(self._done_in_thread.emit, then))
+        future.add_done_callback(partial(self._done_in_thread.emit, go_on))
 
     @telling()
     def _on_done_in_thread(
-        self, then: Callable[[Any], object], future: Future[Any]
+        self, go_on: Callable[[Future[Any]], object], future: Future[Any]
     ) -> None:
-        if self.is_closed or future.cancelled():
-            return
+        if not self.is_closed and not future.cancelled():
+            go_on(future)
+
+    def _on_export_ended(self) -> None:
         self._state.exporting = False
         self._writing.show(None)
         self._judge()
-        try:
-            result = future.result()
-        except Exception:
-            self._state.status = ""
-            raise
-        then(result)
 
     def _on_exported(self, done: Exported) -> None:
         names = " and ".join(str(path) for path in done.export.paths)

@@ -141,6 +141,8 @@ class PredictRun(QObject):
         self._job: PlanesJob | FilesJob | None = None
         self._wishes: PredictWishes | None = None
         self._copy: Path | None = None
+        self._trainer: EngineLink | None = None
+        self._asked_for: Path | None = None
         self._source: Any = None
         self._awaited = ""
         self._todo: list[PlaneKey] = []
@@ -235,10 +237,11 @@ class PredictRun(QObject):
             )
         self._copy = self.folder() / f"model-{next(self._numbers)}.safetensors"
         self._awaited = "copy"
-        link = training.link
-        link.told.connect(self._on_training_told, Qt.ConnectionType.UniqueConnection)
-        link.died.connect(self._on_training_died, Qt.ConnectionType.UniqueConnection)
-        link.send(messages.CopyModel(path=str(self._copy)))
+        if training.link is not self._trainer:
+            self._trainer = training.link
+            self._trainer.told.connect(self._on_training_told)
+            self._trainer.died.connect(self._on_training_died)
+        training.link.send(messages.CopyModel(path=str(self._copy)))
 
     @telling()
     def _on_training_told(self, event: Any) -> None:
@@ -254,10 +257,15 @@ class PredictRun(QObject):
     @telling()
     def _on_training_died(self, _sentence: str, _restarting: bool) -> None:
         if self._awaited == "copy":
-            self._end("")
+            self._end(
+                "the engine of Label and train has ended, and with it what was learned "
+                "since the last save; press Predict again once it stands, or choose a "
+                "saved model"
+            )
 
     def _load(self, path: Path) -> None:
         self._awaited = "load"
+        self._asked_for = path
         self._link.send(messages.LoadModel(path=str(path)))
 
     def _on_loaded(self, event: messages.ModelLoaded) -> None:
@@ -305,11 +313,13 @@ class PredictRun(QObject):
 
     def take(self, event: Any) -> None:
         """Take an event in; those that answer nothing of now are passed."""
-        if self._job is None:
+        if self._job is None or self._awaited == "end":
             return
         match event:
             case messages.ModelLoaded() if self._awaited == "load":
-                self._on_loaded(event)
+                # That of a job given up may still come.
+                if Path(event.path) == self._asked_for:
+                    self._on_loaded(event)
             case messages.TileDone() if event.generation == self._generation:
                 self._on_tile(event)
             case messages.Predicted() if event.generation == self._generation:

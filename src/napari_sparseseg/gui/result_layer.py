@@ -219,6 +219,8 @@ class ResultLayer:
                 layer.refresh(thumbnail=False, highlight=False, extent=False)
 
     def _on_image_moved(self) -> None:
+        # Its labels have the size and place of before.
+        self.store = None
         for layer in (self.layer, self._sure):
             if layer in self._layers:
                 place_on(layer, self.image, self.level)

@@ -61,13 +61,18 @@ def read_headers(files: Sequence[Path]) -> list[Any]:
     for file in files:
         try:
             with quietly():
-                headers.append(pydicom.dcmread(file, stop_before_pixels=True))
+                header = pydicom.dcmread(file, stop_before_pixels=True)
         except (pydicom.errors.InvalidDicomError, *DICOM_ERRORS) as error:
             raise OutputError(
                 f"{file} cannot be read, but a DICOM segmentation needs the series it "
                 "belongs to; give the complete series.",
                 path=str(file),
             ) from error
+        # Anonymisers leave it empty, which says as much as leaving it out (PS3.3
+        # C.12.1.1.2), but highdicom refuses it.
+        if not header.get("SpecificCharacterSet", "ISO_IR 6"):
+            del header.SpecificCharacterSet
+        headers.append(header)
     return headers
 
 

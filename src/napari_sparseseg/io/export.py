@@ -210,7 +210,7 @@ def export_in_parts(
     labels: LazyArray,
     path: str | Path,
     classes: ClassTable,
-    geometry: Geometry,
+    geometry: Geometry | None,
     options: ExportOptions = _DEFAULTS,
 ) -> Export:
     """Write the labels of a prediction as `export_labels` does, part by part.
