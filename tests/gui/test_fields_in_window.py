@@ -65,6 +65,10 @@ def test_a_rectangle_becomes_a_field_that_is_painted_on(
     assert max(abs(height - 200), abs(width - 200)) <= 4
     np.testing.assert_array_equal(field.data, fine[y : y + height, x : x + width])
 
+    camera: Any = getattr(viewer, "scene", viewer).camera
+    middle = field.data_to_world((height / 2, width / 2))
+    np.testing.assert_allclose(camera.center[-2:], middle, atol=1)
+
     user.pick_class(2)
     user.drag((150, 150), (150, 170), (150, 190))
     painted: Any = np.argwhere(np.asarray(labels.data) == 2)

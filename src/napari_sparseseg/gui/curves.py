@@ -51,8 +51,6 @@ class Curves(QWidget):
         self._loss_plot.hideAxis("bottom")
         # Else the lower half of the lowest number is cut off.
         self._loss_plot.getPlotItem().setContentsMargins(0, 0, 0, HALF_A_NUMBER)
-        self._loss_plot.getAxis("left").setStyle(maxTickLevel=0)
-        self._loss_plot.getAxis("left").setTickDensity(0.5)
         self.loss = self._loss_plot.plot()
         self.overall = self._dice_plot.plot()
         self.overall.setZValue(1)
@@ -89,6 +87,10 @@ class Curves(QWidget):
             _use_ink(plot, ink)
         self.loss.setPen(pg.mkPen(ink, width=1))
         self.loss.setData([step for step, _ in losses], [loss for _, loss in losses])
+        highest = max((loss for _, loss in losses), default=1.0)
+        # More numbers would overlap in so low a plot.
+        ticks = [(0.0, "0"), (highest, f"{highest:.2g}")]
+        self._loss_plot.getAxis("left").setTicks([ticks])
         for value in set(self.dice) - set(classes.values):
             self._dice_plot.removeItem(self.dice.pop(value))
         for each in classes:

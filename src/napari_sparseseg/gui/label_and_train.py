@@ -275,10 +275,14 @@ class LabelAndTrain(PluginWidget):
 
     @telling()
     def _work_on_field(self, field: Image) -> None:
-        """Paint on a field that was cut out."""
+        """Look at a field that was cut out, since on its slide its edges are not seen.
+
+        Strokes beyond them would be lost.
+        """
         self.dock.pairs.choose(field.name, self.dock.pairs.labels_name)
         self._choose()
         self._new_labels()
+        self.controller.list.look_at(field)
 
     @telling()
     def _add_pair(self, image_name: str, labels_name: str) -> None:

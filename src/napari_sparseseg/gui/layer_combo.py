@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtWidgets import QComboBox, QSizePolicy, QStyle, QWidget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from qtpy.QtWidgets import QStyleOptionComboBox
+
+#: Between the edge of the field and the name in it.
+MARGIN_PX = 4
 
 
 class LayerCombo(QComboBox):
@@ -62,6 +67,22 @@ class LayerCombo(QComboBox):
         if index >= 0:
             with QSignalBlocker(self):
                 self.setCurrentIndex(index)
+
+    def initStyleOption(self, option: QStyleOptionComboBox | None) -> None:
+        """Leave out the middle of a long name: fields of a slide differ at the end."""
+        super().initStyleOption(option)
+        style = self.style()
+        if option is None or style is None:
+            return
+        room = style.subControlRect(
+            QStyle.ComplexControl.CC_ComboBox,
+            option,
+            QStyle.SubControl.SC_ComboBoxEditField,
+            self,
+        )
+        option.currentText = option.fontMetrics.elidedText(
+            option.currentText, Qt.TextElideMode.ElideMiddle, room.width() - MARGIN_PX
+        )
 
     def _offer(self, names: Sequence[str], place: int) -> None:
         with QSignalBlocker(self):

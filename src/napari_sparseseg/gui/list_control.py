@@ -146,7 +146,7 @@ class ListControl(QObject):
         self._shown.show_only(pair)
         if tool is not None and pair.labels.visible:
             pair.labels.brush_size, pair.labels.mode = tool
-        self._look_at(pair.image, plane)
+        self.look_at(pair.image, plane)
         self._close_others(pair)
         self.changed.emit()
 
@@ -379,7 +379,7 @@ class ListControl(QObject):
             self._shown.show_only(current)
         self.changed.emit()
 
-    def _look_at(self, image: Image, plane: PlaneKey | None) -> None:
+    def look_at(self, image: Image, plane: PlaneKey | None = None) -> None:
         """Bring an image to the middle of the canvas."""
         # napari's own reset_view takes no layer of fewer axes than another one has.
         first, last = image.extent.world[:, -2:]
