@@ -37,7 +37,4 @@ class GroupNorm(UsesImageStatistics):
         width = self.num_channels // self.num_groups
         mean, square = statistics.repeat_interleave(width, dim=1)
         variance = (square - mean**2).clamp_min(0)
-        gain = self.weight / (variance + self.eps).sqrt()
-        offset = self.bias - mean * gain
-        normalised: Tensor = x * gain[:, None, None] + offset[:, None, None]
-        return normalised
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
