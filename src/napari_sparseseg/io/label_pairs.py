@@ -207,9 +207,9 @@ def _in_folder(folder: Path) -> tuple[list[FilePair], list[str]]:
     pairs, problems = match_by_ending(files)
     if not pairs:
         raise ImageError(
-            f"There is no image in the folder {folder}; expected files that end in "
-            f"{', '.join(SUFFIXES)}, with label maps such as tile_labels.png beside "
-            "tile.png.",
+            f"There is no image in the folder '{folder.name}'; expected files that end "
+            f"in {', '.join(SUFFIXES)}, with label maps such as tile_labels.png beside "
+            "tile.png; choose the folder that the images themselves are in.",
             path=str(folder),
         )
     return pairs, problems
