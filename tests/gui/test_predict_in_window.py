@@ -103,6 +103,7 @@ def test_layers_are_followed_and_the_engine_waits(
     dock.controller.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_real_series_is_predicted_and_exported(
     viewer: napari.Viewer, qtbot: QtBot, tmp_path: Path, data_dir: Path
