@@ -127,6 +127,7 @@ class PredictController(QObject):
         self._failures: list[str] = []
         self._written = 0
         self._skipped = 0
+        self._is_given_up = False
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._run = PredictRun(viewer, state, link, self._files, self)
         self._activity = Activity("Prediction")
@@ -193,6 +194,7 @@ class PredictController(QObject):
         if self._state.cannot_predict or self._run.is_busy:
             return
         self._failures, self._written, self._skipped = [], 0, 0
+        self._is_given_up = False
         self._run.start(self._job(), self._state.wishes)
         self._state.status = "Predicting …"
         self._judge()
@@ -201,6 +203,7 @@ class PredictController(QObject):
     def cancel(self) -> None:
         """Give up what runs."""
         if self._run.is_busy:
+            self._is_given_up = True
             self._state.status = "Cancelling …"
         self._run.cancel()
 
@@ -372,9 +375,8 @@ class PredictController(QObject):
 
     @telling()
     def _on_ended(self, failure: str) -> None:
-        was_cancelled = self._state.status.startswith("Cancelling")
         one, failures = self._target, [*self._failures, *filter(None, (failure,))]
-        if was_cancelled:
+        if self._is_given_up:
             self._state.status = "Cancelled; what was predicted stays."
         elif one is not None:
             self._state.status = failures[0] if failures else "Predicted."

@@ -551,13 +551,13 @@ def _read_deep_png(file: Path, color_type: int) -> NDArray[Any]:
 def _read_with_pillow(file: Path, kind: str, raw: bool) -> NDArray[Any]:
     from PIL import Image
 
-    with warnings.catch_warnings():
-        # Large images are what this program is for.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            image = Image.open(file, formats=[kind])
-        except Image.DecompressionBombError as error:
-            raise MemoryError(str(error)) from error
+    # Large images are what this program is for. The filter stays: images are read in
+    # threads, and one that took it away would undo the filters of the others.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    try:
+        image = Image.open(file, formats=[kind])
+    except Image.DecompressionBombError as error:
+        raise MemoryError(str(error)) from error
     with image:
         if image.mode in ("CMYK", "YCCK"):
             raise _strange_colors(file, image.mode)
