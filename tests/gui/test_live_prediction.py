@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Thread
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
 
     from napari_sparseseg.engine.messages import Region
-    from napari_sparseseg.gui.prediction_target import PredictionTarget
+    from napari_sparseseg.gui.seen_targets import SeenTargets
     from napari_sparseseg.gui.state import Live
 
 
 class Layer:
     """Of an image."""
 
-    def __init__(self) -> None:
-        self.image = object()
+    def __init__(self, name: str) -> None:
+        self.image = SimpleNamespace(name=name)
 
 
 class Target:
@@ -41,11 +42,12 @@ class Target:
 
     um_per_px = 0.5
 
-    def __init__(self, shape: tuple[int, int] = (64, 64)) -> None:
+    def __init__(
+        self, shape: tuple[int, int] = (64, 64), name: str = "chosen"
+    ) -> None:
         self.is_large = shape[0] * shape[1] > MOST_PIXELS
-        self.layer = Layer()
+        self.layer = Layer(name)
         self.shown: list[Region] = []
-        self.stale = 0
         self.fresh = False
         self.problem = ""
         self.has_file = True
@@ -77,8 +79,8 @@ class Target:
     def confidence_file(self) -> None:
         return None
 
-    def mark_stale(self) -> None:
-        self.stale += 1
+    def part(self) -> Any:
+        return self
 
     def is_same_plane(self, other: Target) -> bool:
         return other is self
@@ -97,10 +99,28 @@ class Scene:
         self.state = State()
         self.sent: list[Any] = []
         self.target: Target | None = Target()
+        self.seen: list[Target] = []
+        self.stale = 0
         self.live = LivePrediction(
-            self.state,
-            self.sent.append,
-            lambda: cast("PredictionTarget | None", self.target),
+            self.state, self.sent.append, cast("SeenTargets", self)
+        )
+
+    def chosen(self) -> Target | None:
+        return self.target
+
+    def others(self, after: Any = None) -> list[Target]:
+        images = [target.layer.image for target in self.seen]
+        start = images.index(after) + 1 if after in images else 0
+        return self.seen[start:] + self.seen[:start]
+
+    def mark_stale(self) -> None:
+        self.stale += 1
+        for target in filter(None, (self.target, *self.seen)):
+            target.fresh = False
+
+    def is_done(self, generation: int) -> None:
+        self.live.on_predicted(
+            Predicted(generation=generation, shown="head", step=0, seconds=0.1)
         )
 
     def tile(self, generation: int) -> None:
@@ -204,10 +224,9 @@ def test_what_is_given_up_is_shown_no_more(scene: Scene, asked: Predict) -> None
 def test_what_is_shown_is_marked_when_the_model_changes(
     scene: Scene, asked: Predict
 ) -> None:
-    assert scene.target is not None
-    assert scene.target.stale == 0
+    assert scene.stale == 1
     scene.live.model_changed()
-    assert scene.target.stale == 1
+    assert scene.stale == 2
 
 
 def test_an_image_that_is_gone_is_given_up(scene: Scene, asked: Predict) -> None:
@@ -220,8 +239,6 @@ def test_an_image_that_is_gone_is_given_up(scene: Scene, asked: Predict) -> None
     scene.tile(asked.generation)
     assert len(target.shown) == 1
     assert isinstance(scene.sent[-1], CancelPrediction)
-    scene.live.model_changed()
-    assert target.stale == 0
 
 
 def test_what_cannot_be_asked_is_told_once(

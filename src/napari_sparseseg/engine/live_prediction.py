@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 #: A tile is to take less than this, in seconds.
 QUANTUM_S = 0.2
 
+#: Of the time of learning a prediction in the background takes no more.
+BACKGROUND_SHARE = 0.25
+
 #: What a working pixel takes on one core of a CPU, until it was measured.
 CPU_SECONDS_PER_PX = 2e-6
 
@@ -60,6 +63,11 @@ class Prediction:
     ----------
     is_complete
         Whether all is predicted.
+    generation
+        Number of the request.
+    rests_until
+        While something else is to be done it does not go on before, by
+        ``time.monotonic``.
 
     Raises
     ------
@@ -77,9 +85,11 @@ class Prediction:
     ) -> None:
         shape = (pixels.shape[0], pixels.shape[1])
         self.is_complete = False
+        self.generation = request.generation
+        self.rests_until = 0.0
         self._view = request.view
         self._left_in_view = 0
-        if request.view is not None:
+        if request.view is not None and not request.in_background:
             self._left_in_view = _common_area(
                 request.view, request.region or (0, 0, *shape)
             )
@@ -114,6 +124,7 @@ class Prediction:
 
     def advance(self) -> TileDone:
         """Predict the next tile; there is one until ``is_complete``."""
+        started = time.monotonic()
         tile = next(self._tiles)
         y0, x0, y1, x1 = tile.region
         self._labels[y0:y1, x0:x1] = tile.labels
@@ -123,8 +134,11 @@ class Prediction:
         self.is_complete = tile.share >= 1
         if self._view is not None:
             self._left_in_view -= _common_area(tile.region, self._view)
+        if self._request.in_background:
+            now = time.monotonic()
+            self.rests_until = now + (now - started) * (1 / BACKGROUND_SHARE - 1)
         return TileDone(
-            generation=self._request.generation, region=tile.region, share=tile.share
+            generation=self.generation, region=tile.region, share=tile.share
         )
 
     def remove_small_objects(self) -> TileDone | None:
@@ -134,12 +148,12 @@ class Prediction:
         y0, x0, y1, x1 = region = self._request.region or whole(self._labels.shape)
         labels = self._labels[y0:y1, x0:x1]
         labels[...] = without_small_objects(labels, self._request.smallest_object)
-        return TileDone(generation=self._request.generation, region=region, share=1.0)
+        return TileDone(generation=self.generation, region=region, share=1.0)
 
     def report(self) -> Predicted:
         """Return what is told at the end."""
         return Predicted(
-            generation=self._request.generation,
+            generation=self.generation,
             shown=self._shown,
             step=self._step,
             seconds=time.perf_counter() - self._started,

@@ -162,10 +162,13 @@ class Worker:
 
     def _next_activity(self) -> Activity | None:
         """Return whose turn it is: of what is seen, else of who waited for longest."""
-        if self._prediction is not None and self._prediction.is_seen:
+        prediction = self._prediction
+        if prediction is not None and prediction.is_seen:
             return "predicting"
+        is_busy = self._masks.is_busy or self._is_learning
         has_work: dict[Activity, bool] = {
-            "predicting": self._prediction is not None,
+            "predicting": prediction is not None
+            and not (is_busy and time.monotonic() < prediction.rests_until),
             "making-masks": self._masks.is_busy,
             "learning": self._is_learning,
         }
@@ -206,15 +209,25 @@ class Worker:
         self._send(event)
 
     def _handle(self, request: messages.Request) -> None:
-        self._try(request.kind, lambda: self._do(request))
+        generation = getattr(request, "generation", None)
+        self._try(request.kind, lambda: self._do(request), generation)
 
-    def _try(self, what: str, work: Callable[[], None]) -> Exception | None:
+    def _try(
+        self, what: str, work: Callable[[], None], generation: int | None = None
+    ) -> Exception | None:
         """Do something; tell of the error that it raises, and return it."""
         try:
             work()
         except SparseSegError as error:
             kind = type(error).__name__
-            self._tell(messages.Failed(request=what, message=str(error), error=kind))
+            self._tell(
+                messages.Failed(
+                    request=what,
+                    message=str(error),
+                    error=kind,
+                    generation=generation,
+                )
+            )
             return error
         except Exception as error:
             logger.exception("%s failed", Harmless(what))
@@ -224,6 +237,7 @@ class Worker:
                     message=describe(error),
                     error=type(error).__name__,
                     details=trace_of(error),
+                    generation=generation,
                 )
             )
             return error
@@ -509,7 +523,8 @@ class Worker:
 
     def _predict(self, request: messages.Predict) -> None:
         self._prediction = None
-        self._turns.sort(key=lambda activity: activity != "predicting")
+        if not request.in_background:
+            self._turns.sort(key=lambda activity: activity != "predicting")
         model = self._model()
         device = str(model.device)
         shown = model.info.shown
@@ -534,7 +549,7 @@ class Worker:
                     self._tell(cleaned)
                 self._tell(prediction.report())
 
-        if self._try("predict", work) is not None:
+        if self._try("predict", work, prediction.generation) is not None:
             self._prediction = None
 
     def _predict_files(self, request: messages.PredictFiles) -> None:
