@@ -16,7 +16,7 @@ from napari_sparseseg.engine.messages import (
 )
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import live_prediction
-from napari_sparseseg.gui.live_prediction import DEBOUNCE_MS, LivePrediction
+from napari_sparseseg.gui.live_prediction import DEBOUNCE_MS, STILL_MS, LivePrediction
 from napari_sparseseg.gui.prediction_target import MOST_PIXELS
 from napari_sparseseg.gui.state import State
 
@@ -42,9 +42,7 @@ class Target:
 
     um_per_px = 0.5
 
-    def __init__(
-        self, shape: tuple[int, int] = (64, 64), name: str = "chosen"
-    ) -> None:
+    def __init__(self, shape: tuple[int, int] = (64, 64), name: str = "chosen") -> None:
         self.is_large = shape[0] * shape[1] > MOST_PIXELS
         self.layer = Layer(name)
         self.shown: list[Region] = []
@@ -339,3 +337,143 @@ def test_what_is_shown_already_is_not_asked_again(
     scene.live.view_changed()
     wait(qtbot)
     assert scene.sent == [asked]
+
+
+class TestBackground:
+    """What is seen beside the chosen image is predicted behind it, one by one."""
+
+    @pytest.fixture
+    def scene(self, scene: Scene) -> Scene:
+        scene.seen = [Target(name=name) for name in ("first", "second")]
+        scene.live.model_changed()
+        return scene
+
+    @staticmethod
+    def last(scene: Scene) -> Predict:
+        request = scene.sent[-1]
+        assert isinstance(request, Predict)
+        return request
+
+    def end(self, scene: Scene) -> None:
+        """Let what was asked for last be complete."""
+        name = scene.state.predicting
+        for target in (scene.target, *scene.seen):
+            if target is not None and target.layer.image.name == name:
+                target.fresh = True
+        scene.is_done(self.last(scene).generation)
+
+    def test_comes_after_the_chosen_image(self, scene: Scene) -> None:
+        asked = []
+        for _ in range(3):
+            asked.append((scene.state.predicting, self.last(scene).in_background))
+            self.end(scene)
+        assert asked == [("chosen", False), ("first", True), ("second", True)]
+        assert len(scene.sent) == 3
+        assert scene.state.progress is None
+
+    def test_its_tiles_come_into_its_own_layer(self, scene: Scene) -> None:
+        self.end(scene)
+        scene.tile(self.last(scene).generation)
+        assert [len(target.shown) for target in scene.seen] == [1, 0]
+        assert scene.state.progress == 0.25
+
+    def test_what_is_complete_is_not_asked_again(self, scene: Scene) -> None:
+        """Be it not fresh then, which would be asked for ever."""
+        for _ in range(3):
+            scene.is_done(self.last(scene).generation)
+        assert len(scene.sent) == 3
+
+    def test_a_new_model_gives_it_up_and_begins_behind_it(self, scene: Scene) -> None:
+        self.end(scene)
+        before = self.last(scene)
+        scene.live.model_changed()
+        assert isinstance(scene.sent[-2], CancelPrediction)
+        assert scene.state.predicting == "chosen"
+        scene.tile(before.generation)
+        assert not scene.seen[0].shown
+        self.end(scene)
+        assert scene.state.predicting == "second"
+        self.end(scene)
+        assert scene.state.predicting == "first"
+
+    def test_a_model_gives_up_what_waits_for_pixels_of_the_chosen(
+        self, scene: Scene
+    ) -> None:
+        self.end(scene)
+        assert scene.target is not None
+        scene.target.has_file = False
+        scene.live.model_changed()
+        assert isinstance(scene.sent[-1], CancelPrediction)
+
+    def test_the_chosen_image_takes_its_place(self, scene: Scene, qtbot: QtBot) -> None:
+        self.end(scene)
+        assert scene.state.predicting == "first"
+        scene.target = scene.seen.pop(0)
+        scene.live.view_changed()
+        wait(qtbot)
+        assert not self.last(scene).in_background
+        assert scene.state.predicting == "first"
+
+    @pytest.mark.parametrize("is_seen", [True, False])
+    def test_goes_on_while_it_is_seen(
+        self, scene: Scene, qtbot: QtBot, is_seen: bool
+    ) -> None:
+        self.end(scene)
+        if not is_seen:
+            del scene.seen[0]
+        sent = len(scene.sent)
+        scene.live.view_changed()
+        qtbot.wait(2 * STILL_MS)
+        assert (len(scene.sent) == sent) == is_seen
+        assert scene.state.predicting == ("first" if is_seen else "second")
+
+    def test_what_comes_into_view_is_predicted(
+        self, scene: Scene, qtbot: QtBot
+    ) -> None:
+        for _ in range(3):
+            self.end(scene)
+        scene.seen.append(Target(name="third"))
+        scene.live.view_changed()
+        qtbot.wait(2 * STILL_MS)
+        assert scene.state.predicting == "third"
+
+    def test_its_failure_is_nobodys_concern(self, scene: Scene) -> None:
+        self.end(scene)
+        assert not scene.live.fails(self.last(scene).generation)
+        assert scene.state.predicting == "second"
+        scene.seen[1].problem = "No room."
+        scene.live.model_changed()
+        self.end(scene)
+        self.end(scene)
+        assert scene.state.progress is None
+
+    def test_of_what_was_superseded_no_failure_counts(self, scene: Scene) -> None:
+        asked = self.last(scene)
+        scene.live.ask()
+        assert not scene.live.fails(asked.generation)
+        assert scene.state.progress == 0
+        assert scene.live.fails(self.last(scene).generation)
+        assert scene.state.progress is None
+
+    def test_waits_for_its_pixels(self, scene: Scene, qtbot: QtBot) -> None:
+        first = scene.seen[0]
+        first.has_file = False
+        self.end(scene)
+        assert scene.state.progress is None
+        first.has_file = True
+        first.ready[-1]()
+        qtbot.wait(2 * STILL_MS)
+        assert scene.state.predicting == "first"
+
+    def test_off_ends_it(self, scene: Scene, qtbot: QtBot) -> None:
+        self.end(scene)
+        scene.state.live = "off"
+        scene.live.cancel()
+        qtbot.wait(2 * STILL_MS)
+        assert isinstance(scene.sent[-1], CancelPrediction)
+
+    def test_without_a_chosen_image_there_are_the_others(self, scene: Scene) -> None:
+        self.end(scene)
+        scene.target = None
+        scene.live.model_changed()
+        assert scene.state.predicting == "second"
