@@ -843,7 +843,7 @@ def test_training_and_prediction_go_on_in_turn(
 def test_in_the_background_learning_has_the_larger_share(
     window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_prediction, "BACKGROUND_SHARE", 1e-6)
+    monkeypatch.setattr(worker, "BACKGROUND_SHARE", 1e-6)
     shape = window.sample.labels.shape
     in_background = window.predict(view=(0, 0, *shape), in_background=True)
     window.play(

@@ -45,6 +45,7 @@ class Target:
     def __init__(self, shape: tuple[int, int] = (64, 64), name: str = "chosen") -> None:
         self.is_large = shape[0] * shape[1] > MOST_PIXELS
         self.layer = Layer(name)
+        self.in_background = name != "chosen"
         self.shown: list[Region] = []
         self.fresh = False
         self.problem = ""
@@ -409,6 +410,7 @@ class TestBackground:
         self.end(scene)
         assert scene.state.predicting == "first"
         scene.target = scene.seen.pop(0)
+        scene.target.in_background = False
         scene.live.view_changed()
         wait(qtbot)
         assert not self.last(scene).in_background

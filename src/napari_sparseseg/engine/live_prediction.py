@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 #: A tile is to take less than this, in seconds.
 QUANTUM_S = 0.2
 
-#: Of the time of learning a prediction in the background takes no more.
-BACKGROUND_SHARE = 0.25
-
 #: What a working pixel takes on one core of a CPU, until it was measured.
 CPU_SECONDS_PER_PX = 2e-6
 
@@ -65,9 +62,8 @@ class Prediction:
         Whether all is predicted.
     generation
         Number of the request.
-    rests_until
-        While something else is to be done it does not go on before, by
-        ``time.monotonic``.
+    in_background
+        Whether it is to take but a small share of the time.
 
     Raises
     ------
@@ -86,10 +82,10 @@ class Prediction:
         shape = (pixels.shape[0], pixels.shape[1])
         self.is_complete = False
         self.generation = request.generation
-        self.rests_until = 0.0
+        self.in_background = request.in_background
         self._view = request.view
         self._left_in_view = 0
-        if request.view is not None and not request.in_background:
+        if request.view is not None and not self.in_background:
             self._left_in_view = _common_area(
                 request.view, request.region or (0, 0, *shape)
             )
@@ -124,7 +120,6 @@ class Prediction:
 
     def advance(self) -> TileDone:
         """Predict the next tile; there is one until ``is_complete``."""
-        started = time.monotonic()
         tile = next(self._tiles)
         y0, x0, y1, x1 = tile.region
         self._labels[y0:y1, x0:x1] = tile.labels
@@ -134,9 +129,6 @@ class Prediction:
         self.is_complete = tile.share >= 1
         if self._view is not None:
             self._left_in_view -= _common_area(tile.region, self._view)
-        if self._request.in_background:
-            now = time.monotonic()
-            self.rests_until = now + (now - started) * (1 / BACKGROUND_SHARE - 1)
         return TileDone(
             generation=self.generation, region=tile.region, share=tile.share
         )

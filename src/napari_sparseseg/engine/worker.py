@@ -66,6 +66,9 @@ STEP_S = 0.2
 #: many seconds, so that these and a prediction outside the view get about as much time.
 TURN_S = 0.05
 
+#: Of the time of learning predictions in the background take no more.
+BACKGROUND_SHARE = 0.15
+
 Activity = Literal["predicting", "making-masks", "learning"]
 
 #: The window answers news of what predicts by asking for a prediction: so many seconds
@@ -127,6 +130,7 @@ class Worker:
         # The prediction.
         self._before: SegmentationModel | None = None
         self._prediction: Prediction | None = None
+        self._rests_until = -math.inf  # of what is predicted in the background
         self._budgets: dict[tuple[str, str], Budget] = {}
         self._files: FilePrediction | None = None
         # Masks of boxes.
@@ -168,11 +172,15 @@ class Worker:
         is_busy = self._masks.is_busy or self._is_learning
         has_work: dict[Activity, bool] = {
             "predicting": prediction is not None
-            and not (is_busy and time.monotonic() < prediction.rests_until),
+            and not (prediction.in_background and is_busy and self._rests),
             "making-masks": self._masks.is_busy,
             "learning": self._is_learning,
         }
         return next((each for each in self._turns if has_work[each]), None)
+
+    @property
+    def _rests(self) -> bool:
+        return time.monotonic() < self._rests_until
 
     def _take_turn(self, activity: Activity) -> None:
         self._turns.remove(activity)
@@ -541,7 +549,12 @@ class Worker:
         assert prediction is not None
 
         def work() -> None:
-            self._tell(prediction.advance())
+            started = time.monotonic()
+            tile = prediction.advance()
+            if prediction.in_background:
+                now = time.monotonic()
+                self._rests_until = now + (now - started) * (1 / BACKGROUND_SHARE - 1)
+            self._tell(tile)
             if prediction.is_complete:
                 self._prediction = None
                 cleaned = prediction.remove_small_objects()

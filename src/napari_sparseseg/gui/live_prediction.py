@@ -157,7 +157,7 @@ class LivePrediction(QObject):
         self._waits = not target.has_pixels(self._pixels_ready.emit)
         if self._waits:
             return
-        self._request(target, in_background=False)
+        self._request(target)
         target.look()
         if not target.has_all_seen():
             self._state.status = (
@@ -213,7 +213,7 @@ class LivePrediction(QObject):
     def _runs(self) -> bool:
         return self._state.progress is not None
 
-    def _request(self, target: PredictionTarget, *, in_background: bool) -> None:
+    def _request(self, target: PredictionTarget) -> None:
         view = target.asked()
         confidence = target.confidence_file()
         request = Predict(
@@ -223,11 +223,11 @@ class LivePrediction(QObject):
             confidence=None if confidence is None else str(confidence),
             region=view if target.is_large else None,
             view=view,
-            in_background=in_background,
+            in_background=target.in_background,
             um_per_px=target.um_per_px,
         )
         self._target = target
-        self._filling = target.part() if in_background else None
+        self._filling = target.part() if target.in_background else None
         self._generation = request.generation
         self._state.predicting = target.layer.image.name
         self._state.progress = 0.0
@@ -274,7 +274,7 @@ class LivePrediction(QObject):
         """Predict something in the background; tell whether that is worth a wait."""
         try:
             if target.has_pixels(self._pixels_ready.emit):
-                self._request(target, in_background=True)
+                self._request(target)
                 self._last = target.layer.image
         except SparseSegError as error:
             # The user is told when he chooses the image.

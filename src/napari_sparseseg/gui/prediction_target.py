@@ -74,6 +74,8 @@ class PredictionTarget:
     window
         (y0, x0, y1, x1) in pixels of the level: the part of the plane that is read, as
         an image of its own; None: all of it.
+    in_background
+        Whether it is predicted behind another one.
     """
 
     layer: PredictionLayer
@@ -82,6 +84,7 @@ class PredictionTarget:
     dtype: type[np.uint8 | np.uint16]
     confidence: bool
     window: Region | None = None
+    in_background: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -144,7 +147,7 @@ class PredictionTarget:
 
     def look(self) -> None:
         """Tell the layer what is seen of it."""
-        self.layer.look_at(self.plane, self.view())
+        self.layer.look_at(self.plane, self.view(), in_background=self.in_background)
 
     def is_same_plane(self, other: PredictionTarget) -> bool:
         """Tell whether both are the same plane of the same layer."""

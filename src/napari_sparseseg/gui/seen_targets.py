@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,11 @@ class SeenTargets:
             if slide is not None and slide not in found and self._is_seen(slide):
                 found[slide] = self._without_pair(slide)
                 targets.append(found[slide])
-        return [each for each in targets if each is not None and each.has_all_seen()]
+        return [
+            replace(each, in_background=True)
+            for each in targets
+            if each is not None and each.has_all_seen()
+        ]
 
     def mark_stale(self) -> None:
         """Note that nothing that is shown is of the model of now."""
