@@ -402,7 +402,7 @@ class TestDeepLab:
         known = run("info", model, "--json", "-").json
         told = run("info", model).out
         assert "loss l1l2 (L1 0.5, L2 2), smoothness 0.1" in told
-        assert known["reason"] == "the network predicts, since the head start is off"
+        assert known["reason"] == "the network predicts, since the quick start is off"
         assert known["reason"] in " ".join(told.split())
         assert known["network"] == {"name": "deeplabv3", "backbone": "resnet18"}
         assert (known["loss"], known["recipe"]) == ("l1l2", "deeplab")

@@ -840,6 +840,32 @@ def test_training_and_prediction_go_on_in_turn(
 
 
 @pytest.mark.usefixtures("small_tiles")
+def test_in_the_background_learning_has_the_larger_share(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "BACKGROUND_SHARE", 1e-6)
+    shape = window.sample.labels.shape
+    in_background = window.predict(view=(0, 0, *shape), in_background=True)
+    window.play(
+        window.classes(),
+        window.put(),
+        window.start(),
+        turns=[
+            (is_a(StepDone), (in_background,)),
+            (is_a(TileDone), ()),
+            (is_a(Validated), (Stop(),)),
+            (is_a(Predicted), END),
+        ],
+    )
+    kinds = [type(event) for event in window.events]
+    stopped = window.events.index(next(filter(IDLE, window.events)))
+    # It rests after its first tile, for as long as something is learned.
+    assert kinds[:stopped].count(TileDone) == 1
+    assert kinds[stopped:].count(TileDone) > 1
+    assert (window.predicted() != 77).all()
+
+
+@pytest.mark.usefixtures("small_tiles")
 def test_a_prediction_can_be_given_up(window: Window) -> None:
     window.play(
         window.classes(),
@@ -858,7 +884,7 @@ def test_a_prediction_can_be_given_up(window: Window) -> None:
 def test_without_a_model_there_is_one_sentence(window: Window) -> None:
     window.play(window.predict(), turns=[(is_a(Failed), END)])
     (failed,) = window.all_of(Failed)
-    assert failed.request == "predict"
+    assert (failed.request, failed.generation) == ("predict", 1)
     assert failed.message == (
         "there is no model to predict with; train, or load a model first."
     )

@@ -297,7 +297,7 @@ def see_head_first(user: User) -> Labels:
     first, *_ = [each for each in user.heard if isinstance(each, Predicted | Validated)]
     assert isinstance(first, Predicted)
     assert first.shown == "head"
-    user.wait(lambda: "the head predicts" in user.dock.plots.shown.text())
+    user.wait(lambda: "the quick start predicts" in user.dock.plots.shown.text())
     prediction: Any = user.viewer.layers["prediction of phantom"]
     names = [layer.name for layer in user.viewer.layers]
     assert names == ["phantom", prediction.name, "phantom strokes"]

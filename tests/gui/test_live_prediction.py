@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Thread
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -15,7 +16,7 @@ from napari_sparseseg.engine.messages import (
 )
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import live_prediction
-from napari_sparseseg.gui.live_prediction import DEBOUNCE_MS, LivePrediction
+from napari_sparseseg.gui.live_prediction import DEBOUNCE_MS, STILL_MS, LivePrediction
 from napari_sparseseg.gui.prediction_target import MOST_PIXELS
 from napari_sparseseg.gui.state import State
 
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
 
     from napari_sparseseg.engine.messages import Region
-    from napari_sparseseg.gui.prediction_target import PredictionTarget
+    from napari_sparseseg.gui.seen_targets import SeenTargets
     from napari_sparseseg.gui.state import Live
 
 
 class Layer:
     """Of an image."""
 
-    def __init__(self) -> None:
-        self.image = object()
+    def __init__(self, name: str) -> None:
+        self.image = SimpleNamespace(name=name)
 
 
 class Target:
@@ -41,11 +42,11 @@ class Target:
 
     um_per_px = 0.5
 
-    def __init__(self, shape: tuple[int, int] = (64, 64)) -> None:
+    def __init__(self, shape: tuple[int, int] = (64, 64), name: str = "chosen") -> None:
         self.is_large = shape[0] * shape[1] > MOST_PIXELS
-        self.layer = Layer()
+        self.layer = Layer(name)
+        self.in_background = name != "chosen"
         self.shown: list[Region] = []
-        self.stale = 0
         self.fresh = False
         self.problem = ""
         self.has_file = True
@@ -77,8 +78,8 @@ class Target:
     def confidence_file(self) -> None:
         return None
 
-    def mark_stale(self) -> None:
-        self.stale += 1
+    def part(self) -> Any:
+        return self
 
     def is_same_plane(self, other: Target) -> bool:
         return other is self
@@ -97,10 +98,28 @@ class Scene:
         self.state = State()
         self.sent: list[Any] = []
         self.target: Target | None = Target()
+        self.seen: list[Target] = []
+        self.stale = 0
         self.live = LivePrediction(
-            self.state,
-            self.sent.append,
-            lambda: cast("PredictionTarget | None", self.target),
+            self.state, self.sent.append, cast("SeenTargets", self)
+        )
+
+    def chosen(self) -> Target | None:
+        return self.target
+
+    def others(self, after: Any = None) -> list[Target]:
+        images = [target.layer.image for target in self.seen]
+        start = images.index(after) + 1 if after in images else 0
+        return self.seen[start:] + self.seen[:start]
+
+    def mark_stale(self) -> None:
+        self.stale += 1
+        for target in filter(None, (self.target, *self.seen)):
+            target.fresh = False
+
+    def is_done(self, generation: int) -> None:
+        self.live.on_predicted(
+            Predicted(generation=generation, shown="head", step=0, seconds=0.1)
         )
 
     def tile(self, generation: int) -> None:
@@ -204,10 +223,9 @@ def test_what_is_given_up_is_shown_no_more(scene: Scene, asked: Predict) -> None
 def test_what_is_shown_is_marked_when_the_model_changes(
     scene: Scene, asked: Predict
 ) -> None:
-    assert scene.target is not None
-    assert scene.target.stale == 0
+    assert scene.stale == 1
     scene.live.model_changed()
-    assert scene.target.stale == 1
+    assert scene.stale == 2
 
 
 def test_an_image_that_is_gone_is_given_up(scene: Scene, asked: Predict) -> None:
@@ -220,8 +238,6 @@ def test_an_image_that_is_gone_is_given_up(scene: Scene, asked: Predict) -> None
     scene.tile(asked.generation)
     assert len(target.shown) == 1
     assert isinstance(scene.sent[-1], CancelPrediction)
-    scene.live.model_changed()
-    assert target.stale == 0
 
 
 def test_what_cannot_be_asked_is_told_once(
@@ -322,3 +338,144 @@ def test_what_is_shown_already_is_not_asked_again(
     scene.live.view_changed()
     wait(qtbot)
     assert scene.sent == [asked]
+
+
+class TestBackground:
+    """What is seen beside the chosen image is predicted behind it, one by one."""
+
+    @pytest.fixture
+    def scene(self, scene: Scene) -> Scene:
+        scene.seen = [Target(name=name) for name in ("first", "second")]
+        scene.live.model_changed()
+        return scene
+
+    @staticmethod
+    def last(scene: Scene) -> Predict:
+        request = scene.sent[-1]
+        assert isinstance(request, Predict)
+        return request
+
+    def end(self, scene: Scene) -> None:
+        """Let what was asked for last be complete."""
+        name = scene.state.predicting
+        for target in (scene.target, *scene.seen):
+            if target is not None and target.layer.image.name == name:
+                target.fresh = True
+        scene.is_done(self.last(scene).generation)
+
+    def test_comes_after_the_chosen_image(self, scene: Scene) -> None:
+        asked = []
+        for _ in range(3):
+            asked.append((scene.state.predicting, self.last(scene).in_background))
+            self.end(scene)
+        assert asked == [("chosen", False), ("first", True), ("second", True)]
+        assert len(scene.sent) == 3
+        assert scene.state.progress is None
+
+    def test_its_tiles_come_into_its_own_layer(self, scene: Scene) -> None:
+        self.end(scene)
+        scene.tile(self.last(scene).generation)
+        assert [len(target.shown) for target in scene.seen] == [1, 0]
+        assert scene.state.progress == 0.25
+
+    def test_what_is_complete_is_not_asked_again(self, scene: Scene) -> None:
+        """Be it not fresh then, which would be asked for ever."""
+        for _ in range(3):
+            scene.is_done(self.last(scene).generation)
+        assert len(scene.sent) == 3
+
+    def test_a_new_model_gives_it_up_and_begins_behind_it(self, scene: Scene) -> None:
+        self.end(scene)
+        before = self.last(scene)
+        scene.live.model_changed()
+        assert isinstance(scene.sent[-2], CancelPrediction)
+        assert scene.state.predicting == "chosen"
+        scene.tile(before.generation)
+        assert not scene.seen[0].shown
+        self.end(scene)
+        assert scene.state.predicting == "second"
+        self.end(scene)
+        assert scene.state.predicting == "first"
+
+    def test_a_model_gives_up_what_waits_for_pixels_of_the_chosen(
+        self, scene: Scene
+    ) -> None:
+        self.end(scene)
+        assert scene.target is not None
+        scene.target.has_file = False
+        scene.live.model_changed()
+        assert isinstance(scene.sent[-1], CancelPrediction)
+
+    def test_the_chosen_image_takes_its_place(self, scene: Scene, qtbot: QtBot) -> None:
+        self.end(scene)
+        assert scene.state.predicting == "first"
+        scene.target = scene.seen.pop(0)
+        scene.target.in_background = False
+        scene.live.view_changed()
+        wait(qtbot)
+        assert not self.last(scene).in_background
+        assert scene.state.predicting == "first"
+
+    @pytest.mark.parametrize("is_seen", [True, False])
+    def test_goes_on_while_it_is_seen(
+        self, scene: Scene, qtbot: QtBot, is_seen: bool
+    ) -> None:
+        self.end(scene)
+        if not is_seen:
+            del scene.seen[0]
+        sent = len(scene.sent)
+        scene.live.view_changed()
+        qtbot.wait(2 * STILL_MS)
+        assert (len(scene.sent) == sent) == is_seen
+        assert scene.state.predicting == ("first" if is_seen else "second")
+
+    def test_what_comes_into_view_is_predicted(
+        self, scene: Scene, qtbot: QtBot
+    ) -> None:
+        for _ in range(3):
+            self.end(scene)
+        scene.seen.append(Target(name="third"))
+        scene.live.view_changed()
+        qtbot.wait(2 * STILL_MS)
+        assert scene.state.predicting == "third"
+
+    def test_its_failure_is_nobodys_concern(self, scene: Scene) -> None:
+        self.end(scene)
+        assert not scene.live.fails(self.last(scene).generation)
+        assert scene.state.predicting == "second"
+        scene.seen[1].problem = "No room."
+        scene.live.model_changed()
+        self.end(scene)
+        self.end(scene)
+        assert scene.state.progress is None
+
+    def test_of_what_was_superseded_no_failure_counts(self, scene: Scene) -> None:
+        asked = self.last(scene)
+        scene.live.ask()
+        assert not scene.live.fails(asked.generation)
+        assert scene.state.progress == 0
+        assert scene.live.fails(self.last(scene).generation)
+        assert scene.state.progress is None
+
+    def test_waits_for_its_pixels(self, scene: Scene, qtbot: QtBot) -> None:
+        first = scene.seen[0]
+        first.has_file = False
+        self.end(scene)
+        assert scene.state.progress is None
+        first.has_file = True
+        first.ready[-1]()
+        qtbot.wait(2 * STILL_MS)
+        assert scene.state.predicting == "first"
+
+    def test_off_ends_it(self, scene: Scene, qtbot: QtBot) -> None:
+        self.end(scene)
+        scene.state.live = "off"
+        scene.live.cancel()
+        qtbot.wait(2 * STILL_MS)
+        assert isinstance(scene.sent[-1], CancelPrediction)
+
+    def test_without_a_chosen_image_there_are_the_others(self, scene: Scene) -> None:
+        self.end(scene)
+        scene.target = None
+        scene.live.model_changed()
+        assert scene.state.predicting == "second"

@@ -113,7 +113,7 @@ def test_what_predicts_is_said_before_it_is_scored(
     state.unsaved = True
     assert widget.timer.isActive()
     widget.draw()
-    assert widget.shown.text() == "Now the head predicts."
+    assert widget.shown.text() == "Now the quick start predicts."
 
 
 def test_what_predicts_is_said_with_the_reason(
@@ -121,7 +121,7 @@ def test_what_predicts_is_said_with_the_reason(
 ) -> None:
     state.curve, state.shown = CURVE, "both"
     widget.draw()
-    assert widget.shown.text() == "Now head and network predict together."
+    assert widget.shown.text() == "Now quick start and network predict together."
     state.shown = "network"
     state.reason = "the network predicts: Dice on held-out strokes is higher"
     widget.draw()
@@ -135,7 +135,7 @@ def test_a_reason_is_not_said_of_something_else(
     state.reason = "the network predicts: Dice on held-out strokes is higher"
     state.shown = "head"
     widget.draw()
-    assert widget.shown.text() == "Now the head predicts."
+    assert widget.shown.text() == "Now the quick start predicts."
     state.reason = "The model tumour predicts"
     widget.draw()
     assert "tumour" in widget.shown.text()

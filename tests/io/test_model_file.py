@@ -81,7 +81,7 @@ TRAINING: dict[str, Any] = {
     "pixels": {"2": 800, "3": 90, "41000": 1},
     "strokes": {"2": 12, "3": 5, "41000": 1},
     "held_out_dice": {"head": {"2": 0.5}, "network": {"2": 1.0, "3": 0.25}},
-    "reason": "the head predicts; nothing can be compared",
+    "reason": "the quick start predicts; nothing can be compared",
 }
 
 

@@ -987,18 +987,18 @@ def score(overall: float) -> PartScore:
 @pytest.mark.parametrize(
     ("overalls", "head_start", "shown", "chosen", "why"),
     [
-        ((0.5, 0.6, 0.4), True, "head", "network", "head 0.500, network 0.600"),
-        ((0.5, 0.6, 0.4), True, "network", "network", "head 0.500, network 0.600"),
-        ((0.6, 0.5, 0.4), True, "network", "head", "head 0.600, network 0.500"),
+        ((0.5, 0.6, 0.4), True, "head", "network", "start 0.500, network 0.600"),
+        ((0.5, 0.6, 0.4), True, "network", "network", "start 0.500, network 0.600"),
+        ((0.6, 0.5, 0.4), True, "network", "head", "start 0.600, network 0.500"),
         ((0.6, 0.5, 0.7), True, "network", "both", "both 0.700"),
         ((0.5, 0.6, 0.59), True, "network", "both", "network 0.600, both 0.590"),
-        ((0.6, 0.5, 0.59), True, "network", "head", "head 0.600"),
+        ((0.6, 0.5, 0.59), True, "network", "head", "start 0.600"),
         ((None, None, None), True, "head", "head", "5 strokes of a class"),
         ((None, None, None), True, "both", "both", "5 strokes of a class"),
         ((0.6, None, None), True, "network", "network", "5 strokes of a class"),
         ((None, 0.6, None), True, "head", "head", "5 strokes of a class"),
-        ((None, 0.1, None), False, "network", "network", "the head start is off"),
-        ((None, None, None), False, "network", "network", "the head start is off"),
+        ((None, 0.1, None), False, "network", "network", "the quick start is off"),
+        ((None, None, None), False, "network", "network", "the quick start is off"),
     ],
 )
 def test_the_best_is_chosen(
@@ -1016,9 +1016,9 @@ def test_the_best_is_chosen(
     assert found == chosen
     assert why in reason
     what = {
-        "head": "the head predicts",
+        "head": "the quick start predicts",
         "network": "the network predicts",
-        "both": "head and network predict together",
+        "both": "quick start and network predict together",
     }
     assert reason.startswith(what[chosen])
 

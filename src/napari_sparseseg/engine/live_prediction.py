@@ -60,6 +60,10 @@ class Prediction:
     ----------
     is_complete
         Whether all is predicted.
+    generation
+        Number of the request.
+    in_background
+        Whether it is to take but a small share of the time.
 
     Raises
     ------
@@ -77,9 +81,11 @@ class Prediction:
     ) -> None:
         shape = (pixels.shape[0], pixels.shape[1])
         self.is_complete = False
+        self.generation = request.generation
+        self.in_background = request.in_background
         self._view = request.view
         self._left_in_view = 0
-        if request.view is not None:
+        if request.view is not None and not self.in_background:
             self._left_in_view = _common_area(
                 request.view, request.region or (0, 0, *shape)
             )
@@ -124,7 +130,7 @@ class Prediction:
         if self._view is not None:
             self._left_in_view -= _common_area(tile.region, self._view)
         return TileDone(
-            generation=self._request.generation, region=tile.region, share=tile.share
+            generation=self.generation, region=tile.region, share=tile.share
         )
 
     def remove_small_objects(self) -> TileDone | None:
@@ -134,12 +140,12 @@ class Prediction:
         y0, x0, y1, x1 = region = self._request.region or whole(self._labels.shape)
         labels = self._labels[y0:y1, x0:x1]
         labels[...] = without_small_objects(labels, self._request.smallest_object)
-        return TileDone(generation=self._request.generation, region=region, share=1.0)
+        return TileDone(generation=self.generation, region=region, share=1.0)
 
     def report(self) -> Predicted:
         """Return what is told at the end."""
         return Predicted(
-            generation=self._request.generation,
+            generation=self.generation,
             shown=self._shown,
             step=self._step,
             seconds=time.perf_counter() - self._started,

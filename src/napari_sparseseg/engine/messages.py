@@ -1,7 +1,7 @@
 """What window and engine say to each other: frozen records, sent as JSON.
 
 A message travels as its length in bytes (4 bytes, most significant first) and a JSON
-object ``{"protocol": 5, "message": {"kind": ..., ...}}``. Nothing is unpickled;
+object ``{"protocol": 6, "message": {"kind": ..., ...}}``. Nothing is unpickled;
 whatever is not known is refused. Arrays do not travel: messages name ``.npy`` files
 that both sides map into memory. Regions are (y0, x0, y1, x1) in image pixels.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.networks.published_weights import EncoderName
 
 #: Raised whenever messages change; window and engine must agree on it.
-PROTOCOL = 5
+PROTOCOL = 6
 
 #: Longer messages are not ours.
 LONGEST = 64 * 2**20
@@ -321,6 +321,9 @@ class Predict:
         What is to be predicted; None = all.
     view
         What is seen: its tiles come first, from its centre.
+    in_background
+        Whether it takes but a small share of the time while something is learned; else
+        learning waits for the tiles of the view.
     um_per_px
         Pixel size, None when unknown.
     sureness
@@ -338,6 +341,7 @@ class Predict:
     confidence: str | None = None
     region: Region | None = None
     view: Region | None = None
+    in_background: bool = False
     um_per_px: float | None = None
     sureness: Sureness = "confidence"
     smallest_object: int = 0
@@ -909,6 +913,8 @@ class Failed:
     details
         Where and of which type the error was, for the log file: of
         :func:`~.log.trace_of`. Empty where the user gave something unusable.
+    generation
+        Number of the request, where it was one to predict.
     """
 
     kind: Literal["failed"] = "failed"
@@ -916,6 +922,7 @@ class Failed:
     message: str
     error: str = ""
     details: str = ""
+    generation: int | None = None
 
 
 Event = Annotated[

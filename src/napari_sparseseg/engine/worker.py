@@ -66,6 +66,9 @@ STEP_S = 0.2
 #: many seconds, so that these and a prediction outside the view get about as much time.
 TURN_S = 0.05
 
+#: Of the time of learning predictions in the background take no more.
+BACKGROUND_SHARE = 0.15
+
 Activity = Literal["predicting", "making-masks", "learning"]
 
 #: The window answers news of what predicts by asking for a prediction: so many seconds
@@ -127,6 +130,7 @@ class Worker:
         # The prediction.
         self._before: SegmentationModel | None = None
         self._prediction: Prediction | None = None
+        self._rests_until = -math.inf  # of what is predicted in the background
         self._budgets: dict[tuple[str, str], Budget] = {}
         self._files: FilePrediction | None = None
         # Masks of boxes.
@@ -162,14 +166,21 @@ class Worker:
 
     def _next_activity(self) -> Activity | None:
         """Return whose turn it is: of what is seen, else of who waited for longest."""
-        if self._prediction is not None and self._prediction.is_seen:
+        prediction = self._prediction
+        if prediction is not None and prediction.is_seen:
             return "predicting"
+        is_busy = self._masks.is_busy or self._is_learning
         has_work: dict[Activity, bool] = {
-            "predicting": self._prediction is not None,
+            "predicting": prediction is not None
+            and not (prediction.in_background and is_busy and self._rests),
             "making-masks": self._masks.is_busy,
             "learning": self._is_learning,
         }
         return next((each for each in self._turns if has_work[each]), None)
+
+    @property
+    def _rests(self) -> bool:
+        return time.monotonic() < self._rests_until
 
     def _take_turn(self, activity: Activity) -> None:
         self._turns.remove(activity)
@@ -206,15 +217,25 @@ class Worker:
         self._send(event)
 
     def _handle(self, request: messages.Request) -> None:
-        self._try(request.kind, lambda: self._do(request))
+        generation = getattr(request, "generation", None)
+        self._try(request.kind, lambda: self._do(request), generation)
 
-    def _try(self, what: str, work: Callable[[], None]) -> Exception | None:
+    def _try(
+        self, what: str, work: Callable[[], None], generation: int | None = None
+    ) -> Exception | None:
         """Do something; tell of the error that it raises, and return it."""
         try:
             work()
         except SparseSegError as error:
             kind = type(error).__name__
-            self._tell(messages.Failed(request=what, message=str(error), error=kind))
+            self._tell(
+                messages.Failed(
+                    request=what,
+                    message=str(error),
+                    error=kind,
+                    generation=generation,
+                )
+            )
             return error
         except Exception as error:
             logger.exception("%s failed", Harmless(what))
@@ -224,6 +245,7 @@ class Worker:
                     message=describe(error),
                     error=type(error).__name__,
                     details=trace_of(error),
+                    generation=generation,
                 )
             )
             return error
@@ -509,7 +531,8 @@ class Worker:
 
     def _predict(self, request: messages.Predict) -> None:
         self._prediction = None
-        self._turns.sort(key=lambda activity: activity != "predicting")
+        if not request.in_background:
+            self._turns.sort(key=lambda activity: activity != "predicting")
         model = self._model()
         device = str(model.device)
         shown = model.info.shown
@@ -526,7 +549,12 @@ class Worker:
         assert prediction is not None
 
         def work() -> None:
-            self._tell(prediction.advance())
+            started = time.monotonic()
+            tile = prediction.advance()
+            if prediction.in_background:
+                now = time.monotonic()
+                self._rests_until = now + (now - started) * (1 / BACKGROUND_SHARE - 1)
+            self._tell(tile)
             if prediction.is_complete:
                 self._prediction = None
                 cleaned = prediction.remove_small_objects()
@@ -534,7 +562,7 @@ class Worker:
                     self._tell(cleaned)
                 self._tell(prediction.report())
 
-        if self._try("predict", work) is not None:
+        if self._try("predict", work, prediction.generation) is not None:
             self._prediction = None
 
     def _predict_files(self, request: messages.PredictFiles) -> None:

@@ -25,7 +25,7 @@ from napari_sparseseg.gui.encoders import (
     why_missing,
 )
 from napari_sparseseg.gui.engine_news import EngineNews
-from napari_sparseseg.gui.fields import is_slide, prediction_level, slide_of
+from napari_sparseseg.gui.fields import slide_of
 from napari_sparseseg.gui.fields_control import FieldsControl
 from napari_sparseseg.gui.image_list import ImageList
 from napari_sparseseg.gui.kept_images import KeptImages
@@ -45,16 +45,17 @@ from napari_sparseseg.gui.plane_files import PlaneFiles
 from napari_sparseseg.gui.planes import placement, um_per_px
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.prediction_target import PredictionTargets
+from napari_sparseseg.gui.seen_targets import SeenTargets
 from napari_sparseseg.gui.sent_images import SentImages
 from napari_sparseseg.gui.training_run import TrainingRun
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from napari.layers import Layer
 
     from napari_sparseseg.engine.messages import TrainingSettings
     from napari_sparseseg.gui.engine_link import EngineLink
     from napari_sparseseg.gui.mirror import Mirror
-    from napari_sparseseg.gui.prediction_target import PredictionTarget
     from napari_sparseseg.gui.session_training import TrainingRecord
     from napari_sparseseg.gui.state import Live, State
 
@@ -113,12 +114,6 @@ class Controller(QObject):
         self._sent = SentImages(self.annotations, self._files, link.send)
         self._run = TrainingRun(state, link.send, mirror.first_folder / CHECKPOINT)
         self.targets = PredictionTargets(viewer, self._files, state)
-        self.prediction = LivePrediction(
-            state,
-            link.send,
-            self._find_target,
-            self,
-        )
         self.classes = ClassControl(
             state, self.annotations, mirror, self._run, link.send, self
         )
@@ -144,6 +139,14 @@ class Controller(QObject):
             self.classes,
             self._sent,
             self.targets,
+            self,
+        )
+        self.prediction = LivePrediction(
+            state,
+            link.send,
+            SeenTargets(
+                viewer, self.annotations, self.pairs, self.targets, self._um_per_px
+            ),
             self,
         )
         self._kept_list = KeptList(
@@ -180,6 +183,9 @@ class Controller(QObject):
         viewer.dims.events.point.connect(self._on_moved)
         # Since napari 0.9 the camera belongs to the scene.
         getattr(viewer, "scene", viewer).camera.events.connect(self._on_moved)
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        for layer in viewer.layers:
+            self._follow_eye(layer)
         self._on_classes_changed()
         link.start()
 
@@ -273,6 +279,7 @@ class Controller(QObject):
         """Show or hide the prediction."""
         self.state.visible = visible
         self.targets.show_or_hide()
+        self.prediction.view_changed()
 
     @telling()
     def set_opacity(self, opacity: float) -> None:
@@ -422,7 +429,7 @@ class Controller(QObject):
             return True
         if event.request == "predict" and self._has_misfit():
             # The user knows already why the image does not fit the model.
-            self.prediction.cancel()
+            self.prediction.fails(event.generation)
             return True
         if DEVICE_LOST.search(event.message):
             self._link.restart(
@@ -535,6 +542,14 @@ class Controller(QObject):
             self.state.why_no_step = self.images.why_no_step(current, self.list.plane)
 
     @telling()
+    def _on_inserted(self, event: Any) -> None:
+        self._follow_eye(event.value)
+
+    def _follow_eye(self, layer: Layer) -> None:
+        if isinstance(layer, Image):
+            layer.events.visible.connect(self._on_moved)
+
+    @telling()
     def _on_replaced(self, image: Image) -> None:
         self.prediction.forget_image(image)
         self._files.forget(image)
@@ -559,14 +574,6 @@ class Controller(QObject):
     def _has_misfit(self) -> bool:
         pair = self.pairs.current
         return pair is not None and bool(pair.misfit)
-
-    def _find_target(self) -> PredictionTarget | None:
-        pair, image, labels = self.pairs.current, self.pairs.image, self.pairs.labels
-        if pair is not None or image is None:
-            return self.targets.find(image, labels, 0 if pair is None else pair.level)
-        level = prediction_level(image, self._um_per_px())
-        # Strokes on a field are not of its slide.
-        return self.targets.find(image, None if is_slide(image) else labels, level)
 
     def _um_per_px(self) -> float | None:
         """Return the pixel size of what predicts, None where it is not known."""

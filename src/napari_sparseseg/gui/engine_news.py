@@ -159,19 +159,23 @@ class EngineNews:
     def _on_failed(self, event: messages.Failed) -> None:
         if event.details:
             logger.error("%s failed\n%s", event.request, without_words(event.details))
+        message = event.message
         if event.request == "predict":
-            self._prediction.cancel()
-        told = (event.request, event.message)
+            name = self._state.predicting
+            if not self._prediction.fails(event.generation):
+                return
+            message = f"'{name}' is not predicted: {message}" if name else message
+        told = (event.request, message)
         # What was never taken in need not be taken out.
         if event.request == "remove-image" or told in self._told:
             return
         if event.request in REPEATED:
             self._told.add(told)
         details = f" Details: {log_file()}" if event.details else ""
-        self._say(event.message)
+        self._say(message)
         # Nothing is broken where a model of grey images is asked of an RGB one.
         misfits = event.request == "predict" and event.error == ImageError.__name__
-        (show_info if misfits else show_error)(event.message + details)
+        (show_info if misfits else show_error)(message + details)
 
     def _say(self, sentence: str) -> None:
         self._state.status = sentence

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 REDRAW_MS = 500
 LEGEND_COLUMNS = 2
 SHOWN = {
-    "head": "the head predicts",
+    "head": "the quick start predicts",
     "network": "the network predicts",
-    "both": "head and network predict together",
+    "both": "quick start and network predict together",
 }
 EXPLANATION = (
-    "Head: a quick model of colour and texture, ready within seconds.\n"
+    "Quick start: a small model of colour and texture, ready within seconds.\n"
     "Network: learns shapes too, and takes longer.\n"
     "Whichever does better on held-out strokes predicts.\n\n"
     "Held-out strokes: some of your strokes from which nothing is learned;\n"

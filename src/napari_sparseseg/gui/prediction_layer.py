@@ -39,6 +39,9 @@ REFRESH_MS = 30
 #: predicted anew before, and would flicker with each stroke.
 PATIENCE_MS = 1000
 
+#: The same of what is predicted in the background, which takes longer.
+LONG_PATIENCE_MS = 10_000
+
 #: Share of the opacity that is left then.
 DIMMED = 0.4
 
@@ -80,7 +83,8 @@ class PredictionLayer:
     image when it is scaled or moved.
 
     What is out of date is shown dimmed: the whole layer, when any part of the view
-    that was told by `look_at` has been so for a second. The data stay plain class
+    that was told by `look_at` has been so for a second, or ten in the background. The
+    data stay plain class
     values, so that whatever saves the layer saves what is seen, and no further layer
     is needed; the error is on the safe side, since fresh parts may look old for a
     moment, but never old ones fresh. `stale_share` is for saying it in words.
@@ -232,8 +236,18 @@ class PredictionLayer:
         if self.layer is not None:
             give_classes(self.layer, classes)
 
-    def look_at(self, plane: PlaneKey | None, region: Region | None = None) -> None:
-        """Tell what is on the canvas, in pixels of the level; plane None: nothing."""
+    def look_at(
+        self,
+        plane: PlaneKey | None,
+        region: Region | None = None,
+        *,
+        in_background: bool = False,
+    ) -> None:
+        """Tell what is on the canvas, in pixels of the level; plane None: nothing.
+
+        In the background it may be out of date for longer.
+        """
+        self._patience.setInterval(LONG_PATIENCE_MS if in_background else PATIENCE_MS)
         self._view = None if plane is None else (plane, region)
         self._judge_view()
 

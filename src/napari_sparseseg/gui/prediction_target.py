@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -47,6 +47,14 @@ MOST_SIDE = 4096
 AROUND_PX, GRID_PX = 256, 512
 
 
+class Part(NamedTuple):
+    """What is predicted of an image: a plane, or what is seen of a large one."""
+
+    layer: PredictionLayer
+    plane: PlaneKey
+    view: Region | None
+
+
 @dataclass(frozen=True, eq=False)
 class PredictionTarget:
     """One plane of an image, as it is predicted.
@@ -66,6 +74,8 @@ class PredictionTarget:
     window
         (y0, x0, y1, x1) in pixels of the level: the part of the plane that is read, as
         an image of its own; None: all of it.
+    in_background
+        Whether it is predicted behind another one.
     """
 
     layer: PredictionLayer
@@ -74,6 +84,7 @@ class PredictionTarget:
     dtype: type[np.uint8 | np.uint16]
     confidence: bool
     window: Region | None = None
+    in_background: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -134,17 +145,17 @@ class PredictionTarget:
         """Return the file that the confidence is written to, None if not wanted."""
         return self._output(np.float32) if self.confidence else None
 
-    def mark_stale(self) -> None:
-        """Note that what is shown is not of the model of now."""
-        self.layer.mark_stale()
-
     def look(self) -> None:
         """Tell the layer what is seen of it."""
-        self.layer.look_at(self.plane, self.view())
+        self.layer.look_at(self.plane, self.view(), in_background=self.in_background)
 
     def is_same_plane(self, other: PredictionTarget) -> bool:
         """Tell whether both are the same plane of the same layer."""
         return (self.layer, self.plane) == (other.layer, other.plane)
+
+    def part(self) -> Part:
+        """Return what of the image is predicted; equal where it is the same."""
+        return Part(self.layer, self.plane, self.view() if self.is_large else None)
 
     def is_fresh(self) -> bool:
         """Tell whether all that is seen is of the model of now."""
@@ -201,6 +212,10 @@ class PredictionTargets:
         self._only = image
         self.show_or_hide()
 
+    def shows(self, image: Image) -> bool:
+        """Tell whether the prediction of an image is wanted on the canvas."""
+        return self._state.visible and self._only in (None, image)
+
     def find(
         self, image: Image | None, labels: Labels | None, level: int
     ) -> PredictionTarget | None:
@@ -248,6 +263,11 @@ class PredictionTargets:
             return None
         return replace(target, window=window_around(middle_of(seen), target.shape))
 
+    def mark_stale(self) -> None:
+        """Note that nothing that is shown is of the model of now."""
+        for layer in self._layers:
+            layer.mark_stale()
+
     def use_classes(self, classes: ClassTable) -> None:
         """Take colours, names and values from this table."""
         self.classes = classes
@@ -258,7 +278,7 @@ class PredictionTargets:
         """Give all layers the opacity and visibility of the state."""
         for layer in self._layers:
             layer.opacity = self._state.opacity
-            layer.visible = self._is_wanted(layer)
+            layer.visible = self.shows(layer.image)
 
     def drop_confidence(self) -> None:
         """Remove the confidence layers."""
@@ -338,7 +358,7 @@ class PredictionTargets:
                 self.forget(image)
                 break
         layer = PredictionLayer(self._viewer.layers, image, self.classes, level)
-        layer.opacity, layer.visible = self._state.opacity, self._is_wanted(layer)
+        layer.opacity, layer.visible = self._state.opacity, self.shows(image)
         layer.opacity_changed.connect(self._on_opacity)
         layer.visible_changed.connect(partial(self._on_visible, layer))
         self._layers.append(layer)
@@ -354,9 +374,6 @@ class PredictionTargets:
         # Whoever looks at the prediction of a hidden image means that one alone.
         if self._only in (None, layer.image):
             self._state.visible = visible
-
-    def _is_wanted(self, layer: PredictionLayer) -> bool:
-        return self._state.visible and self._only in (None, layer.image)
 
 
 def middle_of(seen: Region) -> Region:

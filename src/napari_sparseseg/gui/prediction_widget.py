@@ -27,7 +27,11 @@ VISIBILITY_KEY = "Alt+P"
 MODES: dict[Live, tuple[str, str]] = {
     "off": ("Off", "Make no predictions"),
     "once": ("Once", "Predict what you see now, once"),
-    "live": ("Live", "Predict what you see again and again, as the training learns"),
+    "live": (
+        "Live",
+        "Predict what you see again and again, as the training learns:\n"
+        "the chosen image first, then others that are visible",
+    ),
 }
 
 
@@ -76,14 +80,16 @@ class PredictionWidget(QWidget):
         self.progress.setRange(0, 100)
         self.progress.setTextVisible(False)
         self.progress.setFixedHeight(6)
-        self.progress.setToolTip("How much of the prediction is done")
         self._lay_out()
 
         self.group.buttonClicked.connect(self._on_mode)
         self.visible.toggled.connect(self._on_visible)
         self.opacity.valueChanged.connect(self._on_opacity)
         self.confidence.toggled.connect(self._on_confidence)
-        for name in ("live", "visible", "opacity", "confidence", "progress"):
+        for name in (
+            *("live", "visible", "opacity", "confidence"),
+            *("progress", "predicting"),
+        ):
             listen(self, getattr(state.events, name), self._show)
         self._show()
 
@@ -121,6 +127,7 @@ class PredictionWidget(QWidget):
             self.confidence.setChecked(state.confidence)
         self.progress.setVisible(state.progress is not None)
         self.progress.setValue(round((state.progress or 0.0) * 100))
+        self.progress.setToolTip(f"How much of '{state.predicting}' is predicted")
 
     def _on_mode(self, button: QPushButton) -> None:
         for mode, each in self.modes.items():

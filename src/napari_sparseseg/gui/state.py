@@ -138,6 +138,8 @@ class State:
         When predictions are made.
     progress
         Share of the running prediction that is done; None when none runs.
+    predicting
+        Name of the image that is predicted, or was last.
     visible, opacity
         Of the prediction layer.
     confidence
@@ -179,6 +181,7 @@ class State:
     reason: str = ""
     live: Live = "live"
     progress: float | None = None
+    predicting: str = ""
     visible: bool = True
     opacity: float = 0.5
     confidence: bool = False

@@ -39,10 +39,13 @@ if TYPE_CHECKING:
 
 #: What predicts, in words.
 NAMES: dict[Shown, str] = {
-    "head": "the head predicts",
+    "head": "the quick start predicts",
     "network": "the network predicts",
-    "both": "head and network predict together",
+    "both": "quick start and network predict together",
 }
+
+#: Parts that are called otherwise where a user reads of them.
+WORDS = {"head": "quick start"}
 
 #: Strokes scored before they were learned that are remembered.
 FIRST_LOOKS = 20
@@ -231,15 +234,17 @@ def choose(scores: Scores, head_start: bool, shown: Shown) -> tuple[Shown, str]:
         What is shown now.
     """
     if not head_start:
-        return "network", "the network predicts, since the head start is off"
+        return "network", "the network predicts, since the quick start is off"
     found = {name: score for name, score in scores.items() if score is not None}
     if "both" not in found:
         return shown, (
-            f"{NAMES[shown]}; with {FEWEST_STROKES} strokes of a class, head and "
-            "network can be compared on held-out strokes"
+            f"{NAMES[shown]}; with {FEWEST_STROKES} strokes of a class, quick "
+            "start and network can be compared on held-out strokes"
         )
     best = max(found, key=lambda name: found[name].overall)
     if best == "network" and found["both"].overall >= found["network"].overall - NOISE:
         best = "both"
-    listed = ", ".join(f"{name} {found[name].overall:.3f}" for name in NAMES)
+    listed = ", ".join(
+        f"{WORDS.get(name, name)} {found[name].overall:.3f}" for name in NAMES
+    )
     return best, f"{NAMES[best]}: Dice on held-out strokes is {listed}"
