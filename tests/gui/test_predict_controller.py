@@ -36,7 +36,7 @@ from napari_sparseseg.gui.predict_controller import (
 from napari_sparseseg.gui.predict_run import clock
 from napari_sparseseg.gui.predict_state import PredictState, PredictWishes
 from napari_sparseseg.gui.prediction_layer import is_prediction
-from napari_sparseseg.gui.state import State
+from napari_sparseseg.gui.state import STARTING, State
 from napari_sparseseg.io.export import export_labels
 from napari_sparseseg.io.sources import open_image
 from napari_sparseseg.io.zarr_labels import classes_of_zarr
@@ -396,6 +396,7 @@ class TestFiles:
         desk.open_stack()
         asked = self.start(desk)
         desk.controller.cancel()
+        assert desk.state.status == "Cancelling …"
         assert desk.link.taken(messages.CancelFiles)
         desk.end(asked)
         assert desk.state.progress is None
@@ -409,7 +410,7 @@ class TestFiles:
         told: list[str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        assert predict_run.CANCEL_MS < 1000
+        monkeypatch.setattr(desk.controller._run._cancelling, "interval", lambda: 1)
         desk.open_stack()
         self.start(desk)
         desk.controller.cancel()
@@ -596,6 +597,17 @@ class TestReasons:
         desk.viewer.dims.ndisplay = 3
         desk.controller.choose(image, None)
         assert desk.state.cannot_predict == "Go back to 2D, to a plane of the image."
+
+    def test_of_an_engine_that_starts_slowly(self, desk: Desk) -> None:
+        desk.add_stack()
+        desk.link.died.emit("It ended.", True)
+        assert desk.state.cannot_predict == STARTING
+        desk.link.slow.emit("Starting for 12 seconds: PyTorch is being loaded.")
+        assert "PyTorch" in desk.state.cannot_predict
+        desk.link.start()
+        assert not desk.state.cannot_predict
+        desk.link.died.emit("It ended.", True)
+        assert desk.state.cannot_predict == STARTING
 
     def test_while_one_runs_and_without_an_engine(self, desk: Desk) -> None:
         desk.add_stack()

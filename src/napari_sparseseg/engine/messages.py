@@ -531,6 +531,14 @@ Request = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Starting:
+    """The engine imports *module*, the first of those that `Ready` still waits for."""
+
+    kind: Literal["starting"] = "starting"
+    module: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Ready:
     """The engine stands, with all that is slow to import.
 
@@ -919,7 +927,8 @@ class Failed:
 
 
 Event = Annotated[
-    Ready
+    Starting
+    | Ready
     | Alive
     | PhaseChanged
     | HeadFitted

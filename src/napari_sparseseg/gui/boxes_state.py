@@ -81,6 +81,8 @@ class BoxesState:
         Places in *rows* of those that are picked, ascending.
     engine
         Whether the engine process stands.
+    starting
+        What it does where it is starting, in plain words.
     devices
         (name, words) of those that can be chosen, the best first.
     progress
@@ -108,6 +110,7 @@ class BoxesState:
     rows: tuple[BoxRow, ...] = ()
     picked: tuple[int, ...] = ()
     engine: EngineState = "starting"
+    starting: str = STARTING
     devices: tuple[tuple[str, str], ...] = ()
     progress: float | None = None
     preview: bool = True

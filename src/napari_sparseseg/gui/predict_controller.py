@@ -42,6 +42,7 @@ from napari_sparseseg.gui.planes import (
 from napari_sparseseg.gui.predict_run import PlanesJob, PredictRun
 from napari_sparseseg.gui.predict_state import TRAINED, ModelChoice
 from napari_sparseseg.gui.result_layer import ResultLayer
+from napari_sparseseg.gui.state import STARTING
 from napari_sparseseg.io.lazy_arrays import Channel
 from napari_sparseseg.io.sources import open_image
 
@@ -140,6 +141,7 @@ class PredictController(QObject):
         self._pixels.replaced.connect(self._on_pixels)
         link.told.connect(self._on_told)
         link.died.connect(self._on_died)
+        link.slow.connect(self._on_slow)
         if state.wishes.model != TRAINED:
             self._opened = (state.wishes.model,)
         self.look_for_models()
@@ -331,8 +333,15 @@ class PredictController(QObject):
             )
 
     @telling()
+    def _on_slow(self, sentence: str) -> None:
+        if not self.is_closed:
+            self._state.starting = sentence
+            self._judge()
+
+    @telling()
     def _on_died(self, sentence: str, restarting: bool) -> None:
         self._state.engine = "starting" if restarting else "broken"
+        self._state.starting = STARTING
         if not self._run.note_death(sentence):
             logger.error(sentence)
             if not self._state.status.startswith(sentence):
@@ -473,7 +482,7 @@ class PredictController(QObject):
         if state.engine == "broken":
             return f"The part that computes has stopped; see {log_file()}."
         if state.engine == "starting":
-            return "Starting, a few seconds …"
+            return state.starting
         if self._run.is_busy:
             return RUNNING
         model = next((m for m in state.models if m.path == wishes.model), None)

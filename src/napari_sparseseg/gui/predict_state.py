@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from psygnal import SignalGroupDescriptor
 
 from napari_sparseseg.engine.messages import Sureness  # noqa: TC001  pydantic reads it
+from napari_sparseseg.gui.state import STARTING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,6 +95,8 @@ class PredictState:
         Why something cannot be predicted of the chosen image, in one sentence.
     engine
         Whether the engine process stands.
+    starting
+        What it does where it is starting, in plain words.
     progress
         Share that is done of what runs; None when nothing runs.
     speed
@@ -112,6 +115,7 @@ class PredictState:
     models: tuple[ModelChoice, ...] = ()
     refused: Mapping[What, str] = field(default_factory=dict)
     engine: EngineState = "starting"
+    starting: str = STARTING
     progress: float | None = None
     speed: str = ""
     cannot_predict: str = ""
