@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -19,6 +19,11 @@ from napari_sparseseg.engine.messages import (
 )
 from napari_sparseseg.errors import SparseSegError
 from napari_sparseseg.files import PredictionStarted, PredictionWritten
+from napari_sparseseg.interruption import (
+    Interrupted,
+    interruptible,
+    stop_if_wished,
+)
 from napari_sparseseg.many_files import (
     ImageFailed,
     ImageJob,
@@ -28,7 +33,7 @@ from napari_sparseseg.many_files import (
 from napari_sparseseg.prediction.large import ChunkDone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from napari_sparseseg.engine.messages import Event, PredictFiles
     from napari_sparseseg.files import FileEvent, PredictionWishes
@@ -72,7 +77,7 @@ class FilePrediction:
         self._thread.start()
 
     def cancel(self) -> None:
-        """End it after the chunk of now; what is finished is on disk."""
+        """End it after the layer or strip of now; finished chunks are on disk."""
         self._cancelled.set()
 
     def wait(self) -> None:
@@ -81,7 +86,12 @@ class FilePrediction:
 
     def _run(self) -> None:
         try:
-            self._predict()
+            with (
+                suppress(Interrupted),
+                interruptible(self._cancelled.is_set),
+                stopping(self._model),
+            ):
+                self._predict()
         except SparseSegError as error:
             self._fail(str(error), error)
         except OSError as error:
@@ -145,6 +155,21 @@ class FilePrediction:
             case ImageFailed():
                 self._send(FileDone(**about, paths=[], notes=[], failure=event.message))
                 self._notes = []
+
+
+@contextmanager
+def stopping(model: SegmentationModel) -> Iterator[None]:
+    """Let a model, and copies of it, be interrupted between its layers."""
+    handles = [
+        layer.register_forward_pre_hook(lambda *_: stop_if_wished())
+        for part in model.parts.values()
+        for layer in part.modules()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _About(TypedDict):

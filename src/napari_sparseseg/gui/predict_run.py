@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from napari_sparseseg.gui.result_layer import ResultLayer
 
 #: An engine that goes on predicting for so long after Cancel is started anew. What is
-#: finished is on disk.
-CANCEL_MS = 700
+#: finished is on disk. It mostly ends sooner by itself, between two layers, and is then
+#: there for the next prediction at once.
+CANCEL_MS = 2000
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,7 @@ class PredictRun(QObject):
             self._end("")
             return
         self._link.send(messages.CancelFiles())
+        self._state.speed = ""
         self._cancelling.start()
 
     def note_death(self, sentence: str) -> bool:
@@ -326,6 +328,8 @@ class PredictRun(QObject):
                 self._todo.pop(0)
                 self._ask_next()
             case messages.FileProgress() if event.generation == self._generation:
+                if self.is_cancelled:
+                    return
                 share = (event.place + event.done / max(1, event.total)) / max(
                     1, event.n_images
                 )
