@@ -9,6 +9,7 @@ from psygnal import SignalGroupDescriptor
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine.messages import MaskMethod, MaskSettings
+from napari_sparseseg.gui.state import STARTING
 from napari_sparseseg.pseudo_masks import method_names
 
 if TYPE_CHECKING:
