@@ -29,13 +29,14 @@ from napari_sparseseg.gui import (
 from napari_sparseseg.gui.image_layers import layers_of
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.plane_files import PREFIX
+from napari_sparseseg.gui.planes import PlaneKey, shown_plane
 from napari_sparseseg.gui.predict_controller import (
     PredictController,
     level_for,
 )
 from napari_sparseseg.gui.predict_run import clock
 from napari_sparseseg.gui.predict_state import PredictState, PredictWishes
-from napari_sparseseg.gui.prediction_layer import is_prediction
+from napari_sparseseg.gui.prediction_layer import PredictionLayer, is_prediction
 from napari_sparseseg.gui.state import STARTING, State
 from napari_sparseseg.io.export import export_labels
 from napari_sparseseg.io.sources import open_image
@@ -208,6 +209,44 @@ class TestPlanes:
         assert desk.answer().region == (4, 5, 13, 21)
         result = desk.viewer.layers["segmentation of ct"].data[1]
         assert (result > 0).sum() == 9 * 16
+
+    def test_lie_over_the_live_prediction_which_is_hidden(self, desk: Desk) -> None:
+        image = desk.add_stack()
+        strokes = desk.viewer.add_labels(np.zeros(SHAPE, np.uint8), name="strokes")
+        live = PredictionLayer(desk.viewer.layers, image, CLASSES)
+        wished: list[bool] = []
+        live.visible_changed.connect(wished.append)
+        plane = shown_plane(desk.viewer, image)
+        assert plane is not None
+        live.write((0, 0, 20, 30), plane, np.ones((20, 30), np.uint8))
+        other = desk.viewer.add_image(np.zeros((9, 9), np.uint8), name="other")
+        live_on_other = PredictionLayer(desk.viewer.layers, other, CLASSES)
+        live_on_other.write((0, 0, 9, 9), PlaneKey(), np.ones((9, 9), np.uint8))
+        desk.wish(sureness="confidence")
+        for _ in range(2):  # a new layer, and one that is there
+            assert live.layer is not None
+            live.layer.visible = True
+            desk.press()
+            assert live.layer.visible  # until there is something else to be seen
+            desk.answer()
+            names = [each.name for each in desk.viewer.layers]
+            names.remove("confidence of ct")
+            assert names[:4] == [
+                *("ct", "prediction of ct", "segmentation of ct", "strokes")
+            ]
+            assert not live.layer.visible
+            assert "The live prediction is hidden" in desk.state.status
+            # And brought there where it is not.
+            desk.viewer.layers.move(1, 4)
+        assert strokes.visible
+        assert live_on_other.layer is not None
+        assert live_on_other.layer.visible
+        # The user's wish is as it was.
+        assert live.visible
+        assert False not in wished
+        desk.press()
+        desk.answer()
+        assert desk.state.status == "Predicted."
 
     def test_tell_speed_and_time_left(self, desk: Desk) -> None:
         desk.add_stack()
@@ -404,13 +443,9 @@ class TestFiles:
         assert not desk.link.restarts
 
     def test_in_the_middle_of_a_long_chunk_too(
-        self,
-        desk: Desk,
-        qtbot: QtBot,
-        told: list[str],
-        monkeypatch: pytest.MonkeyPatch,
+        self, desk: Desk, qtbot: QtBot, told: list[str]
     ) -> None:
-        monkeypatch.setattr(desk.controller._run._cancelling, "interval", lambda: 1)
+        desk.controller._run._cancelling.setInterval(1)
         desk.open_stack()
         self.start(desk)
         desk.controller.cancel()

@@ -379,7 +379,7 @@ class PredictController(QObject):
             store, levels = found
             result.show_levels(levels, classes, store)
             self.shown.emit(result.layer)
-            self._state.status = "Predicted."
+            self._state.status = words_on_result(result)
             self._judge()
 
     @telling()
@@ -388,7 +388,7 @@ class PredictController(QObject):
         if self._is_given_up:
             self._state.status = "Cancelled; what was predicted stays."
         elif one is not None:
-            self._state.status = failures[0] if failures else "Predicted."
+            self._state.status = failures[0] if failures else words_on_result(one)
             if one.layer is not None:
                 self.shown.emit(one.layer)
         elif self._written or not failure:
@@ -569,6 +569,16 @@ def levels_of(store: Path) -> tuple[Path, list[LazyArray]]:
     if finest.ndim == 3 and n_bytes <= IN_MEMORY:
         return store, [np.asarray(finest[...])]
     return store, levels
+
+
+def words_on_result(result: ResultLayer) -> str:
+    """Say that a result is there, and where what was seen before has gone."""
+    if not result.covers_live:
+        return "Predicted."
+    return (
+        "Predicted. The live prediction is hidden beneath; its eye in the list of "
+        "layers shows it again."
+    )
 
 
 def sentence(text: str) -> str:
