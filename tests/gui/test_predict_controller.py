@@ -21,11 +21,14 @@ from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import (
+    homes,
     label_export,
     predict_controller,
     predict_run,
     predict_settings,
 )
+from napari_sparseseg.gui.boxes_classes import BoxClasses
+from napari_sparseseg.gui.boxes_labels import BoxLabels
 from napari_sparseseg.gui.image_layers import layers_of
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.plane_files import PREFIX
@@ -392,6 +395,30 @@ class TestFiles:
         # What is 0 was told: it is not labelled.
         assert "was not predicted and is 0" in " ".join(told)
 
+    def test_say_before_what_they_are(self, desk: Desk) -> None:
+        image = desk.add_stack()
+        strokes = desk.viewer.add_labels(np.zeros(SHAPE, np.uint8), scale=image.scale)
+        homes.settle(strokes, image)
+        desk.controller.choose(image, strokes)
+        said = desk.state.to_export
+        assert said.startswith("Goes out: what was painted or opened as labels of 'ct'")
+        assert said.endswith("numbers, but no names.")
+        strokes.metadata[CLASSES_KEY] = CLASSES.to_json()
+        desk.controller.choose(image, strokes)
+        assert desk.state.to_export.endswith("Classes: background, liver, tumour.")
+        BoxLabels(BoxClasses(desk.viewer, set)).open(image, strokes)
+        desk.controller.choose(image, strokes)
+        assert "masks of 'ct' made from boxes" in desk.state.to_export
+        desk.press()
+        desk.answer()
+        desk.controller.choose(image, desk.viewer.layers["segmentation of ct"])
+        assert desk.state.to_export == (
+            "Goes out: what a model predicted of 'ct'. "
+            "Classes: background, liver, tumour."
+        )
+        desk.controller.choose(image, None)
+        assert desk.state.to_export == ""
+
     def test_too_large_for_memory_are_written_part_by_part_or_refused(
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -625,7 +652,11 @@ class TestReasons:
     def test_of_smoothing_and_a_layer_of_how_sure(self, desk: Desk) -> None:
         desk.open_stack()
         desk.wish(what="stack", smooth_planes=1.0, sureness="confidence")
-        assert "set one of them to none" in desk.state.cannot_predict
+        assert "set Smooth across planes to none" in desk.state.wishes.no_sureness
+        # It is predicted all the same, as the dock shows it: without that layer.
+        desk.press()
+        (asked,) = desk.link.taken(messages.PredictFiles)
+        assert asked.smooth_planes == 1.0
 
     def test_of_a_view_in_3d(self, desk: Desk) -> None:
         image = desk.add_stack()

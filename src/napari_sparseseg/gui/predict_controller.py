@@ -21,7 +21,7 @@ from napari_sparseseg.gui import predict_settings
 from napari_sparseseg.gui.activity import Activity
 from napari_sparseseg.gui.boxes_classes import find_training
 from napari_sparseseg.gui.controller import DEVICE_LOST
-from napari_sparseseg.gui.label_export import export_layer
+from napari_sparseseg.gui.label_export import export_layer, words_on_labels
 from napari_sparseseg.gui.layer_keys import SOURCE_KEY
 from napari_sparseseg.gui.log import log_file, without_words
 from napari_sparseseg.gui.model_widget import words_on
@@ -301,7 +301,7 @@ class PredictController(QObject):
         if wishes.what == "slide":
             return True
         is_stack = wishes.what == "stack" and self._has_file(self.image)
-        return is_stack and wishes.sureness is None
+        return is_stack and wishes.shown_sureness is None
 
     def _result_of(self, image: Image) -> ResultLayer:
         for result in self._results:
@@ -459,6 +459,8 @@ class PredictController(QObject):
         self._state.refused = self._refusals()
         self._state.cannot_predict = self._why_not_predict()
         self._state.cannot_export = self._why_not_export()
+        labels = self.labels
+        self._state.to_export = "" if labels is None else words_on_labels(labels)
 
     def _refusals(self) -> dict[What, str]:
         image = self.image
@@ -499,17 +501,15 @@ class PredictController(QObject):
         if wishes.what in ("view", "plane"):
             if shown_plane(self._viewer, image) is None:
                 return "Go back to 2D, to a plane of the image."
-        elif wishes.what == "stack" and wishes.smooth_planes:
-            if not self._has_file(image):
-                return (
-                    "Only stacks opened from a file with File > Open are smoothed "
-                    "across planes; set the smoothing to none."
-                )
-            if wishes.sureness is not None:
-                return (
-                    "What is smoothed across planes has no layer of how sure it is; "
-                    "set one of them to none."
-                )
+        elif (
+            wishes.what == "stack"
+            and wishes.smooth_planes
+            and not self._has_file(image)
+        ):
+            return (
+                "Only stacks opened from a file with File > Open are smoothed across "
+                "planes; set the smoothing to none."
+            )
         return ""
 
     def _why_not_export(self) -> str:

@@ -294,7 +294,10 @@ class PredictRun(QObject):
             self._level = job.level(event.um_per_px)
             self._todo = list(job.planes)
             job.result.begin(
-                self._level, self.model.key, self.model.classes, wishes.sureness
+                self._level,
+                self.model.key,
+                self.model.classes,
+                wishes.shown_sureness,
             )
             self._ask_next()
             return
@@ -361,7 +364,7 @@ class PredictRun(QObject):
                 pixels=str(self._files.pixels(image, plane, level)),
                 labels=str(labels),
                 confidence=None if sure is None else str(sure),
-                sureness=wishes.sureness or "confidence",
+                sureness=wishes.shown_sureness or "confidence",
                 region=job.region(level),
                 um_per_px=um_per_px(image, level),
                 smallest_object=wishes.smallest_object,
@@ -378,7 +381,7 @@ class PredictRun(QObject):
         highest = max(self.model.classes.values, default=0)
         dtype = np.uint8 if highest < 256 else np.uint16
         image, level = job.result.image, self._level
-        wants = self._wishes.sureness is not None
+        wants = self._wishes.shown_sureness is not None
         return (
             self._files.output(image, plane, level, dtype),
             self._files.output(image, plane, level, np.float32) if wants else None,

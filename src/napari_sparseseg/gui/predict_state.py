@@ -24,6 +24,17 @@ WHATS: tuple[What, ...] = ("view", "plane", "stack", "slide", "folder")
 TRAINED = ""
 
 
+#: Why there is no layer of how sure the model is.
+NOT_OF_FILES = (
+    "How sure the model is can be shown for a view, a plane or a stack. Of a slide or "
+    "a folder only labels are kept: how sure takes many times the room."
+)
+NOT_OF_SMOOTHED = (
+    "How sure the model is can be shown for planes that are predicted one by one; set "
+    "Smooth across planes to none for that."
+)
+
+
 @dataclass(frozen=True)
 class PredictWishes:
     """How is to be predicted and exported.
@@ -60,6 +71,24 @@ class PredictWishes:
     images: str = ""
     out: str = ""
     simplify_px: float = 0.0
+
+    @property
+    def no_sureness(self) -> str:
+        """Why nothing is shown beside the labels, in one sentence; empty where it is.
+
+        What goes from file to file is not held in memory, and maps of how sure are not
+        written: they take many times the room of labels.
+        """
+        if self.what in ("slide", "folder"):
+            return NOT_OF_FILES
+        if self.what == "stack" and self.smooth_planes:
+            return NOT_OF_SMOOTHED
+        return ""
+
+    @property
+    def shown_sureness(self) -> Sureness | None:
+        """What is shown beside the labels of this: *sureness*, where it can be."""
+        return None if self.no_sureness else self.sureness
 
 
 @dataclass(frozen=True)
@@ -103,6 +132,8 @@ class PredictState:
         How fast it goes and how long it takes, in words.
     cannot_predict, cannot_export
         Why the buttons are disabled, in one sentence; empty where they are not.
+    to_export
+        What the labels are that would be written, with their classes.
     exporting
         Whether something is being written.
     status
@@ -120,5 +151,6 @@ class PredictState:
     speed: str = ""
     cannot_predict: str = ""
     cannot_export: str = ""
+    to_export: str = ""
     exporting: bool = False
     status: str = ""
