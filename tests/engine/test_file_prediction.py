@@ -221,6 +221,24 @@ def test_cancel_ends_it_between_two_layers(
     assert engine.all_of(FileDone)[-1].paths == [job.out]
 
 
+def test_cancel_does_not_wait_for_imports(
+    engine: Engine, model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_imported, events = threading.Event(), []
+    monkeypatch.setattr(file_prediction, "_import_slow", lambda: is_imported.wait(20))
+    file_prediction._start_imports.cache_clear()
+    request = PredictFiles(generation=4, job=job_of(engine))
+    prediction = FilePrediction(request, model, events.append)
+    prediction.cancel()
+    prediction.wait()
+    assert not is_imported.is_set()
+    assert events == [FilesDone(generation=4)]
+    is_imported.set()
+    # The next one waits for the same imports.
+    FilePrediction(request, model, events.append).wait()
+    assert isinstance(events[-2], FileDone)
+
+
 def test_a_copy_of_the_model_does_not_count_as_saved(engine: Engine) -> None:
     copy = engine.folder / "copy.safetensors"
     engine.play(CopyModel(path=str(copy)), turns=[(is_a(ModelCopied), [Shutdown()])])

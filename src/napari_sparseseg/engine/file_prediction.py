@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -43,6 +45,12 @@ logger = logging.getLogger(__name__)
 
 #: Progress is told this often at most, in seconds.
 TOLD_S = 0.2
+
+#: What takes seconds to import, and is used for files alone; extras may be missing.
+SLOW = ("zarr", "scipy.ndimage", "skimage.filters", "openslide", "SimpleITK")
+
+#: While it is imported, a cancel is looked for this often, in seconds.
+LOOK_S = 0.05
 
 
 class FilePrediction:
@@ -91,6 +99,7 @@ class FilePrediction:
                 interruptible(self._cancelled.is_set),
                 stopping(self._model),
             ):
+                wait_for_imports()
                 self._predict()
         except SparseSegError as error:
             self._fail(str(error), error)
@@ -155,6 +164,28 @@ class FilePrediction:
             case ImageFailed():
                 self._send(FileDone(**about, paths=[], notes=[], failure=event.message))
                 self._notes = []
+
+
+def wait_for_imports() -> None:
+    """Have imported what is slow to import, in a thread that a cancel leaves alone."""
+    importing = _start_imports()
+    while importing.is_alive():
+        stop_if_wished()
+        importing.join(LOOK_S)
+
+
+@cache
+def _start_imports() -> threading.Thread:
+    thread = threading.Thread(target=_import_slow, daemon=True)
+    thread.start()
+    return thread
+
+
+def _import_slow() -> None:
+    for module in SLOW:
+        # What needs it says what to install.
+        with suppress(ImportError, OSError):
+            importlib.import_module(module)
 
 
 @contextmanager
