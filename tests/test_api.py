@@ -582,9 +582,7 @@ class TestNetworks:
         path = tmp_path / "weights.safetensors"
         save_file(build_encoder("resnet18").state_dict(), path)
         wishes: dict[str, Any] = {**QUICK, "net": "unet-resnet50", "preset": "paper"}
-        words = (
-            "of resnet18, but with the preset paper .* has resnet50; give --preset l"
-        )
+        words = "of resnet18, but with the preset paper .* choose the preset light"
         with pytest.raises(ModelFileError, match=words):
             api.make_trainer(
                 sample.image, sample.labels, encoder_weights=path, **wishes

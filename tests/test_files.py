@@ -652,7 +652,7 @@ class TestRefusals:
     ) -> None:
         image = write_zarr(tmp_path / "image.zarr", tissue)
         model = model_of(Fake(), um_per_px=0.5)
-        with pytest.raises(ImageError, match="give the size with --um-per-px"):
+        with pytest.raises(ImageError, match="give the size of its pixels"):
             predict_file(model, image, tmp_path / "out.ome.zarr")
         predict_file(model, image, tmp_path / "out.ome.zarr", um_per_px=0.5)
 
@@ -662,7 +662,7 @@ class TestRefusals:
             ("image.zarr/labels.tif", {}, "lie in each other"),
             ("labels.jpg", {}, "expected|suffixes"),
             ("labels.dcm", {}, "belongs to a DICOM series"),
-            ("there.tif", {}, "there already.*--overwrite"),
+            ("there.tif", {}, "there already.*to be replaced"),
             ("there.tif/labels.tif", {}, "cannot be made"),
             ("labels.tif", {"smooth_planes": 1}, "one plane"),
             ("labels.tif", {"smooth_planes": -1}, "0 or more"),

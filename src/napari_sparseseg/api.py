@@ -876,9 +876,10 @@ def _check_file(
     if fitting and preset not in fitting:
         raise ModelFileError(
             f"{path} holds the weights of {found}, but with the preset {preset} the "
-            f"network {net!r} has {encoders[preset]}; give --preset {fitting[0]} (in "
-            f"the dock: Network size), or weights of {encoders[preset]}.",
+            f"network {net!r} has {encoders[preset]}; choose the preset {fitting[0]} "
+            f"(in the dock: Network size), or weights of {encoders[preset]}.",
             path=str(path),
+            option=f"--preset {fitting[0]}",
             preset=preset,
         )
 

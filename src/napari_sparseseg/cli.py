@@ -1610,6 +1610,12 @@ def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
+def with_option(error: SparseSegError) -> str:
+    """Return the sentence of an error, and the option that mends it where one does."""
+    option = error.values.get("option")
+    return f"{str(error).removesuffix('.')} ({option})." if option else str(error)
+
+
 def main() -> None:
     """Run the command; bad input gives one sentence and exit code 2."""
     # Threads that wait for each other sleep: where other programs use the cores too, a
@@ -1626,7 +1632,7 @@ def main() -> None:
             warnings.showwarning = _tell_warning
             app()
     except SparseSegError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {with_option(error)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except (MemoryError, RuntimeError) as error:
         from napari_sparseseg.networks.memory import is_out_of_memory

@@ -17,7 +17,9 @@ class SparseSegError(Exception):
     message
         One sentence: what was given, what is expected, what to do.
     **values
-        The offending values, kept in ``values`` for programs that catch the error.
+        The offending values, kept in ``values`` for programs that catch the error. The
+        command line adds *option* to the message, the option that mends it: docks have
+        other names for it.
     """
 
     def __init__(self, message: str, **values: object) -> None:

@@ -798,8 +798,9 @@ def _check_free(out: Path, overwrite: bool) -> None:
     if not overwrite and not (is_zarr and _identity_of(out) is not None):
         raise OutputError(
             f"{out} is there already; choose another name, or ask for it to be "
-            "replaced with --overwrite.",
+            "replaced.",
             path=str(out),
+            option="--overwrite",
         )
     if out.is_dir() != is_zarr:
         raise OutputError(
@@ -846,13 +847,15 @@ def _check_image(
     if trained is not None and source.geometry.um_per_px is None:
         raise ImageError(
             f"{source.path} does not say how large its pixels are, but the model was "
-            f"trained at {trained:g} um per pixel; give the size with --um-per-px.",
+            f"trained at {trained:g} um per pixel; give the size of its pixels.",
             path=str(source.path),
+            option="--um-per-px",
         )
     if wishes.get("smooth_planes") and n_axes == 2:
         raise OptionError(
             f"probabilities are to be smoothed across planes, but {source.name} has "
-            "one plane; leave --smooth-planes out."
+            "one plane; do not smooth it.",
+            option="leave out --smooth-planes",
         )
     n_pixels = math.prod(source.data.shape[n_axes - 2 : n_axes])
     if wishes.get("smallest_object", 0) > MOST_PX and n_pixels > WHOLE_PX:
@@ -864,5 +867,6 @@ def _check_image(
     if wishes.get("tissue_mask") and not _is_brightfield(source):
         raise OptionError(
             f"a tissue mask is asked for, but {source.name} is no plane of 8-bit "
-            "colours; leave --tissue-mask out."
+            "colours; do without it.",
+            option="leave out --tissue-mask",
         )

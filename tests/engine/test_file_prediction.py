@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import SimpleITK
 import zarr
+from torch import nn
 
 from benchmarks._files_large import loadable
 from napari_sparseseg import api
-from napari_sparseseg.engine import worker
+from napari_sparseseg.engine import file_prediction, worker
+from napari_sparseseg.engine.file_prediction import FilePrediction
 from napari_sparseseg.engine.messages import (
     Alive,
     CancelFiles,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from napari_sparseseg.networks.model import SegmentationModel
 
@@ -156,21 +159,23 @@ def test_a_folder_without_images_is_told(engine: Engine) -> None:
     assert "no image in" in failed.message
 
 
-def test_during_a_long_chunk_the_engine_is_heard_and_cancel_ends_after_it(
+def test_during_a_long_step_the_engine_is_heard_and_cancel_ends_after_it(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "ALIVE_S", 0.05)
+    monkeypatch.setattr(file_prediction, "TOLD_S", 0.0)
     goes_on = threading.Event()
     predict = ChunkPredictor.predict
 
     def slow(self: ChunkPredictor, run: Any) -> Any:
+        yield from predict(self, run)
         goes_on.wait(20)
-        return predict(self, run)
 
     monkeypatch.setattr(ChunkPredictor, "predict", slow)
 
     def is_heard(event: Any) -> bool:
-        return isinstance(event, Alive) and bool(engine.all_of(FileProgress))
+        told = engine.all_of(FileProgress)
+        return isinstance(event, Alive) and bool(told) and told[-1].done == 1
 
     def lets_go(event: Any) -> bool:
         if isinstance(event, Alive):
@@ -182,11 +187,56 @@ def test_during_a_long_chunk_the_engine_is_heard_and_cancel_ends_after_it(
         turns=[(is_heard, [CancelFiles()]), (is_a(Alive), []), (lets_go, [])],
     )
     assert not engine.all_of(FileDone)
-    assert engine.all_of(FileProgress)[-1].done <= 1
+    assert engine.all_of(FileProgress)[-1].done == 1
     # What is finished is taken up.
     engine.play(PredictFiles(generation=2, job=job_of(engine)))
     first = next(each for each in engine.all_of(FileProgress) if each.generation == 2)
     assert first.done == 1
+
+
+def test_cancel_ends_it_between_two_layers(
+    engine: Engine, model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, layers = threading.Event(), []
+    forward = nn.Conv2d.forward
+
+    def first_of_many(layer: nn.Conv2d, x: Tensor) -> Tensor:
+        layers.append(layer)
+        begun.wait(20)
+        prediction.cancel()
+        return forward(layer, x)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", first_of_many)
+    job, events = job_of(engine), []
+    request = PredictFiles(generation=4, job=job)
+    prediction = FilePrediction(request, model, events.append)
+    begun.set()
+    prediction.wait()
+    assert len(layers) == 1
+    assert [type(each) for each in events] == [FileProgress, FilesDone]
+    # Nobody else is stopped by it, and what it had locked is free.
+    monkeypatch.setattr(nn.Conv2d, "forward", forward)
+    predict_image(model, np.zeros((40, 48), np.int16))
+    engine.play(PredictFiles(generation=5, job=job))
+    assert engine.all_of(FileDone)[-1].paths == [job.out]
+
+
+def test_cancel_does_not_wait_for_imports(
+    engine: Engine, model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_imported, events = threading.Event(), []
+    monkeypatch.setattr(file_prediction, "_import_slow", lambda: is_imported.wait(20))
+    file_prediction._start_imports.cache_clear()
+    request = PredictFiles(generation=4, job=job_of(engine))
+    prediction = FilePrediction(request, model, events.append)
+    prediction.cancel()
+    prediction.wait()
+    assert not is_imported.is_set()
+    assert events == [FilesDone(generation=4)]
+    is_imported.set()
+    # The next one waits for the same imports.
+    FilePrediction(request, model, events.append).wait()
+    assert isinstance(events[-2], FileDone)
 
 
 def test_a_copy_of_the_model_does_not_count_as_saved(engine: Engine) -> None:

@@ -92,6 +92,7 @@ VALUES: dict[str, Any] = {
     "images": [BoxedImage(name="a µm", pixels="p", boxes=[DRAWN])],
     "folder": "/tmp",
     "ids": {"a µm": [1, 3]},
+    "module": "torch",
 }
 
 #: Their settings are others.

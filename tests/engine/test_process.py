@@ -34,6 +34,7 @@ from napari_sparseseg.engine.messages import (
     Request,
     SaveModel,
     Start,
+    Starting,
     Stop,
     TrainingSettings,
     UseClasses,
@@ -140,6 +141,9 @@ def test_it_learns_predicts_is_killed_and_goes_on(
     predict = Predict(
         generation=3, pixels=str(tmp_path / "pixels.npy"), labels=str(result)
     )
+    # What gives way cannot import where other programs take all cores.
+    assert engine.wait_for(Starting).module == "torch"
+    assert psutil.Process(engine.process.pid).nice() == os.nice(0)
     ready = engine.wait_for(Ready)
     assert "cpu" in ready.devices
     assert len(ready.devices) == len(ready.device_names)

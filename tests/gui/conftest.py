@@ -89,6 +89,7 @@ class FakeLink(QObject):
 
     told = Signal(object)
     died = Signal(str, bool)
+    slow = Signal(str)
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,6 +22,14 @@ def main(manner: str) -> int:
         return 1
     if manner == "breaks":
         raise SystemExit("Traceback\n  File x\nValueError: of its own")
+    if manner == "starts slowly":
+        tell(messages.Starting(module="torch"))
+        until = time.monotonic() + 1
+        while time.monotonic() < until:  # as an import computes
+            pass
+    if manner == "hangs at start":
+        tell(messages.Starting(module="torch"))
+        time.sleep(60)
     tell(messages.Ready(versions={}, devices=["cpu"], device_names=["CPU"]))
     if manner == "is silent":
         time.sleep(60)

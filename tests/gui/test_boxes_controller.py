@@ -43,6 +43,7 @@ class Link(QObject):
 
     told = Signal(object)
     died = Signal(str, bool)
+    slow = Signal(str)
 
     def __init__(self) -> None:
         super().__init__()

@@ -173,6 +173,38 @@ def test_the_first_import_may_take_long(
 
 
 @pytest.mark.usefixtures("impatient")
+def test_a_slow_start_is_explained_and_left_to_end(
+    start: Callable[[str], EngineLink], qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_link, "SLOW_START_S", 0.2)
+    # Shorter than the stub computes before it is ready.
+    monkeypatch.setattr(engine_link, "SILENCE_AT_START_S", 0.5)
+    link = start("starts slowly")
+    told, died = told_by(link)
+    sentences: list[str] = []
+    link.slow.connect(sentences.append)
+    link.start()
+    qtbot.waitUntil(lambda: bool(told or died), timeout=PATIENCE_MS)
+    assert not died
+    assert any("PyTorch is being loaded" in each for each in sentences)
+    n_sentences = len(sentences)
+    qtbot.wait(300)
+    assert len(sentences) == n_sentences
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_engine_that_hangs_at_its_start_is_ended(
+    start: Callable[[str], EngineLink], qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_link, "SILENCE_AT_START_S", 1.0)
+    link = start("hangs at start")
+    _, died = told_by(link)
+    link.start()
+    wait_for(qtbot, died, 1)
+    assert "did not answer for" in died[0][0]
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_computer_that_slept_does_not_end_the_engine(
     start: Callable[[str], EngineLink], qtbot: QtBot
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,27 @@ def test_labels_are_exported_to_where_the_user_says(
     widget.export_wished.connect(told.append)
     widget.export_button.click()
     assert told == [wished]
+
+
+def test_it_is_said_what_is_exported_before(
+    widget: ModelWidget, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+
+    def cancel(_parent: object, title: str, *_: object) -> tuple[str, str]:
+        titles.append(title)
+        return "", ""
+
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", cancel)
+    first, second = state.pairs
+    state.pairs = (first, replace(second, is_chosen=True))
+    widget.export_button.click()
+    words = (
+        "Goes out: the live prediction of 'second', not your strokes. "
+        "Classes: background, tumour, stroma."
+    )
+    assert titles == [f"Export labels. {words}"]
+    assert words in widget.export_button.toolTip()
 
 
 @pytest.mark.parametrize("agrees", [True, False])

@@ -21,22 +21,26 @@ from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import (
+    homes,
     label_export,
     predict_controller,
     predict_run,
     predict_settings,
 )
+from napari_sparseseg.gui.boxes_classes import BoxClasses
+from napari_sparseseg.gui.boxes_labels import BoxLabels
 from napari_sparseseg.gui.image_layers import layers_of
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.plane_files import PREFIX
+from napari_sparseseg.gui.planes import PlaneKey, shown_plane
 from napari_sparseseg.gui.predict_controller import (
     PredictController,
     level_for,
 )
 from napari_sparseseg.gui.predict_run import clock
 from napari_sparseseg.gui.predict_state import PredictState, PredictWishes
-from napari_sparseseg.gui.prediction_layer import is_prediction
-from napari_sparseseg.gui.state import State
+from napari_sparseseg.gui.prediction_layer import PredictionLayer, is_prediction
+from napari_sparseseg.gui.state import STARTING, State
 from napari_sparseseg.io.export import export_labels
 from napari_sparseseg.io.sources import open_image
 from napari_sparseseg.io.zarr_labels import classes_of_zarr
@@ -209,6 +213,44 @@ class TestPlanes:
         result = desk.viewer.layers["segmentation of ct"].data[1]
         assert (result > 0).sum() == 9 * 16
 
+    def test_lie_over_the_live_prediction_which_is_hidden(self, desk: Desk) -> None:
+        image = desk.add_stack()
+        strokes = desk.viewer.add_labels(np.zeros(SHAPE, np.uint8), name="strokes")
+        live = PredictionLayer(desk.viewer.layers, image, CLASSES)
+        wished: list[bool] = []
+        live.visible_changed.connect(wished.append)
+        plane = shown_plane(desk.viewer, image)
+        assert plane is not None
+        live.write((0, 0, 20, 30), plane, np.ones((20, 30), np.uint8))
+        other = desk.viewer.add_image(np.zeros((9, 9), np.uint8), name="other")
+        live_on_other = PredictionLayer(desk.viewer.layers, other, CLASSES)
+        live_on_other.write((0, 0, 9, 9), PlaneKey(), np.ones((9, 9), np.uint8))
+        desk.wish(sureness="confidence")
+        for _ in range(2):  # a new layer, and one that is there
+            assert live.layer is not None
+            live.layer.visible = True
+            desk.press()
+            assert live.layer.visible  # until there is something else to be seen
+            desk.answer()
+            names = [each.name for each in desk.viewer.layers]
+            names.remove("confidence of ct")
+            assert names[:4] == [
+                *("ct", "prediction of ct", "segmentation of ct", "strokes")
+            ]
+            assert not live.layer.visible
+            assert "The live prediction is hidden" in desk.state.status
+            # And brought there where it is not.
+            desk.viewer.layers.move(1, 4)
+        assert strokes.visible
+        assert live_on_other.layer is not None
+        assert live_on_other.layer.visible
+        # The user's wish is as it was.
+        assert live.visible
+        assert False not in wished
+        desk.press()
+        desk.answer()
+        assert desk.state.status == "Predicted."
+
     def test_tell_speed_and_time_left(self, desk: Desk) -> None:
         desk.add_stack()
         desk.wish(what="stack")
@@ -353,6 +395,30 @@ class TestFiles:
         # What is 0 was told: it is not labelled.
         assert "was not predicted and is 0" in " ".join(told)
 
+    def test_say_before_what_they_are(self, desk: Desk) -> None:
+        image = desk.add_stack()
+        strokes = desk.viewer.add_labels(np.zeros(SHAPE, np.uint8), scale=image.scale)
+        homes.settle(strokes, image)
+        desk.controller.choose(image, strokes)
+        said = desk.state.to_export
+        assert said.startswith("Goes out: what was painted or opened as labels of 'ct'")
+        assert said.endswith("numbers, but no names.")
+        strokes.metadata[CLASSES_KEY] = CLASSES.to_json()
+        desk.controller.choose(image, strokes)
+        assert desk.state.to_export.endswith("Classes: background, liver, tumour.")
+        BoxLabels(BoxClasses(desk.viewer, set)).open(image, strokes)
+        desk.controller.choose(image, strokes)
+        assert "masks of 'ct' made from boxes" in desk.state.to_export
+        desk.press()
+        desk.answer()
+        desk.controller.choose(image, desk.viewer.layers["segmentation of ct"])
+        assert desk.state.to_export == (
+            "Goes out: what a model predicted of 'ct'. "
+            "Classes: background, liver, tumour."
+        )
+        desk.controller.choose(image, None)
+        assert desk.state.to_export == ""
+
     def test_too_large_for_memory_are_written_part_by_part_or_refused(
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -396,6 +462,7 @@ class TestFiles:
         desk.open_stack()
         asked = self.start(desk)
         desk.controller.cancel()
+        assert desk.state.status == "Cancelling …"
         assert desk.link.taken(messages.CancelFiles)
         desk.end(asked)
         assert desk.state.progress is None
@@ -403,13 +470,9 @@ class TestFiles:
         assert not desk.link.restarts
 
     def test_in_the_middle_of_a_long_chunk_too(
-        self,
-        desk: Desk,
-        qtbot: QtBot,
-        told: list[str],
-        monkeypatch: pytest.MonkeyPatch,
+        self, desk: Desk, qtbot: QtBot, told: list[str]
     ) -> None:
-        assert predict_run.CANCEL_MS < 1000
+        desk.controller._run._cancelling.setInterval(1)
         desk.open_stack()
         self.start(desk)
         desk.controller.cancel()
@@ -589,13 +652,28 @@ class TestReasons:
     def test_of_smoothing_and_a_layer_of_how_sure(self, desk: Desk) -> None:
         desk.open_stack()
         desk.wish(what="stack", smooth_planes=1.0, sureness="confidence")
-        assert "set one of them to none" in desk.state.cannot_predict
+        assert "set Smooth across planes to none" in desk.state.wishes.no_sureness
+        # It is predicted all the same, as the dock shows it: without that layer.
+        desk.press()
+        (asked,) = desk.link.taken(messages.PredictFiles)
+        assert asked.smooth_planes == 1.0
 
     def test_of_a_view_in_3d(self, desk: Desk) -> None:
         image = desk.add_stack()
         desk.viewer.dims.ndisplay = 3
         desk.controller.choose(image, None)
         assert desk.state.cannot_predict == "Go back to 2D, to a plane of the image."
+
+    def test_of_an_engine_that_starts_slowly(self, desk: Desk) -> None:
+        desk.add_stack()
+        desk.link.died.emit("It ended.", True)
+        assert desk.state.cannot_predict == STARTING
+        desk.link.slow.emit("Starting for 12 seconds: PyTorch is being loaded.")
+        assert "PyTorch" in desk.state.cannot_predict
+        desk.link.start()
+        assert not desk.state.cannot_predict
+        desk.link.died.emit("It ended.", True)
+        assert desk.state.cannot_predict == STARTING
 
     def test_while_one_runs_and_without_an_engine(self, desk: Desk) -> None:
         desk.add_stack()

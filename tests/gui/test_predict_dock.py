@@ -15,12 +15,14 @@ from napari_sparseseg.gui import predict_settings, settings
 from napari_sparseseg.gui.export_widget import FILTERS
 from napari_sparseseg.gui.predict_dock import PredictDockWidget
 from napari_sparseseg.gui.predict_state import (
+    NOT_OF_FILES,
+    NOT_OF_SMOOTHED,
     ModelChoice,
     PredictState,
     PredictWishes,
     What,
 )
-from napari_sparseseg.gui.predict_what_widget import CHOICES, NOT_SMOOTHED, NOT_SURE
+from napari_sparseseg.gui.predict_what_widget import CHOICES, NOT_SMOOTHED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +106,15 @@ def test_only_what_counts_can_be_set_and_the_rest_says_why(
     assert what.folder_in.isHidden()
     state.wishes = replace(state.wishes, what="slide")
     assert not what.glass.isHidden()
-    assert what.sureness.toolTip() == NOT_SURE
+    state.wishes = replace(state.wishes, sureness="confidence")
+    assert not what.sureness.isEnabled()
+    assert what.sureness.toolTip() == NOT_OF_FILES
+    assert what.sureness.currentData() is None  # as it will be
+    state.wishes = replace(state.wishes, what="stack", smooth_planes=1.0)
+    assert what.sureness.toolTip() == NOT_OF_SMOOTHED
+    state.wishes = replace(state.wishes, smooth_planes=0.0)
+    assert what.sureness.isEnabled()
+    assert what.sureness.currentData() == "confidence"
     state.wishes = replace(state.wishes, what="folder")
     assert not what.folder_in.isHidden()
     assert what.images.isHidden()

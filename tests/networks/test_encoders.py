@@ -356,4 +356,5 @@ def test_without_a_network_the_error_says_what_to_do(
     said = str(error.value)
     assert f"fetch http://localhost/{cached.name} on another computer" in said
     assert f"put it into the folder {cached.parent}" in said
-    assert "train --encoder-weights FILE" in said
+    assert "give a file that holds them" in said
+    assert "train --encoder-weights FILE" in str(error.value.values["option"])

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_opening
 
+from napari_sparseseg.interruption import Interrupted, interruptible
+from napari_sparseseg.prediction import tissue
 from napari_sparseseg.prediction.tissue import (
     LEAST_FACTOR,
     MARGIN_PX,
@@ -54,6 +56,26 @@ class TestTissueMask:
         mask = tissue_mask(slide(faint, strong))
         assert mask[:340].all()
         assert not mask[360:].all()
+
+    def test_is_given_up_between_two_strips(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tissue, "ROWS_AT_ONCE", 100)
+        read: list[object] = []
+
+        class Counted(np.ndarray):
+            def __getitem__(self, key: object) -> object:
+                read.append(key)
+                return np.asarray(self)[key]
+
+        image = slide().view(Counted)
+        with (
+            pytest.raises(Interrupted),
+            interruptible(lambda: len(read) == 2),
+        ):
+            overview_of([image])
+        assert len(read) == 2
+        assert overview_of([image]).shape == (100, 100, 3)
 
     def test_keeps_a_speck_of_tissue(self) -> None:
         speck = (slice(200, 204), slice(200, 204), FAINT)

@@ -49,7 +49,6 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log_to(sys.stderr)
     source, target = take_streams()
-    give_way()
     prepare_threads()
     requests: queue.SimpleQueue[messages.Request] = queue.SimpleQueue()
 
@@ -62,10 +61,12 @@ def main() -> int:
     threading.Thread(
         target=read_requests, args=(source, requests.put), daemon=True
     ).start()
-    problem = import_slow()
+    problem = import_slow(lambda module: send(messages.Starting(module=module)))
     if problem is not None:
         send(messages.Failed(request="ready", message=problem))
         return 1
+    # Not before: where other programs take all cores, importing would take minutes.
+    give_way()
     # Not before, since it loads torch.
     from napari_sparseseg.engine.worker import Worker
 
@@ -127,9 +128,16 @@ def read_requests(source: IO[bytes], put: Callable[[messages.Request], None]) ->
     timer.start()
 
 
-def import_slow() -> str | None:
-    """Import what is slow; return one sentence where something cannot be imported."""
+def import_slow(tell: Callable[[str], None] = lambda _: None) -> str | None:
+    """Import what is slow; return one sentence where something cannot be imported.
+
+    Parameters
+    ----------
+    tell
+        Called with the name of each module before it is imported.
+    """
     for module in SLOW:
+        tell(module)
         try:
             importlib.import_module(module)
         except (ImportError, OSError) as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -19,6 +21,11 @@ from napari_sparseseg.engine.messages import (
 )
 from napari_sparseseg.errors import SparseSegError
 from napari_sparseseg.files import PredictionStarted, PredictionWritten
+from napari_sparseseg.interruption import (
+    Interrupted,
+    interruptible,
+    stop_if_wished,
+)
 from napari_sparseseg.many_files import (
     ImageFailed,
     ImageJob,
@@ -28,7 +35,7 @@ from napari_sparseseg.many_files import (
 from napari_sparseseg.prediction.large import ChunkDone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from napari_sparseseg.engine.messages import Event, PredictFiles
     from napari_sparseseg.files import FileEvent, PredictionWishes
@@ -38,6 +45,12 @@ logger = logging.getLogger(__name__)
 
 #: Progress is told this often at most, in seconds.
 TOLD_S = 0.2
+
+#: What takes seconds to import, and is used for files alone; extras may be missing.
+SLOW = ("zarr", "scipy.ndimage", "skimage.filters", "openslide", "SimpleITK")
+
+#: While it is imported, a cancel is looked for this often, in seconds.
+LOOK_S = 0.05
 
 
 class FilePrediction:
@@ -72,7 +85,7 @@ class FilePrediction:
         self._thread.start()
 
     def cancel(self) -> None:
-        """End it after the chunk of now; what is finished is on disk."""
+        """End it after the layer or strip of now; finished chunks are on disk."""
         self._cancelled.set()
 
     def wait(self) -> None:
@@ -81,7 +94,13 @@ class FilePrediction:
 
     def _run(self) -> None:
         try:
-            self._predict()
+            with (
+                suppress(Interrupted),
+                interruptible(self._cancelled.is_set),
+                stopping(self._model),
+            ):
+                wait_for_imports()
+                self._predict()
         except SparseSegError as error:
             self._fail(str(error), error)
         except OSError as error:
@@ -145,6 +164,43 @@ class FilePrediction:
             case ImageFailed():
                 self._send(FileDone(**about, paths=[], notes=[], failure=event.message))
                 self._notes = []
+
+
+def wait_for_imports() -> None:
+    """Have imported what is slow to import, in a thread that a cancel leaves alone."""
+    importing = _start_imports()
+    while importing.is_alive():
+        stop_if_wished()
+        importing.join(LOOK_S)
+
+
+@cache
+def _start_imports() -> threading.Thread:
+    thread = threading.Thread(target=_import_slow, daemon=True)
+    thread.start()
+    return thread
+
+
+def _import_slow() -> None:
+    for module in SLOW:
+        # What needs it says what to install.
+        with suppress(ImportError, OSError):
+            importlib.import_module(module)
+
+
+@contextmanager
+def stopping(model: SegmentationModel) -> Iterator[None]:
+    """Let a model, and copies of it, be interrupted between its layers."""
+    handles = [
+        layer.register_forward_pre_hook(lambda *_: stop_if_wished())
+        for part in model.parts.values()
+        for layer in part.modules()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _About(TypedDict):

@@ -535,6 +535,14 @@ Request = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Starting:
+    """The engine imports *module*, the first of those that `Ready` still waits for."""
+
+    kind: Literal["starting"] = "starting"
+    module: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Ready:
     """The engine stands, with all that is slow to import.
 
@@ -926,7 +934,8 @@ class Failed:
 
 
 Event = Annotated[
-    Ready
+    Starting
+    | Ready
     | Alive
     | PhaseChanged
     | HeadFitted

@@ -49,6 +49,7 @@ from napari_sparseseg.gui.parts import counted, listen, once
 from napari_sparseseg.gui.pixel_watch import PixelWatch
 from napari_sparseseg.gui.plane_files import PlaneFiles
 from napari_sparseseg.gui.planes import new_labels_for
+from napari_sparseseg.gui.state import STARTING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,6 +149,7 @@ class BoxesController(QObject):
         listen(self, state.events.progress, self._on_progress)
         link.told.connect(self._on_told)
         link.died.connect(self._on_died)
+        link.slow.connect(self._on_slow)
         # Background is a class like any other, by default the first.
         first = self.classes.table.values[0]
         state.settings = replace(state.settings, background=first)
@@ -691,9 +693,16 @@ class BoxesController(QObject):
             self._show_state()
 
     @telling()
+    def _on_slow(self, sentence: str) -> None:
+        if not self.is_closed:
+            self._state.starting = sentence
+            self._show_state()
+
+    @telling()
     def _on_died(self, sentence: str, restarting: bool) -> None:
         logger.error(sentence)
         self._state.engine = "starting" if restarting else "broken"
+        self._state.starting = STARTING
         self._making.lose_engine()
         self._state.status = sentence
         show_error(sentence)
@@ -722,7 +731,7 @@ class BoxesController(QObject):
         if state.engine == "broken":
             return f"The part that computes has stopped; see {log_file()}."
         if state.engine == "starting":
-            return "Starting, a few seconds …"
+            return state.starting
         if self.image is None:
             return "Open an image first."
         if sheet is None:

@@ -10,7 +10,7 @@ from napari_sparseseg.gui.boxes_layers_widget import LayersWidget
 from napari_sparseseg.gui.boxes_method_widget import MethodWidget
 from napari_sparseseg.gui.boxes_run_widget import RunWidget
 from napari_sparseseg.gui.boxes_table_widget import BoxTableWidget
-from napari_sparseseg.gui.dock_frame import ENGINE, DockFrame
+from napari_sparseseg.gui.dock_frame import DockFrame, words_on_engine
 from napari_sparseseg.gui.parts import allow, listen, push_button
 
 if TYPE_CHECKING:
@@ -75,11 +75,13 @@ class BoxesDockWidget(DockFrame):
                 "Masks": [self.run, self.table, self.train_button],
             }
         )
-        for name in ("status", "engine", "cannot_train"):
+        for name in ("status", "engine", "starting", "cannot_train"):
             listen(self, getattr(state.events, name), self._show)
         self._show()
 
     def _show(self) -> None:
         state = self._state
-        self.status.setText(state.status or ENGINE[state.engine])
+        self.status.setText(
+            state.status or words_on_engine(state.engine, state.starting)
+        )
         allow(self.train_button, TRAIN, state.cannot_train)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 from napari.utils.notifications import show_info
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
     from napari_sparseseg.gui.boxes_classes import BoxClasses
+
+
+#: Layers that masks of boxes were accepted into, of all windows.
+_WITH_MASKS: WeakSet[Labels] = WeakSet()
+
+
+def has_masks(layer: Labels) -> bool:
+    """Tell whether masks of boxes were accepted into a layer."""
+    return layer in _WITH_MASKS
 
 
 class BoxLabels(QObject):
@@ -63,6 +73,7 @@ class BoxLabels(QObject):
         settle(labels, image)
         if labels not in self._written:
             self._written[labels] = WrittenLabels(labels)
+            _WITH_MASKS.add(labels)
             self._look_to(labels, "connect")
         return self._written[labels]
 

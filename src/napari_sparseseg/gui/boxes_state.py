@@ -9,6 +9,7 @@ from psygnal import SignalGroupDescriptor
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine.messages import MaskMethod, MaskSettings
+from napari_sparseseg.gui.state import STARTING
 from napari_sparseseg.pseudo_masks import method_names
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class BoxesState:
         Places in *rows* of those that are picked, ascending.
     engine
         Whether the engine process stands.
+    starting
+        What it does where it is starting, in plain words.
     devices
         (name, words) of those that can be chosen, the best first.
     progress
@@ -108,6 +111,7 @@ class BoxesState:
     rows: tuple[BoxRow, ...] = ()
     picked: tuple[int, ...] = ()
     engine: EngineState = "starting"
+    starting: str = STARTING
     devices: tuple[tuple[str, str], ...] = ()
     progress: float | None = None
     preview: bool = True

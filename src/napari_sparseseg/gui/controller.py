@@ -47,6 +47,7 @@ from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.gui.prediction_target import PredictionTargets
 from napari_sparseseg.gui.seen_targets import SeenTargets
 from napari_sparseseg.gui.sent_images import SentImages
+from napari_sparseseg.gui.state import STARTING
 from napari_sparseseg.gui.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ class Controller(QObject):
         self._pixels.settled.connect(self._on_settled)
         link.told.connect(self._on_told)
         link.died.connect(self._on_died)
+        link.slow.connect(self._on_slow)
         viewer.dims.events.point.connect(self._on_moved)
         # Since napari 0.9 the camera belongs to the scene.
         getattr(viewer, "scene", viewer).camera.events.connect(self._on_moved)
@@ -389,9 +391,16 @@ class Controller(QObject):
             self._run.stop()
 
     @telling()
+    def _on_slow(self, sentence: str) -> None:
+        if not self.is_closed:
+            self.state.starting = sentence
+            self._on_counted()
+
+    @telling()
     def _on_died(self, sentence: str, restarting: bool) -> None:
         logger.error(sentence)
         self.state.engine = "starting" if restarting else "broken"
+        self.state.starting = STARTING
         told = f"{sentence} {self._run.ends_with_engine()}".rstrip()
         self._sent.forget()
         self.prediction.forget_model()
@@ -483,7 +492,7 @@ class Controller(QObject):
         if self.state.engine == "broken":
             return f"The part that computes has stopped; see {log_file()}."
         if self.state.engine == "starting":
-            return "Starting, a few seconds …"
+            return self.state.starting
         if not entries:
             return "Open an image and press New labels."
         if waiting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_sparseseg.gui.class_table_widget import ClassTableWidget
-from napari_sparseseg.gui.dock_frame import ENGINE, DockFrame
+from napari_sparseseg.gui.dock_frame import DockFrame, words_on_engine
 from napari_sparseseg.gui.model_widget import ModelWidget
 from napari_sparseseg.gui.pairs_widget import PairsWidget
 from napari_sparseseg.gui.parts import counted, listen
@@ -74,7 +74,7 @@ class DockWidget(DockFrame):
                 "Model": [self.model],
             }
         )
-        for name in ("status", "engine", "device", "step"):
+        for name in ("status", "engine", "starting", "device", "step"):
             listen(self, getattr(state.events, name), self._show_status)
         self._show_status()
 
@@ -94,7 +94,7 @@ class DockWidget(DockFrame):
 
     def _show_status(self) -> None:
         state = self._state
-        lines = [state.status or ENGINE[state.engine]]
+        lines = [state.status or words_on_engine(state.engine, state.starting)]
         if state.device:
             learned = (
                 f"{counted(state.step, 'step')} learned" if state.step else "Computes"

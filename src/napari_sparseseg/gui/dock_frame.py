@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from qtpy.QtGui import QShowEvent
 
+    from napari_sparseseg.gui.state import EngineState
+
 PREFERRED_WIDTH = 340
 ENGINE = {
-    "starting": "Starting, a few seconds …",
     "ready": "Ready.",
     "broken": "The part that computes has stopped.",
 }
@@ -195,6 +196,11 @@ class _VerticalScrollArea(QScrollArea):
             width = inside.minimumSizeHint().width() + bar.sizeHint().width()
             self.setMinimumWidth(width)
         return super().eventFilter(watched, event)
+
+
+def words_on_engine(engine: EngineState, starting: str) -> str:
+    """Return what a dock says that has nothing else to say."""
+    return starting if engine == "starting" else ENGINE[engine]
 
 
 def frame_of(widget: QWidget) -> QDockWidget | None:

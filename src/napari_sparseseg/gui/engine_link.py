@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_sparseseg.engine.messages import Failed, Ready
+from napari_sparseseg.engine.messages import Failed, Ready, Starting
 from napari_sparseseg.engine.process import EngineProcess
 from napari_sparseseg.errors import EngineError
 from napari_sparseseg.gui.notify import telling
@@ -22,6 +24,9 @@ SILENCE_S = 60.0
 #: Importing torch from a slow disk for the first time takes minutes.
 SILENCE_AT_START_S = 300.0
 
+#: A start that takes longer than this is explained.
+SLOW_START_S = 10.0
+
 #: The dock is to be seen before the engine takes a core.
 START_MS = 200
 
@@ -35,6 +40,9 @@ MOST_STARTS = 2
 ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b(: .*)?")
 
 SAFE = "your strokes are safe"
+
+#: What the engine imports, in words.
+PARTS = {"torch": "PyTorch", "torch._dynamo": "PyTorch"}
 
 
 class EngineLink(QObject):
@@ -53,10 +61,13 @@ class EngineLink(QObject):
         An event of the engine.
     died(sentence, restarting)
         It ended unasked; says what happened, and whether a new one is started.
+    slow(sentence)
+        It takes long to start; says what it does, again every few seconds.
     """
 
     told = Signal(object)
     died = Signal(str, bool)
+    slow = Signal(str)
 
     _arrived = Signal(object)
     _ended = Signal(int, str)
@@ -79,6 +90,9 @@ class EngineLink(QObject):
         self._reason = ""
         self._silent_s = 0.0
         self._heard_at = 0.0
+        self._started_at = 0.0
+        self._cpu_s = 0.0
+        self._part = ""
         self._process = EngineProcess(
             on_event=self._arrived.emit,
             on_exit=self._ended.emit,
@@ -106,6 +120,8 @@ class EngineLink(QObject):
         self._starts += 1
         self._is_ready = False
         self._silent_s = 0.0
+        self._started_at = time.monotonic()
+        self._part = ""
         try:
             self._process.start()
         except EngineError as error:
@@ -132,6 +148,9 @@ class EngineLink(QObject):
     @telling()
     def _on_event(self, event: Any) -> None:
         if self._is_stopped:
+            return
+        if isinstance(event, Starting):
+            self._part = event.module
             return
         if isinstance(event, Ready):
             self._starts = 0
@@ -181,10 +200,38 @@ class EngineLink(QObject):
         """Count the time of silence, but not that in which the computer sleeps."""
         if self._process.pid is None:
             return
-        if self._process.last_heard != self._heard_at:
+        if not self._is_ready:
+            self._explain_start()
+        if self._process.last_heard != self._heard_at or self._is_importing():
             self._heard_at = self._process.last_heard
             self._silent_s = 0.0
             return
         self._silent_s += WATCH_S
         if self._silent_s > self._patience():
             self._process.kill()
+
+    def _is_importing(self) -> bool:
+        """Tell whether an engine that is not ready computes; ending it helps nobody."""
+        before, self._cpu_s = self._cpu_s, _cpu_seconds(self._process.pid)
+        return not self._is_ready and self._cpu_s > before
+
+    def _explain_start(self) -> None:
+        seconds = time.monotonic() - self._started_at
+        if seconds < SLOW_START_S:
+            return
+        part = PARTS.get(self._part, self._part.partition(".")[0])
+        loads = f"{part} is being loaded" if part else "Python is being started"
+        self.slow.emit(
+            f"Starting for {seconds:.0f} seconds: {loads}. The first start after an "
+            "installation, a slow disk, or other programs that compute make it take "
+            "this long; nothing has to be done."
+        )
+
+
+def _cpu_seconds(pid: int | None) -> float:
+    """Return how long a process has computed, 0 where there is none."""
+    try:
+        times = psutil.Process(pid).cpu_times() if pid is not None else None
+    except psutil.Error:
+        return 0.0
+    return 0.0 if times is None else float(times.user + times.system)

@@ -13,7 +13,9 @@ from napari_sparseseg.gui.parts import (
     allow,
     ask_where,
     listen,
+    note,
     push_button,
+    say,
 )
 from napari_sparseseg.gui.settings_form import decimal_box
 from napari_sparseseg.io.export import EXPORT_SUFFIXES
@@ -86,11 +88,13 @@ class ExportWidget(QWidget):
         form.addRow("GeoJSON outlines", self.simplify)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        self.words = note()
         layout.addLayout(form)
+        layout.addWidget(self.words)
         layout.addWidget(self.export_button)
         self.labels.chosen.connect(lambda _: self.labels_chosen.emit())
         self.simplify.valueChanged.connect(self.simplify_wished)
-        for name in ("cannot_export", "wishes"):
+        for name in ("cannot_export", "to_export", "wishes"):
             listen(self, getattr(state.events, name), self._show)
         self._show()
 
@@ -100,10 +104,12 @@ class ExportWidget(QWidget):
 
     def _show(self) -> None:
         allow(self.export_button, EXPORT, self._state.cannot_export)
+        say(self.words, self._state.to_export)
         with QSignalBlocker(self.simplify):
             self.simplify.setValue(self._state.wishes.simplify_px)
 
     def _ask(self) -> None:
-        path = ask_where(self, "Export labels", "", FILTERS, EXPORT_SUFFIXES)
+        title = f"Export labels. {self._state.to_export}"
+        path = ask_where(self, title, "", FILTERS, EXPORT_SUFFIXES)
         if path:
             self.export_wished.emit(path)

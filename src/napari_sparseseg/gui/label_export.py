@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_sparseseg.errors import OutputError
+from napari_sparseseg.annotations.classes import ClassTable
+from napari_sparseseg.errors import OutputError, enumerated
+from napari_sparseseg.gui.boxes_labels import has_masks
 from napari_sparseseg.gui.gaps import sentences_on_gaps
 from napari_sparseseg.gui.label_places import (
     classes_of,
@@ -19,6 +21,7 @@ from napari_sparseseg.gui.label_places import (
     image_of,
     options_of,
 )
+from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.prediction_layer import is_prediction
 from napari_sparseseg.io.atomic import write_folder_atomically
 from napari_sparseseg.io.export import Export, export_in_parts, goes_in_parts
@@ -41,6 +44,22 @@ class Exported:
 
     export: Export
     gaps: str
+
+
+def words_on_labels(layer: Labels) -> str:
+    """Say what a layer holds, whose it is, and which classes it has."""
+    image = image_of(layer)
+    of_image = "" if image is None else f" of '{image.name}'"
+    if is_prediction(layer):
+        what = f"Goes out: what a model predicted{of_image}."
+    elif has_masks(layer):
+        what = f"Goes out: masks{of_image} made from boxes, and what was painted there."
+    else:
+        what = f"Goes out: what was painted or opened as labels{of_image}."
+    table = layer.metadata.get(CLASSES_KEY)
+    if table is None:
+        return f"{what} Its classes have numbers, but no names."
+    return f"{what} Classes: {enumerated(ClassTable.from_json(table).names, 6)}."
 
 
 def export_layer(

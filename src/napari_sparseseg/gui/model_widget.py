@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_sparseseg.errors import enumerated
 from napari_sparseseg.gui.parts import (
     WARNING,
     agrees,
@@ -84,7 +85,7 @@ class ModelWidget(QWidget):
         layout.addWidget(self.history)
         listen(self, state.events.models, self._show_history)
         self._show_history()
-        for name in ("model", "unsaved", "step", "phase"):
+        for name in ("model", "unsaved", "step", "phase", "pairs", "classes"):
             listen(self, getattr(state.events, name), self._show)
         self._show()
 
@@ -97,6 +98,7 @@ class ModelWidget(QWidget):
         trained = f"Trained, not saved. {state.model}".rstrip()
         say(self.unsaved, trained if state.unsaved else "", WARNING)
         say(self.words, "" if state.unsaved else state.model)
+        self.export_button.setToolTip(f"{EXPORT}. {self._words_on_export()}")
 
     def _show_history(self) -> None:
         models = self._state.models
@@ -136,10 +138,18 @@ class ModelWidget(QWidget):
         if path:
             self.load_wished.emit(path)
 
-    def _export(self) -> None:
-        path = ask_where(
-            self, "Export labels", "labels.png", LABEL_MAPS, EXPORT_SUFFIXES
+    def _words_on_export(self) -> str:
+        state = self._state
+        image = next((row.image for row in state.pairs if row.is_chosen), "")
+        of_image = f" of '{image}'" if image else ""
+        return (
+            f"Goes out: the live prediction{of_image}, not your strokes. "
+            f"Classes: {enumerated(state.classes.names, 6)}."
         )
+
+    def _export(self) -> None:
+        title = f"Export labels. {self._words_on_export()}"
+        path = ask_where(self, title, "labels.png", LABEL_MAPS, EXPORT_SUFFIXES)
         if path:
             self.export_wished.emit(path)
 

@@ -21,7 +21,7 @@ from napari_sparseseg.gui import predict_settings
 from napari_sparseseg.gui.activity import Activity
 from napari_sparseseg.gui.boxes_classes import find_training
 from napari_sparseseg.gui.controller import DEVICE_LOST
-from napari_sparseseg.gui.label_export import export_layer
+from napari_sparseseg.gui.label_export import export_layer, words_on_labels
 from napari_sparseseg.gui.layer_keys import SOURCE_KEY
 from napari_sparseseg.gui.log import log_file, without_words
 from napari_sparseseg.gui.model_widget import words_on
@@ -42,6 +42,7 @@ from napari_sparseseg.gui.planes import (
 from napari_sparseseg.gui.predict_run import PlanesJob, PredictRun
 from napari_sparseseg.gui.predict_state import TRAINED, ModelChoice
 from napari_sparseseg.gui.result_layer import ResultLayer
+from napari_sparseseg.gui.state import STARTING
 from napari_sparseseg.io.lazy_arrays import Channel
 from napari_sparseseg.io.sources import open_image
 
@@ -140,6 +141,7 @@ class PredictController(QObject):
         self._pixels.replaced.connect(self._on_pixels)
         link.told.connect(self._on_told)
         link.died.connect(self._on_died)
+        link.slow.connect(self._on_slow)
         if state.wishes.model != TRAINED:
             self._opened = (state.wishes.model,)
         self.look_for_models()
@@ -299,7 +301,7 @@ class PredictController(QObject):
         if wishes.what == "slide":
             return True
         is_stack = wishes.what == "stack" and self._has_file(self.image)
-        return is_stack and wishes.sureness is None
+        return is_stack and wishes.shown_sureness is None
 
     def _result_of(self, image: Image) -> ResultLayer:
         for result in self._results:
@@ -331,8 +333,15 @@ class PredictController(QObject):
             )
 
     @telling()
+    def _on_slow(self, sentence: str) -> None:
+        if not self.is_closed:
+            self._state.starting = sentence
+            self._judge()
+
+    @telling()
     def _on_died(self, sentence: str, restarting: bool) -> None:
         self._state.engine = "starting" if restarting else "broken"
+        self._state.starting = STARTING
         if not self._run.note_death(sentence):
             logger.error(sentence)
             if not self._state.status.startswith(sentence):
@@ -370,7 +379,7 @@ class PredictController(QObject):
             store, levels = found
             result.show_levels(levels, classes, store)
             self.shown.emit(result.layer)
-            self._state.status = "Predicted."
+            self._state.status = words_on_result(result)
             self._judge()
 
     @telling()
@@ -379,7 +388,7 @@ class PredictController(QObject):
         if self._is_given_up:
             self._state.status = "Cancelled; what was predicted stays."
         elif one is not None:
-            self._state.status = failures[0] if failures else "Predicted."
+            self._state.status = failures[0] if failures else words_on_result(one)
             if one.layer is not None:
                 self.shown.emit(one.layer)
         elif self._written or not failure:
@@ -450,6 +459,8 @@ class PredictController(QObject):
         self._state.refused = self._refusals()
         self._state.cannot_predict = self._why_not_predict()
         self._state.cannot_export = self._why_not_export()
+        labels = self.labels
+        self._state.to_export = "" if labels is None else words_on_labels(labels)
 
     def _refusals(self) -> dict[What, str]:
         image = self.image
@@ -473,7 +484,7 @@ class PredictController(QObject):
         if state.engine == "broken":
             return f"The part that computes has stopped; see {log_file()}."
         if state.engine == "starting":
-            return "Starting, a few seconds …"
+            return state.starting
         if self._run.is_busy:
             return RUNNING
         model = next((m for m in state.models if m.path == wishes.model), None)
@@ -490,17 +501,15 @@ class PredictController(QObject):
         if wishes.what in ("view", "plane"):
             if shown_plane(self._viewer, image) is None:
                 return "Go back to 2D, to a plane of the image."
-        elif wishes.what == "stack" and wishes.smooth_planes:
-            if not self._has_file(image):
-                return (
-                    "Only stacks opened from a file with File > Open are smoothed "
-                    "across planes; set the smoothing to none."
-                )
-            if wishes.sureness is not None:
-                return (
-                    "What is smoothed across planes has no layer of how sure it is; "
-                    "set one of them to none."
-                )
+        elif (
+            wishes.what == "stack"
+            and wishes.smooth_planes
+            and not self._has_file(image)
+        ):
+            return (
+                "Only stacks opened from a file with File > Open are smoothed across "
+                "planes; set the smoothing to none."
+            )
         return ""
 
     def _why_not_export(self) -> str:
@@ -560,6 +569,16 @@ def levels_of(store: Path) -> tuple[Path, list[LazyArray]]:
     if finest.ndim == 3 and n_bytes <= IN_MEMORY:
         return store, [np.asarray(finest[...])]
     return store, levels
+
+
+def words_on_result(result: ResultLayer) -> str:
+    """Say that a result is there, and where what was seen before has gone."""
+    if not result.covers_live:
+        return "Predicted."
+    return (
+        "Predicted. The live prediction is hidden beneath; its eye in the list of "
+        "layers shows it again."
+    )
 
 
 def sentence(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_sparseseg.gui.dock_frame import ENGINE, DockFrame
+from napari_sparseseg.gui.dock_frame import DockFrame, words_on_engine
 from napari_sparseseg.gui.export_widget import ExportWidget
 from napari_sparseseg.gui.parts import listen
 from napari_sparseseg.gui.predict_model_widget import PredictModelWidget
@@ -60,9 +60,12 @@ class PredictDockWidget(DockFrame):
                 "Export": [self.export],
             }
         )
-        for name in ("status", "engine"):
+        for name in ("status", "engine", "starting"):
             listen(self, getattr(state.events, name), self._show_status)
         self._show_status()
 
     def _show_status(self) -> None:
-        self.status.setText(self._state.status or ENGINE[self._state.engine])
+        self.status.setText(
+            self._state.status
+            or words_on_engine(self._state.engine, self._state.starting)
+        )

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from napari_sparseseg.gui.result_layer import ResultLayer
 
 #: An engine that goes on predicting for so long after Cancel is started anew. What is
-#: finished is on disk.
-CANCEL_MS = 700
+#: finished is on disk. It mostly ends sooner by itself, between two layers, and is then
+#: there for the next prediction at once.
+CANCEL_MS = 2000
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,7 @@ class PredictRun(QObject):
             self._end("")
             return
         self._link.send(messages.CancelFiles())
+        self._state.speed = ""
         self._cancelling.start()
 
     def note_death(self, sentence: str) -> bool:
@@ -292,7 +294,10 @@ class PredictRun(QObject):
             self._level = job.level(event.um_per_px)
             self._todo = list(job.planes)
             job.result.begin(
-                self._level, self.model.key, self.model.classes, wishes.sureness
+                self._level,
+                self.model.key,
+                self.model.classes,
+                wishes.shown_sureness,
             )
             self._ask_next()
             return
@@ -326,6 +331,8 @@ class PredictRun(QObject):
                 self._todo.pop(0)
                 self._ask_next()
             case messages.FileProgress() if event.generation == self._generation:
+                if self.is_cancelled:
+                    return
                 share = (event.place + event.done / max(1, event.total)) / max(
                     1, event.n_images
                 )
@@ -357,7 +364,7 @@ class PredictRun(QObject):
                 pixels=str(self._files.pixels(image, plane, level)),
                 labels=str(labels),
                 confidence=None if sure is None else str(sure),
-                sureness=wishes.sureness or "confidence",
+                sureness=wishes.shown_sureness or "confidence",
                 region=job.region(level),
                 um_per_px=um_per_px(image, level),
                 smallest_object=wishes.smallest_object,
@@ -374,7 +381,7 @@ class PredictRun(QObject):
         highest = max(self.model.classes.values, default=0)
         dtype = np.uint8 if highest < 256 else np.uint16
         image, level = job.result.image, self._level
-        wants = self._wishes.sureness is not None
+        wants = self._wishes.shown_sureness is not None
         return (
             self._files.output(image, plane, level, dtype),
             self._files.output(image, plane, level, np.float32) if wants else None,

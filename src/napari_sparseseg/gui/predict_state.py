@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from psygnal import SignalGroupDescriptor
 
 from napari_sparseseg.engine.messages import Sureness  # noqa: TC001  pydantic reads it
+from napari_sparseseg.gui.state import STARTING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,17 @@ WHATS: tuple[What, ...] = ("view", "plane", "stack", "slide", "folder")
 
 #: Stands for the model of the dock "Label and train", as it is at the moment.
 TRAINED = ""
+
+
+#: Why there is no layer of how sure the model is.
+NOT_OF_FILES = (
+    "How sure the model is can be shown for a view, a plane or a stack. Of a slide or "
+    "a folder only labels are kept: how sure takes many times the room."
+)
+NOT_OF_SMOOTHED = (
+    "How sure the model is can be shown for planes that are predicted one by one; set "
+    "Smooth across planes to none for that."
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,24 @@ class PredictWishes:
     out: str = ""
     simplify_px: float = 0.0
 
+    @property
+    def no_sureness(self) -> str:
+        """Why nothing is shown beside the labels, in one sentence; empty where it is.
+
+        What goes from file to file is not held in memory, and maps of how sure are not
+        written: they take many times the room of labels.
+        """
+        if self.what in ("slide", "folder"):
+            return NOT_OF_FILES
+        if self.what == "stack" and self.smooth_planes:
+            return NOT_OF_SMOOTHED
+        return ""
+
+    @property
+    def shown_sureness(self) -> Sureness | None:
+        """What is shown beside the labels of this: *sureness*, where it can be."""
+        return None if self.no_sureness else self.sureness
+
 
 @dataclass(frozen=True)
 class ModelChoice:
@@ -94,12 +124,16 @@ class PredictState:
         Why something cannot be predicted of the chosen image, in one sentence.
     engine
         Whether the engine process stands.
+    starting
+        What it does where it is starting, in plain words.
     progress
         Share that is done of what runs; None when nothing runs.
     speed
         How fast it goes and how long it takes, in words.
     cannot_predict, cannot_export
         Why the buttons are disabled, in one sentence; empty where they are not.
+    to_export
+        What the labels are that would be written, with their classes.
     exporting
         Whether something is being written.
     status
@@ -112,9 +146,11 @@ class PredictState:
     models: tuple[ModelChoice, ...] = ()
     refused: Mapping[What, str] = field(default_factory=dict)
     engine: EngineState = "starting"
+    starting: str = STARTING
     progress: float | None = None
     speed: str = ""
     cannot_predict: str = ""
     cannot_export: str = ""
+    to_export: str = ""
     exporting: bool = False
     status: str = ""

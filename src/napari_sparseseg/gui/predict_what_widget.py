@@ -88,7 +88,6 @@ SURE = (
     "Show beside the labels how sure the model is of each pixel, from 0 to 1. "
     "Confidence is bright where it is sure, uncertainty where it hesitates"
 )
-NOT_SURE = "This is shown for a view, a plane or a stack."
 GLASS = (
     "Parts of the slide without tissue are not predicted: they stay not labelled, "
     "which saves time"
@@ -188,7 +187,7 @@ class PredictWhatWidget(QWidget):
             self.glass.setChecked(wishes.tissue_mask)
         for combo, value in (
             (self.suffix, wishes.suffix),
-            (self.sureness, wishes.sureness),
+            (self.sureness, wishes.shown_sureness),
         ):
             with QSignalBlocker(combo):
                 combo.setCurrentIndex(combo.findData(value))
@@ -199,12 +198,11 @@ class PredictWhatWidget(QWidget):
         show_row(self.form, self.images, not of_folder)
         show_row(self.form, self.glass, wishes.what == "slide")
         is_smoothed = wishes.what in ("stack", "folder")
-        is_shown = wishes.what in ("view", "plane", "stack")
         allow(self.what, WHAT, busy)
         allow(self.images, "Image that is predicted", busy)
         allow(self.smooth, SMOOTH, busy or ("" if is_smoothed else NOT_SMOOTHED))
         allow(self.smallest, SMALLEST, busy)
-        allow(self.sureness, SURE, busy or ("" if is_shown else NOT_SURE))
+        allow(self.sureness, SURE, busy or wishes.no_sureness)
         allow(self.glass, GLASS, busy)
         allow(self.suffix, "Format of the files of labels", busy)
         for path in (self.folder_in, self.folder_out):

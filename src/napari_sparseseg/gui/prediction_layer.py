@@ -50,6 +50,10 @@ DIMMED = 0.4
 MADE: WeakSet[Layer] = WeakSet()
 
 
+#: The live predictions of all windows.
+_LIVE: WeakSet[PredictionLayer] = WeakSet()
+
+
 def is_prediction(layer: Layer) -> bool:
     """Tell whether a layer shows a prediction, or its confidence; no copy of one."""
     return layer in MADE
@@ -73,6 +77,28 @@ def insert_result(
     layers.insert(place, layer)
     if active is not None:
         layers.selection.active = active
+
+
+def lift_over_live(layers: LayerList, result: Layer, image: Image) -> bool:
+    """Put a result above the live prediction of its image, and hide that, if any.
+
+    One would shine through the other, in colours that are those of no class. The user
+    wishes for live predictions as before: those of other images stay, and this one
+    comes back with its eye in the list of layers, or with the next change of the wish.
+
+    Returns
+    -------
+    bool
+        Whether one was hidden.
+    """
+    was_seen = False
+    for each in [live for live in _LIVE if live.image is image]:
+        for under in each.layers:
+            was_seen |= under.visible
+            if layers.index(under) > layers.index(result):
+                layers.move(layers.index(result), layers.index(under) + 1)
+        each.hide()
+    return was_seen
 
 
 class PredictionLayer:
@@ -138,6 +164,7 @@ class PredictionLayer:
         self._patience.timeout.connect(self._dim)
         for event in placing_events(image):
             event.connect(self._on_image_moved)
+        _LIVE.add(self)
 
     @property
     def layer(self) -> Labels | None:
@@ -169,6 +196,17 @@ class PredictionLayer:
         self._visible = visible
         if self.layer is not None:
             self._set(self.layer, "visible", visible)
+
+    @property
+    def layers(self) -> list[Labels | Image]:
+        """Those of the two layers that there are."""
+        found = (self.layer, self.confidence_layer)
+        return [layer for layer in found if layer is not None]
+
+    def hide(self) -> None:
+        """Hide the layers, though the user wishes for them, until he says so again."""
+        for layer in self.layers:
+            self._set(layer, "visible", False)
 
     def lie_under(self, annotations: Labels | None) -> None:
         """Be put under this layer when the layer is made."""
@@ -346,7 +384,7 @@ class PredictionLayer:
         if self.layer is not None:
             self._set(self.layer, "opacity", self._shown_opacity())
 
-    def _set(self, layer: Labels, name: str, value: float) -> None:
+    def _set(self, layer: Labels | Image, name: str, value: float) -> None:
         """Set what the user may set too, without taking it for his wish."""
         if getattr(layer, name) == value:
             return

@@ -19,7 +19,11 @@ from napari_sparseseg.gui.planes import (
     placement,
     placing_events,
 )
-from napari_sparseseg.gui.prediction_layer import REFRESH_MS, insert_result
+from napari_sparseseg.gui.prediction_layer import (
+    REFRESH_MS,
+    insert_result,
+    lift_over_live,
+)
 from napari_sparseseg.gui.pyramid import Pyramid
 
 if TYPE_CHECKING:
@@ -58,12 +62,15 @@ class ResultLayer:
         Of the image, that the labels have the pixels of.
     store
         OME-Zarr that has the very labels of the layer; None where there is none.
+    covers_live
+        Whether the live prediction of the image was hidden for it.
     """
 
     def __init__(self, layers: LayerList, image: Image) -> None:
         self.image = image
         self.level = 0
         self.store: Path | None = None
+        self.covers_live = self._is_lifted = False
         self._layers = layers
         self._classes: ClassTable | None = None
         self._model = ""
@@ -107,6 +114,7 @@ class ResultLayer:
             dtype = np.uint8 if highest < 256 else np.uint16
             self._pyramid = Pyramid(self.image, level, dtype)
             self._show(self._pyramid.arrays)
+        self.covers_live = self._is_lifted = False
         if is_new or sureness != self._sureness:
             self._drop_sureness()
         self._sureness = sureness
@@ -121,6 +129,8 @@ class ResultLayer:
         self._pyramid.paste(plane, region, labels)
         if self.layer is None:
             self._show(self._pyramid.arrays)
+        if not self._is_lifted:
+            self._lift()
         self._refresh.throttle()
 
     def write_sureness(
@@ -155,6 +165,7 @@ class ResultLayer:
         self._classes, self._model, self._pyramid = classes, "", None
         self._drop_sureness()
         self._show(levels)
+        self._lift()
 
     def remove(self) -> None:
         """Take the layers out of the viewer and leave the image alone."""
@@ -195,6 +206,12 @@ class ResultLayer:
             name = before.name
             self._layers.remove(before)
             layer.name = name
+
+    def _lift(self) -> None:
+        """Have the layer seen, once there is something to be seen in it."""
+        assert self.layer is not None
+        self._is_lifted = self.layer.visible = True
+        self.covers_live = lift_over_live(self._layers, self.layer, self.image)
 
     def _new_sure_layer(self, pyramid: Pyramid) -> Image:
         return Image(

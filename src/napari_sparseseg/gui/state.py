@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 Live = Literal["off", "once", "live"]
 EngineState = Literal["starting", "ready", "broken"]
+
+#: What docks say of an engine that starts, unless it takes long.
+STARTING = "Starting, a few seconds …"
+
 Kind = Literal["sparse", "dense"]
 
 
@@ -120,6 +124,8 @@ class State:
         What is asked of a training.
     engine
         Whether the engine process stands.
+    starting
+        What it does where it is starting, in plain words.
     phase
         Of the training.
     device
@@ -171,6 +177,7 @@ class State:
     why_no_step: tuple[str, str] = ("", "")
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     engine: EngineState = "starting"
+    starting: str = STARTING
     phase: Phase = "idle"
     device: str = ""
     devices: tuple[tuple[str, str], ...] = ()

@@ -28,6 +28,12 @@ def whole(shape: tuple[int, ...]) -> Region:
     return (0, 0, shape[0], shape[1])
 
 
+def within(part: Region, region: Region) -> tuple[slice, slice]:
+    """Return where a part of a region is in an array of the region."""
+    y, x = region[:2]
+    return slice(part[0] - y, part[2] - y), slice(part[1] - x, part[3] - x)
+
+
 def working_shape(shape: tuple[int, ...], scale: float) -> tuple[int, int]:
     """Return the (y, x) size of the working grid of an image of *shape*."""
     # The tolerance keeps 3 / (1 / 3) from becoming 10 working pixels of 9.

@@ -266,9 +266,9 @@ def choose_series(
     if wanted is not None and chosen:
         given = f"{len(chosen)} of them are '{wanted}'"
     raise ImageError(
-        f"{path} has {len(found)} series: {listed}; {given}, name one by its number, "
-        "as --series 1.",
+        f"{path} has {len(found)} series: {listed}; {given}, name one by its number.",
         path=str(path),
+        option="--series 1",
         series=[each.uid for each in found],
     )
 

@@ -132,9 +132,9 @@ def _chosen(group: Any, path: Path, series: str | None) -> tuple[str | None, Any
             path=str(path),
         )
     raise ImageError(
-        f"{path} holds the images {enumerated(sorted(images))}; name one with --series "
-        f"{sorted(images)[0]}.",
+        f"{path} holds the images {enumerated(sorted(images))}; name one of them.",
         path=str(path),
+        option=f"--series {sorted(images)[0]}",
         series=images,
     )
 

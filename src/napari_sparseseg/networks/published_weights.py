@@ -137,9 +137,10 @@ def fetch_in_parts(
     except DownloadError as error:
         raise ModelFileError(
             f"the ImageNet weights of {name} cannot be downloaded ({error}); without a "
-            f"connection, {how_to_bring([name])}, or give a file that holds them "
-            "(train --encoder-weights FILE, pseudo-masks --weights FILE), or 'none'.",
+            f"connection, {how_to_bring([name])}, or give a file that holds them, or "
+            "'none'.",
             url=url,
+            option="train --encoder-weights FILE, pseudo-masks --weights FILE",
         ) from error
 
 

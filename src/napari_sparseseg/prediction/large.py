@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sparseseg.errors import OutputError
-from napari_sparseseg.inputs.resolution import whole
+from napari_sparseseg.inputs.resolution import whole, within
 from napari_sparseseg.inputs.tiling import cover
 from napari_sparseseg.io.atomic import reason_of, write_atomically
 from napari_sparseseg.io.label_store import chunk_path, open_labels
@@ -221,14 +221,14 @@ class ChunkPredictor:
     def _labels_of(self, z: int, region: Region) -> NDArray[Any]:
         labels = np.zeros(_shape(region), label_type(self._model))
         for tile in self._tiles(z, region, probabilities=False):
-            labels[_within(tile.region, region)] = tile.labels
+            labels[within(tile.region, region)] = tile.labels
         return labels
 
     def _probabilities_of(self, z: int, region: Region) -> NDArray[np.float32]:
         n_classes = len(self._model.info.classes)
         maps = np.zeros((n_classes, *_shape(region)), np.float32)
         for tile in self._tiles(z, region, probabilities=True):
-            maps[:, *_within(tile.region, region)] = tile.probabilities
+            maps[:, *within(tile.region, region)] = tile.probabilities
         return maps
 
     def _tiles(
@@ -380,12 +380,6 @@ def missing_runs(
 
 def _shape(region: Region) -> tuple[int, int]:
     return region[2] - region[0], region[3] - region[1]
-
-
-def _within(part: Region, region: Region) -> tuple[slice, slice]:
-    """Return where a part of a region is in an array of the region."""
-    y, x = region[:2]
-    return slice(part[0] - y, part[2] - y), slice(part[1] - x, part[3] - x)
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

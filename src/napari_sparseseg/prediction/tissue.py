@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_sparseseg.interruption import stop_if_wished
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -76,11 +78,12 @@ def overview_of(levels: Sequence[LazyArray]) -> NDArray[np.uint8]:
     level = [each for each in levels if max(each.shape[:2]) >= side][-1]
     factor = -(-max(level.shape[:2]) // math.ceil(side))
     rows = max(1, ROWS_AT_ONCE // factor) * factor
-    strips = (
-        np.asarray(level[y : min(y + rows, level.shape[0]), 0 : level.shape[1]])
-        for y in range(0, level.shape[0], rows)
-    )
-    return np.concatenate([_means(strip, factor) for strip in strips])
+    strips = []
+    for y in range(0, level.shape[0], rows):
+        stop_if_wished()
+        strip = np.asarray(level[y : min(y + rows, level.shape[0]), 0 : level.shape[1]])
+        strips.append(_means(strip, factor))
+    return np.concatenate(strips)
 
 
 def tissue_mask(overview: NDArray[np.uint8]) -> NDArray[np.bool_]:
