@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 from npe2 import PluginManager, PluginManifest
 from PIL import Image as Picture
+from qtpy.QtWidgets import QWidget
 
 from napari_sparseseg.annotations.classes import ClassTable, write_class_table
 from napari_sparseseg.engine import messages
-from napari_sparseseg.gui import list_control
+from napari_sparseseg.gui import list_control, session_folder
 from napari_sparseseg.gui.annotations import Pair
 from napari_sparseseg.gui.image_layers import path_of
 from napari_sparseseg.gui.image_list import ALL_LEARNED, FIRST, LAST, LEARNED_WHOLE
 from napari_sparseseg.gui.listed_files import ListedFile
 from napari_sparseseg.gui.planes import PlaneKey
+from napari_sparseseg.gui.restore_question import STROKES, offer
+from napari_sparseseg.gui.session_folder import find_crashed
 from napari_sparseseg.gui.session_list import FILE, read_kept_list
 
 if TYPE_CHECKING:
@@ -418,3 +421,51 @@ def test_files_of_a_session_that_are_gone_are_named(
         [each for each in records if each.path.endswith("c.png")]
     )
     assert len(table.state.pairs) == 3
+
+
+def test_a_list_without_labels_is_offered_after_a_crash(
+    table: Table,
+    qtbot: QtBot,
+    make_table: Callable[[], Table],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crashed = table.mirror.folder
+    place = tmp_path / "unlabelled"
+    place.mkdir()
+    write_image(place / "a.png")
+    add(table, qtbot, place)
+    qtbot.waitUntil(lambda: (crashed / FILE).exists(), timeout=5000)
+    monkeypatch.setattr(session_folder, "is_in_use", lambda _: False)
+    assert find_crashed(crashed.parent) == [], "a single file is added in no time"
+    write_image(place / "b.png")
+    add(table, qtbot, place)
+    qtbot.waitUntil(lambda: len(read_kept_list(crashed)) == 2, timeout=5000)
+    monkeypatch.setattr(session_folder, "default_root", lambda: crashed.parent)
+    other, parent = make_table(), QWidget()
+    qtbot.addWidget(parent)
+    box = offer(parent, STROKES, {STROKES: other.controller.place.open_again})
+    assert box is not None
+    assert "Your list of images of" in box.text()
+    (button,) = [each for each in box.buttons() if each.text() == "Open"]
+    button.click()
+    assert [row.image for row in other.state.pairs] == ["a", "b"]
+    # Else a second crash would lose it.
+    assert len(read_kept_list(other.mirror.folder)) == 2
+    assert not (crashed / "open.json").exists()
+
+
+@pytest.mark.parametrize("change", ["tick", "kind"])
+def test_what_was_chosen_of_a_single_file_is_worth_keeping(
+    table: Table, qtbot: QtBot, tmp_path: Path, change: str
+) -> None:
+    write_image(tmp_path / "a.png")
+    add(table, qtbot, tmp_path / "a.png")
+    if change == "tick":
+        table.controller.pairs.tick(0, False)
+    else:
+        table.controller.list.set_kind(0, "dense")
+    place = tmp_path / "kept.sparseseg"
+    table.controller.place.move(str(place))
+    table.controller.close()
+    assert len(read_kept_list(place)) == 1

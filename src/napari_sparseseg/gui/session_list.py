@@ -80,8 +80,7 @@ def read_kept_list(folder: Path) -> tuple[ListRecord, ...]:
     """
     path = folder / FILE
     try:
-        images = read_part(path, _FORMAT, VERSION)["images"]
-        return tuple(_record_from(each, folder) for each in images)
+        return tuple(_record_from(each, folder) for each in _images_in(path))
     except FileNotFoundError:
         return ()
     except OutputError:
@@ -92,6 +91,26 @@ def read_kept_list(folder: Path) -> tuple[ListRecord, ...]:
             "not in it any more; add their folder again.",
             path=str(path),
         ) from error
+
+
+def is_list_worth_keeping(folder: Path) -> bool:
+    """Tell whether a session has a list that is work to make again.
+
+    It is of several files, or of one whose tick or kind is no more as it was proposed.
+    """
+    try:
+        files = [each for each in _images_in(folder / FILE) if each["path"]]
+        changed = [each for each in files if not each["ticked"] or each["kind"]]
+    except FileNotFoundError:
+        return False
+    except (OutputError, *MISREAD):
+        return True  # what is damaged may still be of use to somebody
+    return len(files) > 1 or bool(changed)
+
+
+def _images_in(path: Path) -> list[dict[str, Any]]:
+    images: list[dict[str, Any]] = read_part(path, _FORMAT, VERSION)["images"]
+    return images
 
 
 def _record_from(data: Mapping[str, Any], folder: Path) -> ListRecord:
