@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_sparseseg.annotations.classes import ClassTable, write_class_table
 from napari_sparseseg.engine import messages
-from napari_sparseseg.gui import list_control, session_folder
+from napari_sparseseg.gui import opened_files, session_folder
 from napari_sparseseg.gui.annotations import Pair
 from napari_sparseseg.gui.image_layers import path_of
 from napari_sparseseg.gui.image_list import ALL_LEARNED, FIRST, LAST, LEARNED_WHOLE
@@ -73,7 +73,25 @@ def folder(tmp_path: Path) -> Path:
 def add(table: Table, qtbot: QtBot, *places: Path) -> None:
     """Add folders and files, and wait until they are read."""
     table.controller.list.add([str(place) for place in places])
-    qtbot.waitUntil(lambda: table.controller.images.n_waiting == 0, timeout=20000)
+    settle(table, qtbot)
+
+
+def settle(table: Table, qtbot: QtBot) -> None:
+    """Wait until all is read, opened and closed that was to be."""
+    control = table.controller.list
+    qtbot.waitUntil(
+        lambda: not control.is_opening and table.state.reading is None, timeout=20000
+    )
+
+
+def go(table: Table, qtbot: QtBot, place: int) -> None:
+    table.controller.list.go(place)
+    settle(table, qtbot)
+
+
+def step(table: Table, qtbot: QtBot, by: int) -> None:
+    table.controller.list.step(by)
+    settle(table, qtbot)
 
 
 def names(table: Table) -> list[str]:
@@ -127,7 +145,7 @@ def test_all_that_is_ticked_is_learned_from_with_its_kind(
     table.controller.pairs.tick(1, True)
     # Opening it changes nothing but where its pixels are.
     table.link.sent.clear()
-    table.controller.list.go(1)
+    go(table, qtbot, 1)
     assert {put.name for put in table.link.taken(messages.PutImage)} == {"b"}
     assert not table.link.taken(messages.RemoveImage, messages.Start)
 
@@ -142,7 +160,7 @@ def test_many_files_are_told_of_together_and_not_one_by_one(
     control = table.controller.list
     control.add([str(tmp_path)])
     control.changed.connect(lambda: shown.append(table.controller.images.n_waiting))
-    qtbot.waitUntil(lambda: table.controller.images.n_waiting == 0, timeout=20000)
+    settle(table, qtbot)
     assert shown[-1] == 0
     assert len(shown) < 10, "of a hundred files the window would stand still"
     assert [row.strokes for row in table.state.pairs[1:]] == [2] * 19
@@ -151,13 +169,13 @@ def test_many_files_are_told_of_together_and_not_one_by_one(
 def test_a_file_that_was_opened_before_it_was_read_can_be_closed_again(
     table: Table, qtbot: QtBot, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(list_control, "MOST_OPEN", 1)
+    monkeypatch.setattr(opened_files, "MOST_OPEN", 1)
     add(table, qtbot, folder)
     first = table.controller.images.entries[0]
     assert isinstance(first, Pair)
     assert first.file is not None
     assert first.file.planes, "the first is opened at once, before it is read"
-    table.controller.list.go(1)
+    go(table, qtbot, 1)
     assert names(table) == ["b", "b labels"]
 
 
@@ -168,8 +186,8 @@ def test_labels_that_cover_an_image_let_it_shine_through(
     (folder / "a_labels.png").unlink()
     # Opened at once, before it is known to be dense.
     add(table, qtbot, folder)
-    assert table.viewer.layers["b labels"].opacity == list_control.DENSE_OPACITY
-    table.controller.list.go(1)
+    assert table.viewer.layers["b labels"].opacity == opened_files.DENSE_OPACITY
+    go(table, qtbot, 1)
     assert table.viewer.layers["c strokes"].opacity == 1.0
 
 
@@ -184,23 +202,23 @@ def test_one_image_is_shown_at_a_time_and_what_was_visible_comes_back(
     table: Table, qtbot: QtBot, folder: Path
 ) -> None:
     add(table, qtbot, folder)
-    table.controller.list.step(1)
+    step(table, qtbot, 1)
     assert seen(table) == ["b", "b labels"]
     table.viewer.layers["b labels"].visible = False
-    table.controller.list.step(1)
+    step(table, qtbot, 1)
     assert seen(table) == ["c", "c strokes"]
     assert table.state.why_no_step == ("", LAST)
-    table.controller.list.step(1)
+    step(table, qtbot, 1)
     assert seen(table) == ["c", "c strokes"]
-    table.controller.list.step(-1)
+    step(table, qtbot, -1)
     assert seen(table) == ["b"], "what the user has hidden stays hidden"
-    table.controller.list.step(-1)
+    step(table, qtbot, -1)
     assert seen(table) == ["a", "a labels"]
     assert table.viewer.layers.selection.active is table.viewer.layers["a labels"]
     # The tool goes along.
     table.viewer.layers["a labels"].mode = "erase"
     table.viewer.layers["a labels"].brush_size = 9
-    table.controller.list.go(2)
+    go(table, qtbot, 2)
     labels = table.viewer.layers["c strokes"]
     assert (labels.mode, labels.brush_size) == ("erase", 9)
     table.controller.list.close()
@@ -210,7 +228,7 @@ def test_one_image_is_shown_at_a_time_and_what_was_visible_comes_back(
 def test_only_few_are_open_but_what_was_painted_stays(
     table: Table, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(list_control, "MOST_OPEN", 2)
+    monkeypatch.setattr(opened_files, "MOST_OPEN", 2)
     for number in range(6):
         write_image(tmp_path / f"{number}.png")
         labels = tmp_path / f"{number}_mask.tif"
@@ -219,14 +237,14 @@ def test_only_few_are_open_but_what_was_painted_stays(
     painted = table.viewer.layers["0 labels"]
     painted.data_setitem((np.full(5, 20), np.arange(5)), 2)
     for _ in range(5):
-        table.controller.list.step(1)
+        step(table, qtbot, 1)
     assert names(table) == ["0", "0 labels", "4", "4 labels", "5", "5 labels"]
     assert [row.image for row in table.state.pairs] == list("012345")
     closed = [row.image for row in table.state.pairs if not row.is_open]
     assert closed == ["1", "2", "3"]
     # What is closed leaves nothing in the session, and can be opened again.
     assert len(list(table.mirror.folder.glob("labels-*"))) == 3
-    table.controller.list.go(2)
+    go(table, qtbot, 2)
     np.testing.assert_array_equal(table.viewer.layers["2 labels"].data, strokes(8))
     assert table.state.pairs[2].is_chosen
     assert table.state.counts[1][1] == 6
@@ -246,9 +264,9 @@ def test_what_cannot_be_used_is_named_and_the_rest_added(
     assert "d.png" in table.state.pairs[3].problem
     assert [sentence[:31] for sentence in told] == ["2 files cannot be used, and the"]
     # There is nothing to go to behind the last that can be used.
-    table.controller.list.go(1)
+    go(table, qtbot, 1)
     assert table.state.why_no_step == ("", LAST)
-    table.controller.list.go(3)
+    go(table, qtbot, 3)
     assert "d.png" in told[-1]
     assert names(table) == ["a", "a labels", "b", "b labels"]
 
@@ -313,11 +331,11 @@ def test_next_goes_through_the_annotated_planes_of_a_volume(
     control.go(0, PlaneKey((0,)))
     places = []
     for _ in range(3):
-        control.step(1)
+        step(table, qtbot, 1)
         places.append((table.state.pairs[0].is_chosen, control.plane))
     assert places[:2] == [(True, PlaneKey((1,))), (True, PlaneKey((3,)))]
     assert table.state.pairs[1].is_chosen
-    control.step(-1)
+    step(table, qtbot, -1)
     assert control.plane == PlaneKey((3,))
 
 
@@ -368,7 +386,7 @@ def test_a_session_keeps_and_restores_the_list(
     table.controller.close()
     other = make_table()
     other.controller.place.open(str(place))
-    qtbot.waitUntil(lambda: other.controller.images.n_waiting == 0, timeout=20000)
+    settle(other, qtbot)
     assert [
         (row.image, row.ticked, row.kind, row.is_kind_chosen)
         for row in other.state.pairs
@@ -393,19 +411,19 @@ def test_a_restored_list_shows_the_image_that_is_worked_on_alone(
     for distribution in ("napari", "napari-sparseseg"):
         npe2pm.register(PluginManifest.from_distribution(distribution))
     add(table, qtbot, folder)
-    table.controller.list.go(1)
+    go(table, qtbot, 1)
     place = tmp_path / "kept.sparseseg"
     table.controller.place.move(str(place))
     table.controller.close()
     other = make_table()
     other.controller.place.open(str(place))
-    qtbot.waitUntil(lambda: other.controller.images.n_waiting == 0, timeout=20000)
+    settle(other, qtbot)
     current = other.controller.pairs.current
     assert current is not None
     assert set(seen(other)) == {current.image.name, current.labels.name}
     assert set(names(other)) == {"a", "a labels", "b", "b labels"}
     assert other.viewer.layers.selection.active is current.labels
-    assert other.viewer.layers["b labels"].opacity == list_control.DENSE_OPACITY
+    assert other.viewer.layers["b labels"].opacity == opened_files.DENSE_OPACITY
 
 
 def test_files_of_a_session_that_are_gone_are_named(
@@ -449,6 +467,7 @@ def test_a_list_without_labels_is_offered_after_a_crash(
     assert "Your list of images of" in box.text()
     (button,) = [each for each in box.buttons() if each.text() == "Open"]
     button.click()
+    settle(other, qtbot)
     assert [row.image for row in other.state.pairs] == ["a", "b"]
     # Else a second crash would lose it.
     assert len(read_kept_list(other.mirror.folder)) == 2
