@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from npe2 import PluginManager, PluginManifest
 from PIL import Image as Picture
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
 from napari_sparseseg.annotations.classes import ClassTable, write_class_table
 from napari_sparseseg.engine import messages
-from napari_sparseseg.gui import opened_files, session_folder
+from napari_sparseseg.gui import (
+    added_files,
+    listed_files,
+    opened_files,
+    session_folder,
+)
+from napari_sparseseg.gui.added_files import CANCELLED
 from napari_sparseseg.gui.annotations import Pair
 from napari_sparseseg.gui.image_layers import path_of
 from napari_sparseseg.gui.image_list import ALL_LEARNED, FIRST, LAST, LEARNED_WHOLE
+from napari_sparseseg.gui.kept_list import records_of
 from napari_sparseseg.gui.listed_files import ListedFile
 from napari_sparseseg.gui.planes import PlaneKey
 from napari_sparseseg.gui.restore_question import STROKES, offer
 from napari_sparseseg.gui.session_folder import find_crashed
-from napari_sparseseg.gui.session_list import FILE, read_kept_list
+from napari_sparseseg.gui.session_list import FILE, ListRecord, read_kept_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from types import ModuleType
 
     from pytestqt.qtbot import QtBot
 
@@ -488,3 +498,158 @@ def test_what_was_chosen_of_a_single_file_is_worth_keeping(
     table.controller.place.move(str(place))
     table.controller.close()
     assert len(read_kept_list(place)) == 1
+
+
+def test_folders_are_looked_through_and_files_decoded_in_threads(
+    table: Table, qtbot: QtBot, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, int] = {}
+
+    def watch(module: ModuleType, name: str) -> None:
+        real = getattr(module, name)
+
+        def watched(*values: Any) -> Any:
+            threads[name] = threading.get_ident()
+            return real(*values)
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(added_files, "find_pairs")
+    watch(opened_files, "open_image")
+    watch(opened_files, "read_labels")
+    watch(listed_files, "read_planes")
+    add(table, qtbot, folder)
+    assert len(threads) == 4
+    assert threading.get_ident() not in threads.values()
+
+
+def test_layers_come_and_go_in_turns_of_their_own(
+    table: Table, qtbot: QtBot, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opened_files, "MOST_OPEN", 1)
+    add(table, qtbot, folder)
+    turns, ticks = [0], QTimer()
+    ticks.timeout.connect(lambda: turns.append(len(turns)))
+    when: list[int] = []
+    for name in ("inserted", "removed"):
+        event = getattr(table.viewer.layers.events, name)
+        event.connect(lambda _: when.append(turns[-1]))
+    ticks.start(0)
+    go(table, qtbot, 1)
+    ticks.stop()
+    assert names(table) == ["b", "b labels"]
+    assert len(set(when)) == 4, "two come, two go"
+
+
+def test_of_images_that_are_gone_through_quickly_only_the_last_is_opened(
+    table: Table, qtbot: QtBot, folder: Path
+) -> None:
+    add(table, qtbot, folder)
+    table.controller.list.step(1)
+    table.controller.list.step(1)
+    settle(table, qtbot)
+    assert names(table) == ["a", "a labels", "c", "c strokes"]
+    assert table.state.pairs[2].is_chosen
+    # Back to one that is open, before the other is.
+    table.controller.list.go(1)
+    table.controller.list.go(0)
+    settle(table, qtbot)
+    assert seen(table) == ["a", "a labels"]
+    assert table.state.pairs[0].is_chosen
+
+
+def test_an_image_that_is_deleted_before_its_labels_come_is_left_alone(
+    table: Table, qtbot: QtBot, folder: Path, told: list[str]
+) -> None:
+    add(table, qtbot, folder)
+    layers = table.viewer.layers
+    layers.events.inserted.connect(
+        lambda event: QTimer.singleShot(0, lambda: layers.remove(event.value))
+    )
+    table.controller.list.go(1)
+    qtbot.waitUntil(lambda: table.controller.list.is_opening)
+    settle(table, qtbot)
+    assert names(table) == ["a", "a labels"]
+    assert [row.image for row in table.state.pairs] == ["a", "b", "c"]
+    assert told == []
+
+
+@pytest.fixture
+def slow_reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Let the labels of ``c``, ``d`` and so on not be read until this is set."""
+    may_go_on = threading.Event()
+    real = listed_files.read_planes
+
+    def read_planes(image: Path, *others: Any) -> Any:
+        assert image.stem < "c" or may_go_on.wait(20)
+        return real(image, *others)
+
+    monkeypatch.setattr(listed_files, "read_planes", read_planes)
+    yield may_go_on
+    may_go_on.set()
+
+
+def label_all(folder: Path, *names: str) -> None:
+    for name in names:
+        write_image(folder / f"{name}.png")
+        Picture.fromarray(strokes(8)).save(folder / f"{name}_labels.png")
+
+
+def test_reading_is_cancelled_and_what_was_read_stays(
+    table: Table, qtbot: QtBot, folder: Path, slow_reading: threading.Event
+) -> None:
+    label_all(folder, "c", "d", "e")
+    control, state = table.controller.list, table.state
+    control.add([str(folder)])
+    assert state.reading == (0, 0)
+    qtbot.waitUntil(lambda: state.reading == (2, 5), timeout=20000)
+    control.cancel()
+    assert [(row.image, row.strokes) for row in state.pairs] == [("a", 2), ("b", 2)]
+    assert state.reading is None
+    assert state.status == "Cancelled. 3 images not read yet left the list again."
+    slow_reading.set()
+    # Those that are wished for again are read again; of c nothing was left behind.
+    add(table, qtbot, folder)
+    assert [row.strokes for row in state.pairs] == [2] * 5
+    assert table.controller.images.counts()[2] == (4 * 18 + 100, 5)
+
+
+def test_looking_for_files_is_cancelled(
+    table: Table, qtbot: QtBot, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on = threading.Event()
+    real = added_files.find_pairs
+    monkeypatch.setattr(
+        added_files, "find_pairs", lambda each: [may_go_on.wait(20), real(each)][1]
+    )
+    table.controller.list.add([str(folder)])
+    table.controller.list.cancel()
+    assert table.state.reading is None
+    may_go_on.set()
+    add(table, qtbot, folder / "a.png")
+    assert [row.image for row in table.state.pairs] == ["a"]
+
+
+def test_what_a_session_knows_of_files_is_kept_where_reading_them_is_cancelled(
+    table: Table, qtbot: QtBot, folder: Path, slow_reading: threading.Event
+) -> None:
+    label_all(folder, "c", "d")
+    records = [
+        ListRecord(
+            "",
+            "",
+            str(folder / f"{name}.png"),
+            str(folder / f"{name}_labels.png"),
+            False,
+        )
+        for name in "abcd"
+    ]
+    table.controller.list.take_over(records)
+    qtbot.waitUntil(lambda: table.state.reading == (2, 4), timeout=20000)
+    table.controller.list.cancel()
+    assert [row.problem for row in table.state.pairs] == ["", "", *[CANCELLED] * 2]
+    assert records_of(table.controller.images.entries) == tuple(records)
+    # What had begun is read in the end.
+    slow_reading.set()
+    qtbot.waitUntil(lambda: not table.state.pairs[2].problem, timeout=20000)
+    assert table.state.pairs[2].strokes == 2

@@ -39,19 +39,19 @@ class ReadingWidget(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.bar, stretch=1)
         layout.addWidget(self.cancel_button)
-        self._soon = once(self, self.show, PATIENCE_MS)
+        self.patience = once(self, self.show, PATIENCE_MS)
         listen(self, state.events.reading, self._show)
         self._show()
 
     def _show(self) -> None:
         reading = self._state.reading
         if reading is None:
-            self._soon.stop()
+            self.patience.stop()
             self.hide()
             return
         n_read, n_files = reading
         self.bar.setRange(0, n_files)
         self.bar.setValue(n_read)
         self.bar.setFormat(f"Reading, {n_read} of {n_files}")
-        if self.isHidden() and not self._soon.isActive():
-            self._soon.start()
+        if self.isHidden() and not self.patience.isActive():
+            self.patience.start()
