@@ -30,6 +30,7 @@ from napari_sparseseg.gui.planes import PlaneKey
 from napari_sparseseg.gui.restore_question import STROKES, offer
 from napari_sparseseg.gui.session_folder import find_crashed
 from napari_sparseseg.gui.session_list import FILE, ListRecord, read_kept_list
+from napari_sparseseg.io.label_pairs import find_pairs, read_planes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -578,13 +579,12 @@ def test_an_image_that_is_deleted_before_its_labels_come_is_left_alone(
 def slow_reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Let the labels of ``c``, ``d`` and so on not be read until this is set."""
     may_go_on = threading.Event()
-    real = listed_files.read_planes
 
-    def read_planes(image: Path, *others: Any) -> Any:
+    def read_slowly(image: Path, *others: Any) -> Any:
         assert image.stem < "c" or may_go_on.wait(20)
-        return real(image, *others)
+        return read_planes(image, *others)
 
-    monkeypatch.setattr(listed_files, "read_planes", read_planes)
+    monkeypatch.setattr(listed_files, "read_planes", read_slowly)
     yield may_go_on
     may_go_on.set()
 
@@ -601,11 +601,12 @@ def test_reading_is_cancelled_and_what_was_read_stays(
     label_all(folder, "c", "d", "e")
     control, state = table.controller.list, table.state
     control.add([str(folder)])
-    assert state.reading == (0, 0)
+    shown = [state.reading]
+    state.events.reading.connect(shown.append)
     qtbot.waitUntil(lambda: state.reading == (2, 5), timeout=20000)
     control.cancel()
     assert [(row.image, row.strokes) for row in state.pairs] == [("a", 2), ("b", 2)]
-    assert state.reading is None
+    assert (shown[0], shown[-1]) == ((0, 0), None)
     assert state.status == "Cancelled. 3 images not read yet left the list again."
     slow_reading.set()
     # Those that are wished for again are read again; of c nothing was left behind.
@@ -618,9 +619,10 @@ def test_looking_for_files_is_cancelled(
     table: Table, qtbot: QtBot, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_go_on = threading.Event()
-    real = added_files.find_pairs
     monkeypatch.setattr(
-        added_files, "find_pairs", lambda each: [may_go_on.wait(20), real(each)][1]
+        added_files,
+        "find_pairs",
+        lambda places: [may_go_on.wait(20), find_pairs(places)][1],
     )
     table.controller.list.add([str(folder)])
     table.controller.list.cancel()

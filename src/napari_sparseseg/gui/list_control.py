@@ -124,8 +124,8 @@ class ListControl(QObject):
     def step(self, by: int) -> None:
         """Go to the next image (1) or the one before (-1), or plane of a volume."""
         wished = self._layers.wished
-        here = (self._pairs.current, self.plane) if wished is None else (wished, None)
-        stop = self._images.neighbour(*here, by)
+        here = wished or self._pairs.current
+        stop = self._images.neighbour(here, None if wished else self.plane, by)
         if stop is not None:
             self.go(*stop)
 

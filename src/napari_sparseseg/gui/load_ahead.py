@@ -31,12 +31,13 @@ class _Units(QObject):
         self._parsed.emit(UnitRegistry(on_redefinition="raise"))
 
     def _use(self, registry: object) -> None:
-        import pint
+        from pint import get_application_registry, set_application_registry
+        from pint.registry import LazyRegistry
 
         # Units of two registries do not go together: here nobody can have made any
         # between the question and the answer.
-        if isinstance(pint.get_application_registry().get(), pint.LazyRegistry):
-            pint.set_application_registry(registry)
+        if isinstance(get_application_registry().get(), LazyRegistry):
+            set_application_registry(registry)
 
 
 @cache

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, get_args
 
 from napari_sparseseg.errors import OutputError
-from napari_sparseseg.gui.session_images import relative_to
+from napari_sparseseg.gui.session_images import path_now, relative_to
 from napari_sparseseg.gui.session_parts import MISREAD, read_part, write_part
 from napari_sparseseg.gui.state import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 #: Of the file; others are refused.
 VERSION = 1
@@ -120,15 +119,8 @@ def _record_from(data: Mapping[str, Any], folder: Path) -> ListRecord:
     return ListRecord(
         str(data["image"]),
         str(data["labels"]),
-        _found(str(data["path"]), str(data["relative"]), folder),
-        _found(str(data["labels_path"]), str(data["relative_labels"]), folder),
+        path_now(str(data["path"]), str(data["relative"]), folder),
+        path_now(str(data["labels_path"]), str(data["relative_labels"]), folder),
         bool(data["ticked"]),
         kind,
     )
-
-
-def _found(path: str, relative: str, folder: Path) -> str:
-    if path and relative and not Path(path).exists():
-        beside = folder / PurePosixPath(relative)
-        return os.path.normpath(beside) if beside.exists() else path
-    return path
