@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, Qt, Signal
 
 from napari_sparseseg.gui.listed_files import FileReader, ListedFile
 from napari_sparseseg.gui.notify import telling
@@ -73,7 +73,8 @@ class AddedFiles(QObject):
         # All that are shown as being read, done or not.
         self._wished: list[ListedFile] = []
         self._problems: list[str] = []
-        self._looked.connect(self._on_looked)
+        # Always later, also of folders that are looked through at once.
+        self._looked.connect(self._on_looked, Qt.ConnectionType.QueuedConnection)
         self._reader.read.connect(self._on_read)
 
     def add(self, places: Sequence[str]) -> None:

@@ -124,8 +124,10 @@ class ListControl(QObject):
     def step(self, by: int) -> None:
         """Go to the next image (1) or the one before (-1), or plane of a volume."""
         wished = self._layers.wished
-        here = wished or self._pairs.current
-        stop = self._images.neighbour(here, None if wished else self.plane, by)
+        if wished in self._images.files:
+            stop = self._images.neighbour(wished, None, by)
+        else:
+            stop = self._images.neighbour(self._pairs.current, self.plane, by)
         if stop is not None:
             self.go(*stop)
 
