@@ -426,10 +426,10 @@ def test_files_are_dropped_and_keys_go_from_one_to_the_next(
         place, action, files, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
     )
     dock.dock.dropEvent(event)
-    assert pairs(dock) == [("a", "a strokes"), ("b", "")]
+    qtbot.waitUntil(lambda: pairs(dock) == [("a", "a strokes"), ("b", "")])
     assert dock.dock.pairs.image == "a"
     press(dock, "Alt+Right")
-    assert dock.dock.pairs.image == "b"
+    qtbot.waitUntil(lambda: dock.dock.pairs.image == "b")
     assert dock.dock.pairs.labels_name == "b strokes"
     press(dock, "Alt+Left")
     assert dock.dock.pairs.labels_name == "a strokes"

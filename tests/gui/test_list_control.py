@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from npe2 import PluginManager, PluginManifest
 from PIL import Image as Picture
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QWidget
 
 from napari_sparseseg.annotations.classes import ClassTable, write_class_table
 from napari_sparseseg.engine import messages
-from napari_sparseseg.gui import list_control
+from napari_sparseseg.gui import (
+    added_files,
+    listed_files,
+    opened_files,
+    session_folder,
+)
+from napari_sparseseg.gui.added_files import CANCELLED
 from napari_sparseseg.gui.annotations import Pair
 from napari_sparseseg.gui.image_layers import path_of
 from napari_sparseseg.gui.image_list import ALL_LEARNED, FIRST, LAST, LEARNED_WHOLE
+from napari_sparseseg.gui.kept_list import records_of
 from napari_sparseseg.gui.listed_files import ListedFile
 from napari_sparseseg.gui.planes import PlaneKey
-from napari_sparseseg.gui.session_list import FILE, read_kept_list
+from napari_sparseseg.gui.restore_question import STROKES, offer
+from napari_sparseseg.gui.session_folder import find_crashed
+from napari_sparseseg.gui.session_list import FILE, ListRecord, read_kept_list
+from napari_sparseseg.io.label_pairs import find_pairs, read_planes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from types import ModuleType
 
     from pytestqt.qtbot import QtBot
 
@@ -70,7 +84,25 @@ def folder(tmp_path: Path) -> Path:
 def add(table: Table, qtbot: QtBot, *places: Path) -> None:
     """Add folders and files, and wait until they are read."""
     table.controller.list.add([str(place) for place in places])
-    qtbot.waitUntil(lambda: table.controller.images.n_waiting == 0, timeout=20000)
+    settle(table, qtbot)
+
+
+def settle(table: Table, qtbot: QtBot) -> None:
+    """Wait until all is read, opened and closed that was to be."""
+    control = table.controller.list
+    qtbot.waitUntil(
+        lambda: not control.is_opening and table.state.reading is None, timeout=20000
+    )
+
+
+def go(table: Table, qtbot: QtBot, place: int) -> None:
+    table.controller.list.go(place)
+    settle(table, qtbot)
+
+
+def step(table: Table, qtbot: QtBot, by: int) -> None:
+    table.controller.list.step(by)
+    settle(table, qtbot)
 
 
 def names(table: Table) -> list[str]:
@@ -124,7 +156,7 @@ def test_all_that_is_ticked_is_learned_from_with_its_kind(
     table.controller.pairs.tick(1, True)
     # Opening it changes nothing but where its pixels are.
     table.link.sent.clear()
-    table.controller.list.go(1)
+    go(table, qtbot, 1)
     assert {put.name for put in table.link.taken(messages.PutImage)} == {"b"}
     assert not table.link.taken(messages.RemoveImage, messages.Start)
 
@@ -139,7 +171,7 @@ def test_many_files_are_told_of_together_and_not_one_by_one(
     control = table.controller.list
     control.add([str(tmp_path)])
     control.changed.connect(lambda: shown.append(table.controller.images.n_waiting))
-    qtbot.waitUntil(lambda: table.controller.images.n_waiting == 0, timeout=20000)
+    settle(table, qtbot)
     assert shown[-1] == 0
     assert len(shown) < 10, "of a hundred files the window would stand still"
     assert [row.strokes for row in table.state.pairs[1:]] == [2] * 19
@@ -148,13 +180,13 @@ def test_many_files_are_told_of_together_and_not_one_by_one(
 def test_a_file_that_was_opened_before_it_was_read_can_be_closed_again(
     table: Table, qtbot: QtBot, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(list_control, "MOST_OPEN", 1)
+    monkeypatch.setattr(opened_files, "MOST_OPEN", 1)
     add(table, qtbot, folder)
     first = table.controller.images.entries[0]
     assert isinstance(first, Pair)
     assert first.file is not None
     assert first.file.planes, "the first is opened at once, before it is read"
-    table.controller.list.go(1)
+    go(table, qtbot, 1)
     assert names(table) == ["b", "b labels"]
 
 
@@ -165,8 +197,8 @@ def test_labels_that_cover_an_image_let_it_shine_through(
     (folder / "a_labels.png").unlink()
     # Opened at once, before it is known to be dense.
     add(table, qtbot, folder)
-    assert table.viewer.layers["b labels"].opacity == list_control.DENSE_OPACITY
-    table.controller.list.go(1)
+    assert table.viewer.layers["b labels"].opacity == opened_files.DENSE_OPACITY
+    go(table, qtbot, 1)
     assert table.viewer.layers["c strokes"].opacity == 1.0
 
 
@@ -181,23 +213,23 @@ def test_one_image_is_shown_at_a_time_and_what_was_visible_comes_back(
     table: Table, qtbot: QtBot, folder: Path
 ) -> None:
     add(table, qtbot, folder)
-    table.controller.list.step(1)
+    step(table, qtbot, 1)
     assert seen(table) == ["b", "b labels"]
     table.viewer.layers["b labels"].visible = False
-    table.controller.list.step(1)
+    step(table, qtbot, 1)
     assert seen(table) == ["c", "c strokes"]
     assert table.state.why_no_step == ("", LAST)
-    table.controller.list.step(1)
+    step(table, qtbot, 1)
     assert seen(table) == ["c", "c strokes"]
-    table.controller.list.step(-1)
+    step(table, qtbot, -1)
     assert seen(table) == ["b"], "what the user has hidden stays hidden"
-    table.controller.list.step(-1)
+    step(table, qtbot, -1)
     assert seen(table) == ["a", "a labels"]
     assert table.viewer.layers.selection.active is table.viewer.layers["a labels"]
     # The tool goes along.
     table.viewer.layers["a labels"].mode = "erase"
     table.viewer.layers["a labels"].brush_size = 9
-    table.controller.list.go(2)
+    go(table, qtbot, 2)
     labels = table.viewer.layers["c strokes"]
     assert (labels.mode, labels.brush_size) == ("erase", 9)
     table.controller.list.close()
@@ -207,7 +239,7 @@ def test_one_image_is_shown_at_a_time_and_what_was_visible_comes_back(
 def test_only_few_are_open_but_what_was_painted_stays(
     table: Table, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(list_control, "MOST_OPEN", 2)
+    monkeypatch.setattr(opened_files, "MOST_OPEN", 2)
     for number in range(6):
         write_image(tmp_path / f"{number}.png")
         labels = tmp_path / f"{number}_mask.tif"
@@ -216,14 +248,14 @@ def test_only_few_are_open_but_what_was_painted_stays(
     painted = table.viewer.layers["0 labels"]
     painted.data_setitem((np.full(5, 20), np.arange(5)), 2)
     for _ in range(5):
-        table.controller.list.step(1)
+        step(table, qtbot, 1)
     assert names(table) == ["0", "0 labels", "4", "4 labels", "5", "5 labels"]
     assert [row.image for row in table.state.pairs] == list("012345")
     closed = [row.image for row in table.state.pairs if not row.is_open]
     assert closed == ["1", "2", "3"]
     # What is closed leaves nothing in the session, and can be opened again.
     assert len(list(table.mirror.folder.glob("labels-*"))) == 3
-    table.controller.list.go(2)
+    go(table, qtbot, 2)
     np.testing.assert_array_equal(table.viewer.layers["2 labels"].data, strokes(8))
     assert table.state.pairs[2].is_chosen
     assert table.state.counts[1][1] == 6
@@ -243,9 +275,9 @@ def test_what_cannot_be_used_is_named_and_the_rest_added(
     assert "d.png" in table.state.pairs[3].problem
     assert [sentence[:31] for sentence in told] == ["2 files cannot be used, and the"]
     # There is nothing to go to behind the last that can be used.
-    table.controller.list.go(1)
+    go(table, qtbot, 1)
     assert table.state.why_no_step == ("", LAST)
-    table.controller.list.go(3)
+    go(table, qtbot, 3)
     assert "d.png" in told[-1]
     assert names(table) == ["a", "a labels", "b", "b labels"]
 
@@ -310,11 +342,11 @@ def test_next_goes_through_the_annotated_planes_of_a_volume(
     control.go(0, PlaneKey((0,)))
     places = []
     for _ in range(3):
-        control.step(1)
+        step(table, qtbot, 1)
         places.append((table.state.pairs[0].is_chosen, control.plane))
     assert places[:2] == [(True, PlaneKey((1,))), (True, PlaneKey((3,)))]
     assert table.state.pairs[1].is_chosen
-    control.step(-1)
+    step(table, qtbot, -1)
     assert control.plane == PlaneKey((3,))
 
 
@@ -365,7 +397,7 @@ def test_a_session_keeps_and_restores_the_list(
     table.controller.close()
     other = make_table()
     other.controller.place.open(str(place))
-    qtbot.waitUntil(lambda: other.controller.images.n_waiting == 0, timeout=20000)
+    settle(other, qtbot)
     assert [
         (row.image, row.ticked, row.kind, row.is_kind_chosen)
         for row in other.state.pairs
@@ -390,19 +422,19 @@ def test_a_restored_list_shows_the_image_that_is_worked_on_alone(
     for distribution in ("napari", "napari-sparseseg"):
         npe2pm.register(PluginManifest.from_distribution(distribution))
     add(table, qtbot, folder)
-    table.controller.list.go(1)
+    go(table, qtbot, 1)
     place = tmp_path / "kept.sparseseg"
     table.controller.place.move(str(place))
     table.controller.close()
     other = make_table()
     other.controller.place.open(str(place))
-    qtbot.waitUntil(lambda: other.controller.images.n_waiting == 0, timeout=20000)
+    settle(other, qtbot)
     current = other.controller.pairs.current
     assert current is not None
     assert set(seen(other)) == {current.image.name, current.labels.name}
     assert set(names(other)) == {"a", "a labels", "b", "b labels"}
     assert other.viewer.layers.selection.active is current.labels
-    assert other.viewer.layers["b labels"].opacity == list_control.DENSE_OPACITY
+    assert other.viewer.layers["b labels"].opacity == opened_files.DENSE_OPACITY
 
 
 def test_files_of_a_session_that_are_gone_are_named(
@@ -418,3 +450,208 @@ def test_files_of_a_session_that_are_gone_are_named(
         [each for each in records if each.path.endswith("c.png")]
     )
     assert len(table.state.pairs) == 3
+
+
+def test_a_list_without_labels_is_offered_after_a_crash(
+    table: Table,
+    qtbot: QtBot,
+    make_table: Callable[[], Table],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crashed = table.mirror.folder
+    place = tmp_path / "unlabelled"
+    place.mkdir()
+    write_image(place / "a.png")
+    add(table, qtbot, place)
+    qtbot.waitUntil(lambda: (crashed / FILE).exists(), timeout=5000)
+    monkeypatch.setattr(session_folder, "is_in_use", lambda _: False)
+    assert find_crashed(crashed.parent) == [], "a single file is added in no time"
+    write_image(place / "b.png")
+    add(table, qtbot, place)
+    qtbot.waitUntil(lambda: len(read_kept_list(crashed)) == 2, timeout=5000)
+    monkeypatch.setattr(session_folder, "default_root", lambda: crashed.parent)
+    other, parent = make_table(), QWidget()
+    qtbot.addWidget(parent)
+    box = offer(parent, STROKES, {STROKES: other.controller.place.open_again})
+    assert box is not None
+    assert "Your list of images of" in box.text()
+    (button,) = [each for each in box.buttons() if each.text() == "Open"]
+    button.click()
+    settle(other, qtbot)
+    assert [row.image for row in other.state.pairs] == ["a", "b"]
+    # Else a second crash would lose it.
+    assert len(read_kept_list(other.mirror.folder)) == 2
+    assert not (crashed / "open.json").exists()
+
+
+@pytest.mark.parametrize("change", ["tick", "kind"])
+def test_what_was_chosen_of_a_single_file_is_worth_keeping(
+    table: Table, qtbot: QtBot, tmp_path: Path, change: str
+) -> None:
+    write_image(tmp_path / "a.png")
+    add(table, qtbot, tmp_path / "a.png")
+    if change == "tick":
+        table.controller.pairs.tick(0, False)
+    else:
+        table.controller.list.set_kind(0, "dense")
+    place = tmp_path / "kept.sparseseg"
+    table.controller.place.move(str(place))
+    table.controller.close()
+    assert len(read_kept_list(place)) == 1
+
+
+def test_folders_are_looked_through_and_files_decoded_in_threads(
+    table: Table, qtbot: QtBot, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, int] = {}
+
+    def watch(module: ModuleType, name: str) -> None:
+        real = getattr(module, name)
+
+        def watched(*values: Any) -> Any:
+            threads[name] = threading.get_ident()
+            return real(*values)
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(added_files, "find_pairs")
+    watch(opened_files, "open_image")
+    watch(opened_files, "read_labels")
+    watch(listed_files, "read_planes")
+    add(table, qtbot, folder)
+    assert len(threads) == 4
+    assert threading.get_ident() not in threads.values()
+
+
+def test_layers_come_and_go_in_turns_of_their_own(
+    table: Table, qtbot: QtBot, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opened_files, "MOST_OPEN", 1)
+    add(table, qtbot, folder)
+    turns, ticks = [0], QTimer()
+    ticks.timeout.connect(lambda: turns.append(len(turns)))
+    when: list[int] = []
+    for name in ("inserted", "removed"):
+        event = getattr(table.viewer.layers.events, name)
+        event.connect(lambda _: when.append(turns[-1]))
+    ticks.start(0)
+    go(table, qtbot, 1)
+    ticks.stop()
+    assert names(table) == ["b", "b labels"]
+    assert len(set(when)) == 4, "two come, two go"
+
+
+def test_of_images_that_are_gone_through_quickly_only_the_last_is_opened(
+    table: Table, qtbot: QtBot, folder: Path
+) -> None:
+    add(table, qtbot, folder)
+    table.controller.list.step(1)
+    table.controller.list.step(1)
+    settle(table, qtbot)
+    assert names(table) == ["a", "a labels", "c", "c strokes"]
+    assert table.state.pairs[2].is_chosen
+    # Back to one that is open, before the other is.
+    table.controller.list.go(1)
+    table.controller.list.go(0)
+    settle(table, qtbot)
+    assert seen(table) == ["a", "a labels"]
+    assert table.state.pairs[0].is_chosen
+
+
+def test_an_image_that_is_deleted_before_its_labels_come_is_left_alone(
+    table: Table, qtbot: QtBot, folder: Path, told: list[str]
+) -> None:
+    add(table, qtbot, folder)
+    layers = table.viewer.layers
+    layers.events.inserted.connect(
+        lambda event: QTimer.singleShot(0, lambda: layers.remove(event.value))
+    )
+    table.controller.list.go(1)
+    qtbot.waitUntil(lambda: table.controller.list.is_opening)
+    settle(table, qtbot)
+    assert names(table) == ["a", "a labels"]
+    assert [row.image for row in table.state.pairs] == ["a", "b", "c"]
+    assert told == []
+
+
+@pytest.fixture
+def slow_reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Let the labels of ``c``, ``d`` and so on not be read until this is set."""
+    may_go_on = threading.Event()
+
+    def read_slowly(image: Path, *others: Any) -> Any:
+        assert image.stem < "c" or may_go_on.wait(20)
+        return read_planes(image, *others)
+
+    monkeypatch.setattr(listed_files, "read_planes", read_slowly)
+    yield may_go_on
+    may_go_on.set()
+
+
+def label_all(folder: Path, *names: str) -> None:
+    for name in names:
+        write_image(folder / f"{name}.png")
+        Picture.fromarray(strokes(8)).save(folder / f"{name}_labels.png")
+
+
+def test_reading_is_cancelled_and_what_was_read_stays(
+    table: Table, qtbot: QtBot, folder: Path, slow_reading: threading.Event
+) -> None:
+    label_all(folder, "c", "d", "e")
+    control, state = table.controller.list, table.state
+    control.add([str(folder)])
+    shown = [state.reading]
+    state.events.reading.connect(shown.append)
+    qtbot.waitUntil(lambda: state.reading == (2, 5), timeout=20000)
+    control.cancel()
+    assert [(row.image, row.strokes) for row in state.pairs] == [("a", 2), ("b", 2)]
+    assert (shown[0], shown[-1]) == ((0, 0), None)
+    assert state.status == "Cancelled. 3 images not read yet left the list again."
+    slow_reading.set()
+    # Those that are wished for again are read again; of c nothing was left behind.
+    add(table, qtbot, folder)
+    assert [row.strokes for row in state.pairs] == [2] * 5
+    assert table.controller.images.counts()[2] == (4 * 18 + 100, 5)
+
+
+def test_looking_for_files_is_cancelled(
+    table: Table, qtbot: QtBot, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on = threading.Event()
+    monkeypatch.setattr(
+        added_files,
+        "find_pairs",
+        lambda places: [may_go_on.wait(20), find_pairs(places)][1],
+    )
+    table.controller.list.add([str(folder)])
+    table.controller.list.cancel()
+    assert table.state.reading is None
+    may_go_on.set()
+    add(table, qtbot, folder / "a.png")
+    assert [row.image for row in table.state.pairs] == ["a"]
+
+
+def test_what_a_session_knows_of_files_is_kept_where_reading_them_is_cancelled(
+    table: Table, qtbot: QtBot, folder: Path, slow_reading: threading.Event
+) -> None:
+    label_all(folder, "c", "d")
+    records = [
+        ListRecord(
+            "",
+            "",
+            str(folder / f"{name}.png"),
+            str(folder / f"{name}_labels.png"),
+            False,
+        )
+        for name in "abcd"
+    ]
+    table.controller.list.take_over(records)
+    qtbot.waitUntil(lambda: table.state.reading == (2, 4), timeout=20000)
+    table.controller.list.cancel()
+    assert [row.problem for row in table.state.pairs] == ["", "", *[CANCELLED] * 2]
+    assert records_of(table.controller.images.entries) == tuple(records)
+    # What had begun is read in the end.
+    slow_reading.set()
+    qtbot.waitUntil(lambda: not table.state.pairs[2].problem, timeout=20000)
+    assert table.state.pairs[2].strokes == 2

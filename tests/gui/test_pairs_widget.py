@@ -44,6 +44,7 @@ def wishes(widget: PairsWidget) -> list[tuple[Any, ...]]:
         "step_wished",
         "kind_wished",
         "files_wished",
+        "reading_cancelled",
     ):
         getattr(widget, name).connect(
             lambda *values, name=name: told.append((name, *values))
@@ -269,3 +270,25 @@ def test_new_field_says_why_not_and_can_be_cancelled(
     assert not um.isEnabled()
     with qtbot.waitSignal(widget.field_cancelled):
         button.click()
+
+
+def test_reading_is_shown_once_it_takes_long_and_can_be_cancelled(
+    widget: PairsWidget, qtbot: QtBot, state: State
+) -> None:
+    told = wishes(widget)
+    widget.show()
+    reading = widget.reading
+    reading.patience.setInterval(30)
+    state.reading = (0, 0)
+    assert reading.isHidden()
+    qtbot.waitUntil(reading.isVisible)
+    state.reading = (3, 10)
+    assert reading.bar.text() == "Reading, 3 of 10"
+    assert (reading.bar.value(), reading.bar.maximum()) == (3, 10)
+    reading.cancel_button.click()
+    assert told == [("reading_cancelled",)]
+    state.reading = None
+    assert reading.isHidden()
+    state.reading = (1, 2)
+    state.reading = None
+    assert not reading.patience.isActive(), "what is read at once is not shown"

@@ -150,9 +150,7 @@ class Controller(QObject):
             ),
             self,
         )
-        self._kept_list = KeptList(
-            state, self.list.records, lambda: mirror.folder, self
-        )
+        self._kept_list = KeptList(state, self.images, lambda: mirror.folder, self)
         self.fields = FieldsControl(viewer, state, self.pairs, self._um_per_px, self)
         self._kept_images = KeptImages(lambda: mirror.folder, self)
         self._kept_training = KeptTraining(state, lambda: mirror.folder, self)

@@ -10,7 +10,7 @@ from napari_sparseseg.gui.annotations import Entry, Pair, total_counts
 from napari_sparseseg.gui.listed_files import ListedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from napari.layers import Image
 
@@ -76,13 +76,23 @@ class ImageList:
         """How many files are still being read."""
         return sum(not each.is_read for each in self.files)
 
-    def append(self, file: ListedFile) -> None:
-        """Add a file at the end; its key is made unique."""
+    @property
+    def known_files(self) -> list[ListedFile]:
+        """The files of all entries, open or not."""
+        files = [
+            each if isinstance(each, ListedFile) else each.file for each in self.entries
+        ]
+        return [file for file in files if file is not None]
+
+    def extend(self, files: Iterable[ListedFile]) -> None:
+        """Add files at the end; each gets a key that no other entry has."""
         taken = {each.key for each in self.entries}
-        number, name = 2, file.key
-        while file.key in taken:
-            file.key, number = f"{name} [{number}]", number + 1
-        self._entries.append(file)
+        for file in files:
+            number, file.key = 2, file.name
+            while file.key in taken:
+                file.key, number = f"{file.name} [{number}]", number + 1
+            taken.add(file.key)
+            self._entries.append(file)
 
     def remove(self, file: ListedFile) -> None:
         """Take a file out."""
@@ -177,14 +187,14 @@ class ImageList:
     # From one to the next.
 
     def neighbour(
-        self, chosen: Pair | None, plane: PlaneKey | None, step: int
+        self, chosen: Pair | ListedFile | None, plane: PlaneKey | None, step: int
     ) -> Stop | None:
         """Return where the next image is, or the next annotated plane of a volume.
 
         Parameters
         ----------
         chosen
-            The pair that is worked on.
+            The pair that is worked on, or the file that will be.
         plane
             That is shown of it.
         step

@@ -46,21 +46,22 @@ class KeptPart(QObject):
         self._check = once(self, self._try_again, RETRY_MS)
 
     @telling()
-    def flush(self) -> None:
-        """Write what is not on disk yet, now."""
+    def flush(self) -> bool:
+        """Write what is not on disk yet, now; tell whether all is."""
         self._timer.stop()
         self._disk.wait()
         self._note_failure()
         now = self._folder(), self._now()
         if now == self._written or not now[1]:
-            return
+            return True
         try:
             self._write(*now)
         except OutputError:
             logger.exception("a part of the session cannot be kept")
             self._check.start()
-            return
+            return False
         self._written = now
+        return True
 
     def close(self) -> None:
         """End: what is true now is on disk, if it can be."""

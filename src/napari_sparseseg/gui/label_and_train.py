@@ -94,6 +94,7 @@ class LabelAndTrain(PluginWidget):
             (dock.pairs.step_wished, controller.list.step),
             (dock.pairs.kind_wished, controller.list.set_kind),
             (dock.pairs.files_wished, controller.list.add),
+            (dock.pairs.reading_cancelled, controller.list.cancel),
             (controller.pairs.chosen, self._show_choice),
             (dock.place.place_named, controller.place.move),
             (dock.place.opening_wished, self._open_session),

@@ -78,6 +78,8 @@ class ListedFile(Entry):
         Why it does not fit the others; empty where it does.
     is_read
         Whether the labels were counted, or could not be.
+    is_of_session
+        Whether a session that was opened had it in its list.
     """
 
     key: str
@@ -91,6 +93,7 @@ class ListedFile(Entry):
     problem: str = ""
     misfit: str = ""
     is_read: bool = False
+    is_of_session: bool = False
 
     @property
     def name(self) -> str:
@@ -142,21 +145,19 @@ class FileReader(QObject):
         self._folder: Path | None = None
         self._numbers = itertools.count()
         self._thread = ThreadPoolExecutor(max_workers=1)
+        self._waiting: list[Future[Contents]] = []
         self._found: list[tuple[ListedFile, Contents | BaseException]] = []
         self._timer = once(self, self._tell_found, TELL_MS)
         self._done.connect(self._on_done)
 
     def start(self, file: ListedFile) -> None:
-        """Read a file; without labels there is nothing to be read yet.
+        """Read a file; without labels no more than whether it is there.
 
         Raises
         ------
         OutputError
             If no temporary folder can be made.
         """
-        if file.labels is None:
-            file.is_read = True
-            return
         if self._folder is None:
             self._folder = temporary_folder()
         image, labels, folder = file.image, file.labels, self._folder
@@ -165,9 +166,16 @@ class FileReader(QObject):
             return folder / f"{next(self._numbers)}.npy"
 
         future = self._thread.submit(read_contents, image, labels, new_path)
+        self._waiting.append(future)
         future.add_done_callback(
             lambda done: None if done.cancelled() else self._tell(file, done)
         )
+
+    def cancel(self) -> None:
+        """Read nothing that has not begun, and tell at once what was read."""
+        for future in self._waiting:
+            future.cancel()
+        self._tell_found()
 
     def forget(self, file: ListedFile) -> None:
         """Delete what was written of a file that is no more in the list."""
@@ -197,6 +205,7 @@ class FileReader(QObject):
             self._timer.start()
 
     def _tell_found(self) -> None:
+        self._waiting = [each for each in self._waiting if not each.done()]
         found, self._found = self._found, []
         self.read.emit([(file, _take_in(file, each)) for file, each in found])
 
@@ -205,19 +214,23 @@ def _take_in(file: ListedFile, found: Contents | BaseException) -> ClassTable | 
     """Give an image what was found, and return the class table."""
     file.is_read = True
     if isinstance(found, BaseException):
-        file.problem = f"{file.image.name}: {sentence_on(found)}"
+        name, sentence = file.image.name, sentence_on(found)
+        file.problem = sentence if name in sentence else f"{name}: {sentence}"
         return None
+    file.problem = ""
     file.planes, file.counts, file.shape, classes = found
     return classes
 
 
-def read_contents(image: Path, labels: Path, new_path: Callable[[], Path]) -> Contents:
+def read_contents(
+    image: Path, labels: Path | None, new_path: Callable[[], Path]
+) -> Contents:
     """Bring the annotated planes of an image to files, and count their strokes.
 
     Parameters
     ----------
     image, labels
-        The files.
+        The files; there may be no labels yet.
     new_path
         Names files to be written.
 
@@ -226,6 +239,14 @@ def read_contents(image: Path, labels: Path, new_path: Callable[[], Path]) -> Co
     SparseSegError
         If they cannot be read, do not fit each other, or cannot be written.
     """
+    if not image.exists():
+        raise ImageError(
+            f"{image} is not there any more; put it back, or remove it from the list "
+            "and add it from where it is now.",
+            path=str(image),
+        )
+    if labels is None:
+        return Contents({}, {}, (), None)
     table = find_class_table(labels)
     planes: dict[PlaneKey, PlaneOfFile] = {}
     counts: dict[PlaneKey, dict[int, LabelCount]] = {}

@@ -30,6 +30,7 @@ from napari_sparseseg.gui.parts import (
     push_button,
     say,
 )
+from napari_sparseseg.gui.reading_widget import ReadingWidget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +89,8 @@ class PairsWidget(QWidget):
         (place in ``state.pairs``, ``"sparse"``, ``"dense"`` or None).
     files_wished
         List of files and folders to be added to the list.
+    reading_cancelled
+        No more of them shall be read.
     """
 
     image_chosen = Signal(str)
@@ -102,6 +105,7 @@ class PairsWidget(QWidget):
     step_wished = Signal(int)
     kind_wished = Signal(int, object)
     files_wished = Signal(list)
+    reading_cancelled = Signal()
 
     def __init__(self, state: State, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -124,6 +128,7 @@ class PairsWidget(QWidget):
         self.folder_button = push_button("Add folder…", _FOLDER, self._add_folder)
         self.add_button = push_button("Add pair", _ADD, self._add)
         self.remove_button = push_button("Remove", _REMOVE, self._remove)
+        self.reading = ReadingWidget(state)
         self.problem = note()
         self._lay_out()
 
@@ -133,6 +138,7 @@ class PairsWidget(QWidget):
         self.labels.currentTextChanged.connect(self._show)
         self.fields.wished.connect(self.field_wished)
         self.fields.cancelled.connect(self.field_cancelled)
+        self.reading.cancelled.connect(self.reading_cancelled)
         self.model.ticked.connect(self.pair_ticked)
         self.rows.currentRowChanged.connect(self._show)
         self.table.clicked.connect(self._on_clicked)
@@ -189,6 +195,7 @@ class PairsWidget(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)
         layout.addWidget(self.table)
+        layout.addWidget(self.reading)
         layout.addWidget(self.problem)
         layout.addLayout(buttons)
 

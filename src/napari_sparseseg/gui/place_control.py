@@ -154,6 +154,8 @@ class PlaceControl:
             except OutputError as error:
                 opened.told.append(str(error))
                 is_whole = False
+        # The list, too: it may be all that there is.
+        is_kept = is_kept and all(part.flush() for part in self._parts)
         if is_kept:
             with telling():
                 release(folder)

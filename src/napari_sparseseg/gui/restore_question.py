@@ -16,6 +16,7 @@ from napari_sparseseg.gui.parts import agrees
 from napari_sparseseg.gui.session_boxes import has_boxes
 from napari_sparseseg.gui.session_folder import (
     find_crashed,
+    has_labels,
     is_named,
     last_change,
     leave,
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     Opener = Callable[[Path], object]
 
 STROKES, BOXES = "strokes", "boxes"
+
+# What is in a session of strokes that has none.
+_LIST = "list of images"
 
 # The questions that are open, each with the folders that it is about.
 _ASKED: WeakKeyDictionary[QMessageBox, list[Path]] = WeakKeyDictionary()
@@ -72,17 +76,18 @@ def offer(
     left = sorted([folders[0], *beside], key=_kind, reverse=True)
     moment = max(map(last_change, left))
     when = datetime.fromtimestamp(moment).strftime("%d %B, %H:%M")
-    words = " and ".join(dict.fromkeys(map(_kind, left)))
+    words = " and ".join(dict.fromkeys(map(_words_on, left)))
+    was, it = ("was", "it") if words == _LIST else ("were", "them")
     box = QMessageBox(parent)
     box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
     box.setModal(False)
     box.setWindowTitle(f"{words.capitalize()} of before")
     box.setIcon(QMessageBox.Icon.Question)
-    box.setText(f"napari ended unexpectedly. Your {words} of {when} were kept.")
-    box.setInformativeText("Open them again?")
+    box.setText(f"napari ended unexpectedly. Your {words} of {when} {was} kept.")
+    box.setInformativeText(f"Open {it} again?")
     opened = box.addButton("Open", QMessageBox.ButtonRole.AcceptRole)
     refused = box.addButton("Do not ask again", QMessageBox.ButtonRole.DestructiveRole)
-    deleted = box.addButton("Delete them…", QMessageBox.ButtonRole.DestructiveRole)
+    deleted = box.addButton(f"Delete {it}…", QMessageBox.ButtonRole.DestructiveRole)
     box.addButton("Later", QMessageBox.ButtonRole.RejectRole)
 
     def answer(button: QAbstractButton) -> None:
@@ -108,6 +113,10 @@ def _kind(folder: Path) -> str:
     return BOXES if has_boxes(folder) else STROKES
 
 
+def _words_on(folder: Path) -> str:
+    return _kind(folder) if has_boxes(folder) or has_labels(folder) else _LIST
+
+
 def _is_asked(folder: Path) -> bool:
     return any(
         folder in folders
@@ -117,5 +126,5 @@ def _is_asked(folder: Path) -> bool:
 
 
 def _agrees(parent: QWidget, what: str, when: str) -> bool:
-    question = f"Delete the {what} of {when}? They cannot be brought back."
+    question = f"Delete the {what} of {when}? This cannot be undone."
     return agrees(parent, f"Delete {what}", question)

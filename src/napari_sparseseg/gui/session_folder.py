@@ -54,6 +54,7 @@ from napari_sparseseg.gui.session_labels import (
     label_folders,
     restore,
 )
+from napari_sparseseg.gui.session_list import is_list_worth_keeping
 from napari_sparseseg.gui.session_lock import real_path
 from napari_sparseseg.io.atomic import write_text_atomically
 
@@ -281,15 +282,16 @@ def is_in_use(folder: Path) -> bool:
 
 
 def last_change(folder: Path) -> float:
-    """Return when a session was opened or a stroke or box last reached its folder.
+    """Return when a session was opened, or its strokes, boxes or list last changed.
 
     Raises
     ------
     OSError
         If it is not open.
     """
-    files = [*folder.glob("labels-*/plane*.npy"), *folder.glob(session_boxes.FILE)]
-    return max((folder / _OPEN).stat().st_mtime, *(f.stat().st_mtime for f in files))
+    names = ("labels-*/plane*.npy", session_boxes.FILE, session_list.FILE)
+    files = [folder / _OPEN, *(file for name in names for file in folder.glob(name))]
+    return max(file.stat().st_mtime for file in files)
 
 
 def find_crashed(root: Path | None = None, *, boxes: bool = False) -> list[Path]:
@@ -300,7 +302,7 @@ def find_crashed(root: Path | None = None, *, boxes: bool = False) -> list[Path]
     root
         The folder to look in; None: `default_root`.
     boxes
-        Whether those with boxes are listed, or those with labels alone.
+        Whether those with boxes are listed, or those without.
 
     Returns
     -------
@@ -334,7 +336,7 @@ def _owner_of(folder: Path) -> dict[str, Any] | None:
 
 
 def remove_empty(root: Path | None = None) -> None:
-    """Delete session folders without labels and boxes whose process died."""
+    """Delete session folders without any work in them whose process died."""
     for folder in _dead(root):
         age = time.time() - (folder / _OPEN).stat().st_mtime
         place = _place_of(folder)
@@ -357,8 +359,8 @@ def _is_left_open(folder: Path) -> bool:
 
 
 def has_work(folder: Path) -> bool:
-    """Tell whether there are labels or boxes in a session folder."""
-    return has_labels(folder) or has_boxes(folder)
+    """Tell whether there are labels, boxes or a list of images in a session folder."""
+    return has_labels(folder) or has_boxes(folder) or is_list_worth_keeping(folder)
 
 
 def has_labels(folder: Path) -> bool:

@@ -159,13 +159,27 @@ def relative_to(folder: Path, path: str) -> str:
         return ""
 
 
+def path_now(path: str, relative: str, folder: Path) -> str:
+    """Return the path of a file of a session, which may have moved together with it.
+
+    Parameters
+    ----------
+    path
+        Where it was; empty where it never was in a file.
+    relative
+        The same as `relative_to` saw it then.
+    folder
+        Of the session now.
+    """
+    if not path or not relative or os.path.exists(path):
+        return path
+    beside = os.path.normpath(folder / PurePosixPath(relative))
+    return beside if os.path.exists(beside) else path
+
+
 def _record_from(data: Mapping[str, Any], folder: Path) -> ImageRecord:
     values = dict(data)
-    relative = str(values.pop("relative"))
-    path = str(values.pop("path"))
-    if path and relative and not os.path.exists(path):
-        beside = os.path.normpath(folder / PurePosixPath(relative))
-        path = beside if os.path.exists(beside) else path
+    path = path_now(str(values.pop("path")), str(values.pop("relative")), folder)
     origin = values.get("field")
     placement = {key: values["placement"][key] for key in values["placement"]}
     if set(placement) - {*PLACED_BY, "axis_labels"}:

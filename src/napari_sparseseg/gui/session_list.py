@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, get_args
 
 from napari_sparseseg.errors import OutputError
-from napari_sparseseg.gui.session_images import relative_to
+from napari_sparseseg.gui.session_images import path_now, relative_to
 from napari_sparseseg.gui.session_parts import MISREAD, read_part, write_part
 from napari_sparseseg.gui.state import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 #: Of the file; others are refused.
 VERSION = 1
@@ -80,8 +79,7 @@ def read_kept_list(folder: Path) -> tuple[ListRecord, ...]:
     """
     path = folder / FILE
     try:
-        images = read_part(path, _FORMAT, VERSION)["images"]
-        return tuple(_record_from(each, folder) for each in images)
+        return tuple(_record_from(each, folder) for each in _images_in(path))
     except FileNotFoundError:
         return ()
     except OutputError:
@@ -94,6 +92,26 @@ def read_kept_list(folder: Path) -> tuple[ListRecord, ...]:
         ) from error
 
 
+def is_list_worth_keeping(folder: Path) -> bool:
+    """Tell whether a session has a list that is work to make again.
+
+    It is of several files, or of one whose tick or kind is no more as it was proposed.
+    """
+    try:
+        files = [each for each in _images_in(folder / FILE) if each["path"]]
+        changed = [each for each in files if not each["ticked"] or each["kind"]]
+    except FileNotFoundError:
+        return False
+    except (OutputError, *MISREAD):
+        return True  # what is damaged may still be of use to somebody
+    return len(files) > 1 or bool(changed)
+
+
+def _images_in(path: Path) -> list[dict[str, Any]]:
+    images: list[dict[str, Any]] = read_part(path, _FORMAT, VERSION)["images"]
+    return images
+
+
 def _record_from(data: Mapping[str, Any], folder: Path) -> ListRecord:
     kind = data["kind"]
     if kind is not None and kind not in get_args(Kind):
@@ -101,15 +119,8 @@ def _record_from(data: Mapping[str, Any], folder: Path) -> ListRecord:
     return ListRecord(
         str(data["image"]),
         str(data["labels"]),
-        _found(str(data["path"]), str(data["relative"]), folder),
-        _found(str(data["labels_path"]), str(data["relative_labels"]), folder),
+        path_now(str(data["path"]), str(data["relative"]), folder),
+        path_now(str(data["labels_path"]), str(data["relative_labels"]), folder),
         bool(data["ticked"]),
         kind,
     )
-
-
-def _found(path: str, relative: str, folder: Path) -> str:
-    if path and relative and not Path(path).exists():
-        beside = folder / PurePosixPath(relative)
-        return os.path.normpath(beside) if beside.exists() else path
-    return path

@@ -120,6 +120,9 @@ class State:
         Images and labels that are learned from, in order.
     why_no_step
         Why one cannot go to the previous and to the next of them; empty where one can.
+    reading
+        How many files of the list are read, of how many; (0, 0) while they are looked
+        for, None when nothing is read.
     settings
         What is asked of a training.
     engine
@@ -175,6 +178,7 @@ class State:
     counts: dict[int, tuple[int, int]] = field(default_factory=dict)
     pairs: tuple[PairRow, ...] = ()
     why_no_step: tuple[str, str] = ("", "")
+    reading: tuple[int, int] | None = None
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     engine: EngineState = "starting"
     starting: str = STARTING

@@ -11,7 +11,7 @@ from napari_sparseseg.annotations.classes import ClassTable, find_class_table
 from napari_sparseseg.annotations.strokes import MAX_CLASS_VALUE, narrow_labels
 from napari_sparseseg.errors import ClassTableError, LabelError, OptionError, enumerated
 from napari_sparseseg.io.dicom_labels import labels_of_segmentation
-from napari_sparseseg.io.dicom_series import DICOM_ERRORS, is_dicom, quietly
+from napari_sparseseg.io.dicom_series import DICOM_ERRORS, is_dicom, silence
 from napari_sparseseg.io.geojson import check_can_trace, labels_of_regions, read_geojson
 from napari_sparseseg.io.geometry import WHOLE_SLIDE, Field, Geometry, Grid
 from napari_sparseseg.io.images import IMAGE_SUFFIXES, read_label_map
@@ -359,8 +359,8 @@ def _read_dicom(file: Path) -> Any:
     """
     pydicom = library("pydicom", "volumes", "DICOM files")
     try:
-        with quietly():
-            return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        silence()
+        return pydicom.dcmread(file, stop_before_pixels=True, force=True)
     except DICOM_ERRORS as error:
         raise LabelError(
             f"{file} is a damaged DICOM file; export it anew from where it came from.",

@@ -9,7 +9,7 @@ import numpy as np
 from napari_sparseseg import __version__
 from napari_sparseseg.annotations.strokes import fit_labels
 from napari_sparseseg.errors import LabelError, OutputError, shortened
-from napari_sparseseg.io.dicom_series import DICOM_ERRORS, quietly
+from napari_sparseseg.io.dicom_series import DICOM_ERRORS, silence
 from napari_sparseseg.io.geometry import Geometry
 from napari_sparseseg.io.itk_labels import TOLERANCE_PX, place_on
 from napari_sparseseg.io.named_classes import LabelPainter, check_any
@@ -60,8 +60,8 @@ def read_headers(files: Sequence[Path]) -> list[Any]:
     headers = []
     for file in files:
         try:
-            with quietly():
-                header = pydicom.dcmread(file, stop_before_pixels=True)
+            silence()
+            header = pydicom.dcmread(file, stop_before_pixels=True)
         except (pydicom.errors.InvalidDicomError, *DICOM_ERRORS) as error:
             raise OutputError(
                 f"{file} cannot be read, but a DICOM segmentation needs the series it "
@@ -127,25 +127,25 @@ def make_segmentation(
     uid = library("highdicom", "volumes", _WHAT).UID
     channels = fit_labels(classes.to_channels(planes), len(classes))
     try:
-        with quietly():
-            return seg.Segmentation(
-                source_images=headers,
-                pixel_array=_placed(channels, headers, geometry),
-                segmentation_type="BINARY",
-                segment_descriptions=[
-                    _description(number, each, is_prediction)
-                    for number, each in enumerate(classes, 1)
-                ],
-                series_instance_uid=uid(),
-                series_number=1000,
-                sop_instance_uid=uid(),
-                instance_number=1,
-                manufacturer=MAKER,
-                manufacturer_model_name=MAKER,
-                software_versions=__version__,
-                device_serial_number="0",
-                series_description="Segmentation",
-            )
+        silence()
+        return seg.Segmentation(
+            source_images=headers,
+            pixel_array=_placed(channels, headers, geometry),
+            segmentation_type="BINARY",
+            segment_descriptions=[
+                _description(number, each, is_prediction)
+                for number, each in enumerate(classes, 1)
+            ],
+            series_instance_uid=uid(),
+            series_number=1000,
+            sop_instance_uid=uid(),
+            instance_number=1,
+            manufacturer=MAKER,
+            manufacturer_model_name=MAKER,
+            software_versions=__version__,
+            device_serial_number="0",
+            series_description="Segmentation",
+        )
     except DICOM_ERRORS as error:
         raise OutputError(
             "The DICOM series lacks what a segmentation must refer to "
@@ -181,8 +181,8 @@ def labels_of_segmentation(
     """
     seg = library("highdicom", "volumes", _WHAT).seg
     try:
-        with quietly():
-            segmentation = seg.segread(path)
+        silence()
+        segmentation = seg.segread(path)
         own = _geometry_of(segmentation)
         segments = [
             (number, *_name_and_color(segmentation.get_segment_description(number)))

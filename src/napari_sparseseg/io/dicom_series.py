@@ -6,11 +6,9 @@ pixels and rescales them. Files that GDCM cannot read are refused.
 
 from __future__ import annotations
 
-import logging
 import os
 import struct
-import warnings
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +20,7 @@ from napari_sparseseg.errors import ImageError, enumerated
 from napari_sparseseg.io.geometry import Geometry
 from napari_sparseseg.io.images import check_finite
 from napari_sparseseg.io.optional import library
+from napari_sparseseg.io.silence import never_log, never_warn
 from napari_sparseseg.io.sources import ImageSource
 from napari_sparseseg.io.volumes import (
     pixels_of,
@@ -31,7 +30,7 @@ from napari_sparseseg.io.volumes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -319,23 +318,14 @@ class _Header:
         return len(self.position) == 3 and len(self.orientation) == 6
 
 
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Keep away from user and log what libraries of DICOM doubt.
+def silence() -> None:
+    """Keep away from user and log what libraries of DICOM doubt, from now on.
 
     Their words quote values, and so the name of the patient.
     """
-    logs = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
-    levels = [log.level for log in logs]
-    for log in logs:
-        log.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for log, level in zip(logs, levels, strict=True):
-            log.setLevel(level)
+    for each in ("pydicom", "highdicom"):
+        never_warn(module=rf"{each}\b")
+        never_log(each)
 
 
 def _headers_at(path: Path) -> list[_Header]:
@@ -381,11 +371,11 @@ def _header(file: Path) -> _Header | None:
     try:
         if not is_dicom(file):
             return None
-        with quietly():
-            data = pydicom.dcmread(
-                file, stop_before_pixels=True, force=True, specific_tags=_TAGS
-            )
-            return _header_of(file, data)
+        silence()
+        data = pydicom.dcmread(
+            file, stop_before_pixels=True, force=True, specific_tags=_TAGS
+        )
+        return _header_of(file, data)
     except DICOM_ERRORS as error:
         # Links to nowhere, pipes, files of others; pydicom's own have no number.
         is_unreadable = isinstance(error, OSError) and error.errno is not None
@@ -670,10 +660,10 @@ def _frames(header: _Header) -> list[_Header]:
     import pydicom
 
     tags = ["PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"]
-    with quietly():
-        data = pydicom.dcmread(
-            header.file, stop_before_pixels=True, force=True, specific_tags=tags
-        )
+    silence()
+    data = pydicom.dcmread(
+        header.file, stop_before_pixels=True, force=True, specific_tags=tags
+    )
     per_frame, shared = (data.get(tag) or [] for tag in tags)
     if len(per_frame) != header.n_frames:
         return [replace(header, instance_number=i) for i in range(header.n_frames)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import warnings
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -141,14 +140,15 @@ def _shapes(
     if isinstance(labels, np.ndarray):
         yield from shapes(labels, labels != 0, connectivity=4, transform=transform)
         return
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # Labels lie on no map.
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "labels.tif")
         write_tiff(path, labels, None)
-        # Of a file its own transform counts, and no other that is given.
-        with rasterio.open(path, "r+") as file:
-            file.transform = transform
+        # Of a file its own transform counts, and no other that is given: GDAL finds it
+        # here, and has nothing to warn of.
+        numbers = ", ".join(repr(float(each)) for each in transform.to_gdal())
+        path.with_name("labels.tif.aux.xml").write_text(
+            f"<PAMDataset><GeoTransform>{numbers}</GeoTransform></PAMDataset>"
+        )
         with rasterio.open(path) as file:
             # A file cannot be masked here: what is 0 is outlined, too.
             found = shapes(rasterio.band(file, 1), connectivity=4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
-import warnings
+import threading
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from napari_sparseseg.annotations.classes import (
 from napari_sparseseg.annotations.strokes import check_label_map
 from napari_sparseseg.errors import ImageError, LabelError, OutputError
 from napari_sparseseg.io.atomic import write_atomically
+from napari_sparseseg.io.silence import never_warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -551,9 +552,8 @@ def _read_deep_png(file: Path, color_type: int) -> NDArray[Any]:
 def _read_with_pillow(file: Path, kind: str, raw: bool) -> NDArray[Any]:
     from PIL import Image
 
-    # Large images are what this program is for. The filter stays: images are read in
-    # threads, and one that took it away would undo the filters of the others.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    # Large images are what this program is for.
+    never_warn(Image.DecompressionBombWarning)
     try:
         image = Image.open(file, formats=[kind])
     except Image.DecompressionBombError as error:
@@ -571,15 +571,20 @@ def _read_with_pillow(file: Path, kind: str, raw: bool) -> NDArray[Any]:
 
 
 class _LostPages(logging.Filter):
-    """Keeps what tifffile logs from the user, and notes whether pages are lost."""
+    """Keeps what tifffile logs from the user, and notes whether pages are lost.
+
+    Those of other files, which other threads read meanwhile, do not count.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.are_there = False
+        self._thread = threading.get_ident()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let nothing pass."""
-        self.are_there |= "TiffPages" in record.getMessage()
+        is_own = record.thread == self._thread
+        self.are_there |= is_own and "TiffPages" in record.getMessage()
         return False
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sparseseg.errors import LabelError, shortened
-from napari_sparseseg.io.dicom_series import DICOM_ERRORS, quietly
+from napari_sparseseg.io.dicom_series import DICOM_ERRORS, silence
 from napari_sparseseg.io.named_classes import LabelPainter, check_any
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ def fill(points: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool
 
 def _read_structures(dataset: Any, name: str) -> list[_Structure]:
     try:
-        with quietly():
-            return _structures(dataset)
+        silence()
+        return _structures(dataset)
     # pydicom reads values when they are asked for, and raises whatever they lead to.
     except DICOM_ERRORS as error:
         raise LabelError(
