@@ -1,7 +1,7 @@
 """Whole slides: levels of RGB that OpenSlide reads where they are looked at.
 
 Some scanners, as those of MRXS and SCN files, note which part of the glass they have
-scanned. A slide is that part, as in QuPath, so that outlines have the same pixels there.
+scanned. A slide is that part, as in QuPath, so that outlines have the same pixels.
 https://github.com/qupath/qupath/issues/1278
 """
 
