@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import napari
 import numpy as np
+from napari.layers import Image
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import QInputDialog
 
 from napari_sparseseg.errors import SparseSegError
 from napari_sparseseg.gui.layer_keys import SOURCE_KEY
 from napari_sparseseg.io.lazy_arrays import Channel
-from napari_sparseseg.io.sources import list_series, open_image
+from napari_sparseseg.io.sources import lack_of_size, list_series, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from napari.layers import Image
     from qtpy.QtWidgets import QWidget
 
     from napari_sparseseg.io.dicom_series import SeriesInfo
-    from napari_sparseseg.io.geometry import Geometry
+    from napari_sparseseg.io.geometry import Geometry, Unit
     from napari_sparseseg.io.sources import ImageSource, LazyArray
 
     LayerTuple = tuple[Any, dict[str, Any], str]
@@ -34,6 +34,12 @@ NOTHING: list[Any] = [(None,)]
 
 #: How napari calls units of length.
 _UNITS = {"um": "um", "mm": "mm", "px": "pixel"}
+
+#: And how it names those of a layer.
+_NAMED: dict[str, Unit] = {"micrometer": "um", "millimeter": "mm"}
+
+#: How they are written.
+_WRITTEN = {"um": "µm", "mm": "mm"}
 
 # The series of an image that is opened again as it was, "" where it has none.
 _KNOWN: ContextVar[str | None] = ContextVar("series that is known", default=None)
@@ -55,9 +61,9 @@ def without_questions(series: str) -> Iterator[None]:
 def open_layers(path: Path) -> list[Any]:
     """Open an image for napari, and ask what the file leaves open.
 
-    In a window the user chooses one of several series, and says how large the pixels
-    of a pyramid are where the file does not; what goes wrong is told there, and nothing
-    is opened.
+    In a window the user chooses one of several series, and says how large pixels are
+    where the file does not: those of a pyramid, and of what is opened beside images of
+    a known size. What goes wrong is told there, and nothing is opened.
 
     Raises
     ------
@@ -75,7 +81,7 @@ def open_layers(path: Path) -> list[Any]:
         return NOTHING
     if source is None:
         return NOTHING
-    for note in source.notes:
+    for note in _notes_on(source):
         show_info(note)
     return layers_of(source)
 
@@ -85,8 +91,9 @@ def layers_of(source: ImageSource) -> list[LayerTuple]:
 
     Levels are arrays that are read by slices. The layer lies where the geometry says;
     of volumes whose axes are not those of the patient only the spacing counts, since
-    napari shows no oblique planes. The ``metadata`` have under `SOURCE_KEY` the path,
-    the series, the geometry and the DICOM files.
+    napari shows no oblique planes. It is measured in the unit of length of what is
+    open: where layers have several napari 0.9 paints elsewhere. The ``metadata`` have
+    under `SOURCE_KEY` the path, the series, the geometry and the DICOM files.
     """
     if source.is_rgb or source.n_channels == 1:
         return [_layer(source, source.levels, source.name)]
@@ -119,7 +126,8 @@ def path_of(image: Image) -> str:
 def _layer(
     source: ImageSource, levels: Sequence[LazyArray], name: str, **more: str
 ) -> LayerTuple:
-    geometry = source.geometry
+    unit = _unit_there()
+    geometry = source.geometry if unit is None else source.geometry.lengths(unit)
     multiscale = len(levels) > 1
     arguments = {
         "name": name,
@@ -135,7 +143,7 @@ def _layer(
             SOURCE_KEY: {
                 "path": str(source.path),
                 "series": source.series,
-                "geometry": geometry,
+                "geometry": source.geometry,
                 "files": [str(file) for file in source.files],
             }
         },
@@ -162,11 +170,37 @@ def _opened(path: Path, window: QWidget) -> ImageSource | None:
         if series is None:
             return None
     source = open_image(path, series=series)
-    if source.geometry.unit == "px" and len(source.levels) > 1:
+    if source.geometry.unit == "px" and _asks_for_size(source):
         um_per_px = ask_um_per_px(source.name, window)
         if um_per_px is not None:
             return open_image(path, series=series, um_per_px=um_per_px)
     return source
+
+
+def _asks_for_size(source: ImageSource) -> bool:
+    """Tell whether the pixel size of an image matters: of a pyramid, beside others."""
+    return len(source.levels) > 1 or _unit_there() is not None
+
+
+def _notes_on(source: ImageSource) -> list[str]:
+    """Give what the user should know of an image, and of how it lies beside others."""
+    notes = list(source.notes)
+    unit, unknown = _unit_there(), _without_size()
+    if source.geometry.unit == "px":
+        unknown = source.name
+        if _asks_for_size(source):
+            # The user has just said so.
+            notes.remove(lack_of_size(source.path))
+    elif unit is None:
+        unit = source.geometry.unit
+    if unit is not None and unknown:
+        notes.append(
+            f"'{unknown}' does not say how large its pixels are: beside images that "
+            f"do, napari draws them as wide as 1 {_WRITTEN[unit]}, and they are "
+            "learned from as if they were as large as the others; open it again to "
+            "give their size."
+        )
+    return notes
 
 
 def ask_series(found: Sequence[SeriesInfo], name: str, window: QWidget) -> str | None:
@@ -209,6 +243,24 @@ def ask_um_per_px(name: str, window: QWidget) -> float | None:
         )
         return None
     return um_per_px
+
+
+def _unit_there() -> Unit | None:
+    """Return the unit of length of the images that are open; None: of none."""
+    units = [_NAMED.get(str(image.units[-1])) for image in _images_there()]
+    return next((unit for unit in units if unit is not None), None)
+
+
+def _without_size() -> str:
+    """Return the name of an open image whose pixel size is not known."""
+    names = [each.name for each in _images_there() if str(each.units[-1]) == "pixel"]
+    return next((name for name in names), "")
+
+
+def _images_there() -> list[Image]:
+    viewer = napari.current_viewer()
+    layers = () if viewer is None else viewer.layers
+    return [layer for layer in layers if isinstance(layer, Image)]
 
 
 def _window() -> QWidget | None:

@@ -133,12 +133,16 @@ def open_image(
     if um_per_px is not None:
         return replace(source, geometry=source.geometry.with_um_per_px(um_per_px))
     if source.geometry.unit == "px":
-        note = (
-            f"{place.name} does not say how large its pixels are; give the micrometres "
-            "per pixel where sizes matter."
-        )
-        return replace(source, notes=(*source.notes, note))
+        return replace(source, notes=(*source.notes, lack_of_size(place)))
     return source
+
+
+def lack_of_size(path: Path) -> str:
+    """Word that a file does not say how large its pixels are."""
+    return (
+        f"{path.name} does not say how large its pixels are; give the micrometres "
+        "per pixel where sizes matter."
+    )
 
 
 def list_series(path: str | Path) -> list[SeriesInfo]:
