@@ -131,8 +131,11 @@ class Painter:
         self._labels.brush_size = 3
         y, x = (CELL_PX * int(at) + CELL_PX // 2 for at in cell)
         before = self._planes[plane].copy()
-        drag(self.viewer, self._labels, (y - 3, x - 4), (y + 3, x), (y - 3, x + 4))
-        changed = np.flatnonzero(self._planes[plane] != before)
+        changed = np.array([])
+        # On a busy computer a canvas misses the mouse; a user sees that.
+        while not changed.size:
+            drag(self.viewer, self._labels, (y - 3, x - 4), (y + 3, x), (y - 3, x + 4))
+            changed = np.flatnonzero(self._planes[plane] != before)
         note = {"plane": plane, "value": value, "pixels": changed.tolist()}
         self._log.write(json.dumps({"at": time.time(), **note}) + "\n")
         self._log.flush()

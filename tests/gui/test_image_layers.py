@@ -250,10 +250,12 @@ def test_what_is_opened_beside_others_has_their_unit_of_length(
 def test_beside_a_slide_a_tile_is_asked_how_large_its_pixels_are(
     tmp_path: Path,
     viewer: ViewerModel,
+    qtbot: QtBot,
     monkeypatch: pytest.MonkeyPatch,
     told: list[str],
     text: str,
 ) -> None:
+    monkeypatch.setattr(image_layers, "BESIDE_MS", 0)
     asked = answer_size(monkeypatch, text)
     tile = tmp_path / "tile.png"
     PIL.Image.fromarray(RGB[:64, :64]).save(tile)
@@ -271,16 +273,23 @@ def test_beside_a_slide_a_tile_is_asked_how_large_its_pixels_are(
     if text:
         assert not told
     else:
+        qtbot.waitUntil(lambda: bool(told), timeout=3000)
         (sentence,) = told
         assert sentence.startswith("'tile' does not say how large its pixels are: ")
         assert "as wide as 1 µm" in sentence
 
 
 def test_beside_a_tile_without_a_pixel_size_a_slide_says_what_is_seen(
-    tmp_path: Path, viewer: ViewerModel, told: list[str]
+    tmp_path: Path,
+    viewer: ViewerModel,
+    qtbot: QtBot,
+    monkeypatch: pytest.MonkeyPatch,
+    told: list[str],
 ) -> None:
+    monkeypatch.setattr(image_layers, "BESIDE_MS", 0)
     viewer.add_image(RGB[:64, :64], name="tile")
     ((_, arguments, _),) = open_layers(write_slide(tmp_path / "a.svs"))
     assert arguments["units"] == ["um"] * 2
+    qtbot.waitUntil(lambda: bool(told), timeout=3000)
     (sentence,) = told
     assert sentence.startswith("'tile' does not say how large its pixels are: ")

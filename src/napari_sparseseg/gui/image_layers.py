@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import napari
 import numpy as np
 from napari.layers import Image
 from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QInputDialog
 
 from napari_sparseseg.errors import SparseSegError
@@ -37,6 +39,9 @@ _UNITS = {"um": "um", "mm": "mm", "px": "pixel"}
 
 #: And how it names those of a layer.
 _NAMED: dict[str, Unit] = {"micrometer": "um", "millimeter": "mm"}
+
+#: What napari says of several units comes when it draws, and would cover ours before.
+BESIDE_MS = 1000
 
 #: How they are written.
 _WRITTEN = {"um": "µm", "mm": "mm"}
@@ -81,8 +86,13 @@ def open_layers(path: Path) -> list[Any]:
         return NOTHING
     if source is None:
         return NOTHING
-    for note in _notes_on(source):
-        show_info(note)
+    for note in source.notes:
+        # What was just asked for is known to be missing.
+        if note != lack_of_size(path) or not _asks_for_size(source):
+            show_info(note)
+    beside = _note_beside(source)
+    if beside:
+        QTimer.singleShot(BESIDE_MS, partial(show_info, beside))
     return layers_of(source)
 
 
@@ -182,25 +192,20 @@ def _asks_for_size(source: ImageSource) -> bool:
     return len(source.levels) > 1 or _unit_there() is not None
 
 
-def _notes_on(source: ImageSource) -> list[str]:
-    """Give what the user should know of an image, and of how it lies beside others."""
-    notes = list(source.notes)
-    unit, unknown = _unit_there(), _without_size()
-    if source.geometry.unit == "px":
-        unknown = source.name
-        if _asks_for_size(source):
-            # The user has just said so.
-            notes.remove(lack_of_size(source.path))
-    elif unit is None:
+def _note_beside(source: ImageSource) -> str:
+    """Say what follows where pixels of no known size come to lie beside others."""
+    unit, unknown = _unit_there(), source.name
+    if source.geometry.unit != "px":
+        # The first one whose size is known.
+        unknown = "" if unit is not None else _without_size()
         unit = source.geometry.unit
-    if unit is not None and unknown:
-        notes.append(
-            f"'{unknown}' does not say how large its pixels are: beside images that "
-            f"do, napari draws them as wide as 1 {_WRITTEN[unit]}, and they are "
-            "learned from as if they were as large as the others; open it again to "
-            "give their size."
-        )
-    return notes
+    if unit is None or not unknown:
+        return ""
+    return (
+        f"'{unknown}' does not say how large its pixels are: beside images that do, "
+        f"napari draws them as wide as 1 {_WRITTEN[unit]}, and they are learned from "
+        "as if they were as large as the others; open it again to give their size."
+    )
 
 
 def ask_series(found: Sequence[SeriesInfo], name: str, window: QWidget) -> str | None:
