@@ -155,7 +155,7 @@ def test_one_of_several_series_is_chosen(
     offered: list[list[str]] = []
 
     def answer(*asked: Any) -> tuple[str, bool]:
-        assert f"'{tmp_path.name}' has 2 series" in asked[2]
+        assert f"'{tmp_path.name}' has 2 images or series" in asked[2]
         offered.append(asked[3])
         return asked[3][1], is_chosen
 

@@ -17,15 +17,14 @@ from qtpy.QtWidgets import QInputDialog
 from napari_sparseseg.errors import SparseSegError
 from napari_sparseseg.gui.layer_keys import SOURCE_KEY
 from napari_sparseseg.io.lazy_arrays import Channel
-from napari_sparseseg.io.sources import lack_of_size, list_series, open_image
+from napari_sparseseg.io.sources import lack_of_size, list_scenes, open_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from qtpy.QtWidgets import QWidget
 
-    from napari_sparseseg.io.dicom_series import SeriesInfo
     from napari_sparseseg.io.geometry import Geometry, Unit
     from napari_sparseseg.io.sources import ImageSource, LazyArray
 
@@ -66,9 +65,9 @@ def without_questions(series: str) -> Iterator[None]:
 def open_layers(path: Path) -> list[Any]:
     """Open an image for napari, and ask what the file leaves open.
 
-    In a window the user chooses one of several series, and says how large pixels are
-    where the file does not: those of a pyramid, and of what is opened beside images of
-    a known size. What goes wrong is told there, and nothing is opened.
+    In a window the user chooses one of several series or images, and says how large
+    pixels are where the file does not: those of a pyramid, and of what is opened beside
+    images of a known size. What goes wrong is told there, and nothing is opened.
 
     Raises
     ------
@@ -175,7 +174,7 @@ def _translation(geometry: Geometry) -> tuple[float, ...]:
 def _opened(path: Path, window: QWidget) -> ImageSource | None:
     """Open an image after the user has answered what is open; None: cancelled."""
     series = None
-    if path.is_dir() and len(found := list_series(path)) > 1:
+    if len(found := list_scenes(path)) > 1:
         series = ask_series(found, path.name, window)
         if series is None:
             return None
@@ -208,18 +207,18 @@ def _note_beside(source: ImageSource) -> str:
     )
 
 
-def ask_series(found: Sequence[SeriesInfo], name: str, window: QWidget) -> str | None:
-    """Let the user choose one of the series of a folder; its UID, None: cancelled."""
-    choices = [f"{each.number}: {each}" for each in found]
+def ask_series(found: Mapping[str, str], name: str, window: QWidget) -> str | None:
+    """Let the user choose one of the images of `list_scenes`; None: cancelled."""
+    choices = list(found.values())
     chosen, is_chosen = QInputDialog.getItem(
         window,
-        "Open a series",
-        f"'{name}' has {len(found)} series.\nWhich one is to be opened?",
+        "Open one of several",
+        f"'{name}' has {len(found)} images or series.\nWhich one is to be opened?",
         choices,
         0,
         False,
     )
-    return found[choices.index(chosen)].uid if is_chosen else None
+    return list(found)[choices.index(chosen)] if is_chosen else None
 
 
 def ask_um_per_px(name: str, window: QWidget) -> float | None:

@@ -169,6 +169,35 @@ def list_series(path: str | Path) -> list[SeriesInfo]:
     return dicom_series.find_series(place)
 
 
+def list_scenes(path: str | Path) -> dict[str, str]:
+    """List the images of a file or folder among which the user may want to choose.
+
+    Returns
+    -------
+    dict
+        What each is, in words, by its *series* as `open_image` takes it. The first is
+        the one that is opened else, if any is. Empty or one where there is no choice.
+
+    Raises
+    ------
+    ImageError
+        If there is no such file or folder, or it is damaged.
+    """
+    from napari_sparseseg.io import slides, tiff_images, zarr_images
+
+    place = Path(path)
+    _check_there(place)
+    if zarr_images.is_zarr(place):
+        return zarr_images.list_scenes(place)
+    if place.is_dir():
+        return {each.uid: f"{each.number}: {each}" for each in list_series(place)}
+    with reading(place), place.open("rb") as file:
+        is_tiff = file.read(4).startswith(TIFF)
+    if is_tiff and not slides.is_slide(place):
+        return tiff_images.list_scenes(place)
+    return {}
+
+
 def may_be_image(path: str | Path) -> bool:
     """Tell whether a path is a file, an OME-Zarr, or a folder with a DICOM file."""
     from napari_sparseseg.io import dicom_series, zarr_images
