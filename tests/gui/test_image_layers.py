@@ -203,6 +203,8 @@ def test_a_slide_without_a_pixel_size_asks_for_it(
     assert "'a' does not say how large its pixels are" in asked[0]
     assert arguments["units"] == [unit] * 2
     assert arguments["scale"] == ((0.25, 0.25) if unit == "um" else (1, 1))
+    # What the user has said is not in the file: who opens that needs it, too.
+    assert arguments["metadata"][SOURCE_KEY]["geometry"].unit == "px"
     assert len([each for each in told if "is no pixel size" in each]) == n_told
 
 

@@ -78,24 +78,25 @@ def open_layers(path: Path) -> list[Any]:
     if window is None or known is not None:
         return layers_of(open_image(path, series=known or None))
     try:
-        source = _opened(path, window)
+        opened = _opened(path, window)
     except SparseSegError as error:
         # napari shows the beginning of a sentence, which the path would take up.
         show_error(str(error).replace(str(path), path.name))
         return NOTHING
-    if source is None:
+    if opened is None:
         return NOTHING
+    source, um_per_px = opened
     for note in source.notes:
         # What was just asked for is known to be missing.
         if note != lack_of_size(path) or not _asks_for_size(source):
             show_info(note)
-    beside = _note_beside(source)
+    beside = _note_beside(source.name, _placed(source, um_per_px).unit)
     if beside:
         QTimer.singleShot(BESIDE_MS, partial(show_info, beside))
-    return layers_of(source)
+    return layers_of(source, um_per_px)
 
 
-def layers_of(source: ImageSource) -> list[LayerTuple]:
+def layers_of(source: ImageSource, um_per_px: float | None = None) -> list[LayerTuple]:
     """Give an image as layers for napari, one a channel unless it is RGB.
 
     Levels are arrays that are read by slices. The layer lies where the geometry says;
@@ -103,12 +104,24 @@ def layers_of(source: ImageSource) -> list[LayerTuple]:
     napari shows no oblique planes. It is measured in the unit of length of what is
     open: where layers have several napari 0.9 paints elsewhere. The ``metadata`` have
     under `SOURCE_KEY` the path, the series, the geometry and the DICOM files.
+
+    Parameters
+    ----------
+    source
+        The image.
+    um_per_px
+        What the user has said of its pixels, where the file does not; None: nothing.
     """
+    placed = _placed(source, um_per_px)
+    unit = _unit_there()
+    if unit is not None:
+        placed = placed.lengths(unit)
     if source.is_rgb or source.n_channels == 1:
-        return [_layer(source, source.levels, source.name)]
+        return [_layer(source, placed, source.levels, source.name)]
     return [
         _layer(
             source,
+            placed,
             [Channel(level, index) for level in source.levels],
             f"{source.name} channel {index + 1}",
             blending="additive",
@@ -132,22 +145,30 @@ def path_of(image: Image) -> str:
     return str(image.source.path or noted or "")
 
 
+def _placed(source: ImageSource, um_per_px: float | None) -> Geometry:
+    """Return where an image lies with what the user has said."""
+    given = source.geometry
+    return given if um_per_px is None else given.with_um_per_px(um_per_px)
+
+
 def _layer(
-    source: ImageSource, levels: Sequence[LazyArray], name: str, **more: str
+    source: ImageSource,
+    placed: Geometry,
+    levels: Sequence[LazyArray],
+    name: str,
+    **more: str,
 ) -> LayerTuple:
-    unit = _unit_there()
-    geometry = source.geometry if unit is None else source.geometry.lengths(unit)
     multiscale = len(levels) > 1
     arguments = {
         "name": name,
         "rgb": source.is_rgb,
         "multiscale": multiscale,
-        "scale": geometry.spacing,
-        "translate": _translation(geometry),
+        "scale": placed.spacing,
+        "translate": _translation(placed),
         "units": [
-            "pixel" if axis == "t" else _UNITS[geometry.unit] for axis in geometry.axes
+            "pixel" if axis == "t" else _UNITS[placed.unit] for axis in placed.axes
         ],
-        "axis_labels": geometry.axes,
+        "axis_labels": placed.axes,
         "metadata": {
             SOURCE_KEY: {
                 "path": str(source.path),
@@ -171,8 +192,14 @@ def _translation(geometry: Geometry) -> tuple[float, ...]:
     return geometry.origin
 
 
-def _opened(path: Path, window: QWidget) -> ImageSource | None:
-    """Open an image after the user has answered what is open; None: cancelled."""
+def _opened(path: Path, window: QWidget) -> tuple[ImageSource, float | None] | None:
+    """Open an image after the user has answered what is open; None: cancelled.
+
+    Returns
+    -------
+    tuple or None
+        The image, and micrometres per pixel where the user has given them.
+    """
     series = None
     if len(found := list_scenes(path)) > 1:
         series = ask_series(found, path.name, window)
@@ -180,10 +207,8 @@ def _opened(path: Path, window: QWidget) -> ImageSource | None:
             return None
     source = open_image(path, series=series)
     if source.geometry.unit == "px" and _asks_for_size(source):
-        um_per_px = ask_um_per_px(source.name, window)
-        if um_per_px is not None:
-            return open_image(path, series=series, um_per_px=um_per_px)
-    return source
+        return source, ask_um_per_px(source.name, window)
+    return source, None
 
 
 def _asks_for_size(source: ImageSource) -> bool:
@@ -191,18 +216,26 @@ def _asks_for_size(source: ImageSource) -> bool:
     return len(source.levels) > 1 or _unit_there() is not None
 
 
-def _note_beside(source: ImageSource) -> str:
-    """Say what follows where pixels of no known size come to lie beside others."""
-    unit, unknown = _unit_there(), source.name
-    if source.geometry.unit != "px":
-        # The first one whose size is known.
-        unknown = "" if unit is not None else _without_size()
-        unit = source.geometry.unit
-    if unit is None or not unknown:
+def _note_beside(name: str, unit: Unit) -> str:
+    """Say what follows where pixels of no known size come to lie beside others.
+
+    Parameters
+    ----------
+    name, unit
+        Of the image that is opened.
+    """
+    there = _unit_there()
+    if unit == "px":
+        unknown = name
+    else:
+        # Beside the first one whose size is known.
+        unknown = "" if there is not None else _without_size()
+        there = unit
+    if there is None or not unknown:
         return ""
     return (
         f"'{unknown}' does not say how large its pixels are: beside images that do, "
-        f"napari draws them as wide as 1 {_WRITTEN[unit]}, and they are learned from "
+        f"napari draws them as wide as 1 {_WRITTEN[there]}, and they are learned from "
         "as if they were as large as the others; open it again to give their size."
     )
 
