@@ -75,6 +75,7 @@ class Painter:
         with patch.object(label_and_train, "EngineLink", link):
             self.dock = LabelAndTrain(self.viewer)
         self.viewer.window.add_dock_widget(self.dock, name="Label and train")
+        self._settle()
         if slide.exists():
             self._cut_field(image, folder / "field.json")
         else:
@@ -92,6 +93,14 @@ class Painter:
         labels: NDArray[Any] = np.asarray(self._labels.data)
         return labels.reshape(-1, *labels.shape[-2:])
 
+    def _settle(self) -> None:
+        """Wait until the canvas has its size beside the dock."""
+        canvas: Any = self.viewer.window._qt_viewer.canvas.native
+        before = None
+        while canvas.size() != before:
+            before = canvas.size()
+            TEST.qWait(300)
+
     def _cut_field(self, slide: Image, note: Path) -> None:
         """Press New field, drag a rectangle, and note where it came to lie."""
         button = self.dock.dock.pairs.fields.button
@@ -99,7 +108,7 @@ class Painter:
             TEST.qWait(20)
         button.click()
         (start, end), middle = FIELD, np.mean(FIELD, axis=0)
-        # Again where the window has got its size meanwhile.
+        # Again where the canvas has missed the mouse.
         while NAME in self.viewer.layers:
             self.viewer.reset_view()
             drag(self.viewer, slide, start, tuple(middle), end)
@@ -122,10 +131,6 @@ class Painter:
             TEST.qWait(PAUSE_MS)
 
     def _stroke(self, plane: int, value: int, cell: Any) -> None:
-        # Each time: a window may get its size late.
-        self.viewer.reset_view()
-        if self._labels.ndim == 3:
-            self.viewer.dims.set_current_step(0, plane)
         self.dock.controller.classes.select(value)
         self._labels.mode = "paint"
         self._labels.brush_size = 3
@@ -134,6 +139,10 @@ class Painter:
         changed = np.array([])
         # On a busy computer a canvas misses the mouse; a user sees that.
         while not changed.size:
+            # Each time: a window may get its size late.
+            self.viewer.reset_view()
+            if self._labels.ndim == 3:
+                self.viewer.dims.set_current_step(0, plane)
             drag(self.viewer, self._labels, (y - 3, x - 4), (y + 3, x), (y - 3, x + 4))
             changed = np.flatnonzero(self._planes[plane] != before)
         note = {"plane": plane, "value": value, "pixels": changed.tolist()}
