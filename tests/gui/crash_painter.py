@@ -5,6 +5,9 @@ which it prints the number; so all that is imported is imported once. As soon as
 is a file ``FOLDER/go``, that draws stroke after stroke with the mouse, on one plane and
 another. What a stroke has changed is added to ``FOLDER/strokes.jsonl`` when the mouse
 is released.
+
+Where the folder has a slide, a field of it is painted on, whose place is noted in
+``FOLDER/field.json``.
 """
 
 from __future__ import annotations
@@ -24,17 +27,22 @@ import numpy as np
 
 from napari_sparseseg.gui import label_and_train
 from napari_sparseseg.gui.engine_link import EngineLink
+from napari_sparseseg.gui.fields_drag import NAME
 from napari_sparseseg.gui.label_and_train import LabelAndTrain
 from tests.gui.mouse import TEST, drag
 
 if TYPE_CHECKING:
-    from napari.layers import Labels
+    from napari.layers import Image, Labels
+    from numpy.typing import NDArray
 
 #: Strokes lie in cells of so many pixels, each in one of its own.
 CELL_PX = 16
 
 #: A plane is painted on so often before another one is.
 STROKES_OF_A_PLANE = 5
+
+#: Corners of a field, (y, x) in pixels of the slide.
+FIELD = ((48, 64), (208, 256))
 
 #: Between two strokes, in milliseconds.
 PAUSE_MS = 60
@@ -48,7 +56,7 @@ class Painter:
     Parameters
     ----------
     folder
-        With ``image.tif``; the strokes are noted there.
+        With ``image.tif`` or ``slide.tif``; the strokes are noted there.
     seed
         Of their places.
     """
@@ -57,20 +65,60 @@ class Painter:
         self._log = (folder / "strokes.jsonl").open("a", encoding="utf-8")
         self.viewer = napari.Viewer(show=True)
         self.viewer.window.resize(1100, 800)
-        (image,) = self.viewer.open(folder / "image.tif", plugin="napari")
+        slide = folder / "slide.tif"
+        if slide.exists():
+            (image,) = self.viewer.open(slide, plugin="napari-sparseseg")
+        else:
+            (image,) = self.viewer.open(folder / "image.tif", plugin="napari")
         command = [sys.executable, str(STUB), "works"]
         link = functools.partial(EngineLink, command=command)
         with patch.object(label_and_train, "EngineLink", link):
             self.dock = LabelAndTrain(self.viewer)
         self.viewer.window.add_dock_widget(self.dock, name="Label and train")
-        labels = self.dock.controller.pairs.new_labels()
-        assert labels is not None
-        self._labels: Labels = labels
-        n, height, width = image.data.shape
+        self._settle()
+        if slide.exists():
+            self._cut_field(image, folder / "field.json")
+        else:
+            self.dock.controller.pairs.new_labels()
+        self._labels: Labels = self.viewer.layers[-1]
+        n, height, width = self._planes.shape
         grid = (n, height // CELL_PX, width // CELL_PX)
         order = np.random.default_rng(seed).permutation(grid[1] * grid[2])
         self._cells = [np.unravel_index(int(cell), grid[1:]) for cell in order]
         self._n_planes = n
+
+    @property
+    def _planes(self) -> NDArray[Any]:
+        """The labels as (z, y, x)."""
+        labels: NDArray[Any] = np.asarray(self._labels.data)
+        return labels.reshape(-1, *labels.shape[-2:])
+
+    def _settle(self) -> None:
+        """Wait until the canvas has its size beside the dock."""
+        canvas: Any = self.viewer.window._qt_viewer.canvas.native
+        before = None
+        while canvas.size() != before:
+            before = canvas.size()
+            TEST.qWait(300)
+
+    def _cut_field(self, slide: Image, note: Path) -> None:
+        """Press New field, drag a rectangle, and note where it came to lie."""
+        button = self.dock.dock.pairs.fields.button
+        while not button.isEnabled():
+            TEST.qWait(20)
+        button.click()
+        (start, end), middle = FIELD, np.mean(FIELD, axis=0)
+        # Again where the canvas has missed the mouse.
+        while NAME in self.viewer.layers:
+            self.viewer.reset_view()
+            drag(self.viewer, slide, start, tuple(middle), end)
+            TEST.qWait(200)
+        while self.dock.state.is_cutting:
+            TEST.qWait(20)
+        _, field, _ = self.viewer.layers
+        note.write_text(
+            json.dumps({"place": field.translate.tolist(), "shape": field.data.shape})
+        )
 
     def paint(self) -> None:
         """Draw strokes until there is no cell left."""
@@ -83,16 +131,20 @@ class Painter:
             TEST.qWait(PAUSE_MS)
 
     def _stroke(self, plane: int, value: int, cell: Any) -> None:
-        # Each time: a window may get its size late.
-        self.viewer.reset_view()
-        self.viewer.dims.set_current_step(0, plane)
         self.dock.controller.classes.select(value)
         self._labels.mode = "paint"
         self._labels.brush_size = 3
         y, x = (CELL_PX * int(at) + CELL_PX // 2 for at in cell)
-        before = self._labels.data[plane].copy()
-        drag(self.viewer, self._labels, (y - 3, x - 4), (y + 3, x), (y - 3, x + 4))
-        changed = np.flatnonzero(self._labels.data[plane] != before)
+        before = self._planes[plane].copy()
+        changed = np.array([])
+        # On a busy computer a canvas misses the mouse; a user sees that.
+        while not changed.size:
+            # Each time: a window may get its size late.
+            self.viewer.reset_view()
+            if self._labels.ndim == 3:
+                self.viewer.dims.set_current_step(0, plane)
+            drag(self.viewer, self._labels, (y - 3, x - 4), (y + 3, x), (y - 3, x + 4))
+            changed = np.flatnonzero(self._planes[plane] != before)
         note = {"plane": plane, "value": value, "pixels": changed.tolist()}
         self._log.write(json.dumps({"at": time.time(), **note}) + "\n")
         self._log.flush()

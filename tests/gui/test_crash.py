@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHAPE = (5, 160, 192)
 
+#: One of so many windows has a slide of that size, and paints on a field of it.
+SLIDES_AMONG = 5
+SLIDE, UM_PER_PX = (256, 320, 3), 0.5
+
 #: What was painted longer ago is on disk, in seconds.
 LOST_S = 2.0
 
@@ -74,8 +78,13 @@ class Window:
         self.pid = 0
         self._random = np.random.default_rng(seed)
         folder.mkdir()
-        pixels = self._random.integers(0, 255, SHAPE, np.uint8)
-        tifffile.imwrite(folder / "image.tif", pixels)
+        self.has_slide = seed % SLIDES_AMONG == SLIDES_AMONG - 1
+        if self.has_slide:
+            self.pixels = self._random.integers(0, 255, SLIDE, np.uint8)
+            write_slide(folder / "slide.tif", self.pixels)
+        else:
+            self.pixels = self._random.integers(0, 255, SHAPE, np.uint8)
+            tifffile.imwrite(folder / "image.tif", self.pixels)
 
     @property
     def sessions(self) -> Path:
@@ -112,12 +121,26 @@ class Window:
         return [Stroke(**json.loads(line)) for line in lines if line.endswith("\n")]
 
 
+def write_slide(path: Path, pixels: NDArray[np.uint8]) -> None:
+    with tifffile.TiffWriter(path) as file:
+        for step in (1, 2):
+            file.write(
+                pixels[::step, ::step],
+                tile=(64, 64),
+                photometric="rgb",
+                subfiletype=step - 1,
+                resolution=(1e4 / (UM_PER_PX * step),) * 2,
+                resolutionunit="CENTIMETER",
+            )
+
+
 @pytest.fixture
 def windows(
     tmp_path: Path, request: pytest.FixtureRequest, npe2pm: PluginManager
 ) -> Iterator[list[Window]]:
     """Return windows that start side by side, and paint one after the other."""
-    npe2pm.register(PluginManifest.from_distribution("napari"))
+    for name in ("napari", "napari-sparseseg"):
+        npe2pm.register(PluginManifest.from_distribution(name))
     seeds: range = request.param
     made = [Window(tmp_path / f"Fall {seed}, ü", seed) for seed in seeds]
     painter = subprocess.Popen(
@@ -165,17 +188,35 @@ def check_what_is_left(
     (labels,) = session.labels
     check_strokes(labels.data, strokes, killed)
     open_it(crashed, table, monkeypatch, labels.data)
-    (image,) = [each for each in table.viewer.layers if isinstance(each, Image)]
-    np.testing.assert_array_equal(
-        image.data, tifffile.imread(window.folder / "image.tif")
-    )
+    *slides, image = [each for each in table.viewer.layers if isinstance(each, Image)]
     (pair,) = table.controller.annotations.pairs
     assert pair.image is image
+    if window.has_slide:
+        (slide,) = slides
+        check_field(slide, image, window)
+    else:
+        assert not slides
+        np.testing.assert_array_equal(image.data, window.pixels)
+
+
+def check_field(slide: Image, field: Image, window: Window) -> None:
+    """Check that a field and its slide are open, and lie where they were."""
+    np.testing.assert_array_equal(slide.data[0], window.pixels)
+    noted = json.loads((window.folder / "field.json").read_text())
+    np.testing.assert_allclose(field.translate, noted["place"])
+    np.testing.assert_allclose(field.scale, (UM_PER_PX, UM_PER_PX))
+    assert [str(unit) for unit in field.units] == ["micrometer", "micrometer"]
+    y, x = np.rint(np.divide(noted["place"], UM_PER_PX)).astype(int)
+    height, width, _ = noted["shape"]
+    np.testing.assert_array_equal(
+        field.data, window.pixels[y : y + height, x : x + width]
+    )
 
 
 def check_strokes(data: NDArray[Any], strokes: list[Stroke], killed: float) -> None:
     """Check that no earlier stroke is missing, and nothing else is there."""
-    planes = data.reshape(len(data), -1)
+    volume = data.reshape(-1, *data.shape[-2:])
+    planes = volume.reshape(len(volume), -1)
     rest = planes.copy()
     for stroke in strokes:
         found = planes[stroke.plane][stroke.pixels]
@@ -185,7 +226,7 @@ def check_strokes(data: NDArray[Any], strokes: list[Stroke], killed: float) -> N
         assert set(found) <= {0, stroke.value}
         rest[stroke.plane][stroke.pixels] = 0
     # The one that was just being painted.
-    _, y, x = np.nonzero(rest.reshape(data.shape))
+    _, y, x = np.nonzero(rest.reshape(volume.shape))
     assert len(set(zip(y // CELL_PX, x // CELL_PX, strict=True))) <= 1
 
 

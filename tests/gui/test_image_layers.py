@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import napari
 import numpy as np
+import PIL.Image
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
@@ -14,8 +16,9 @@ from qtpy.QtWidgets import QInputDialog, QWidget
 
 from napari_sparseseg.gui import image_layers
 from napari_sparseseg.gui.image_layers import layers_of, open_layers
+from napari_sparseseg.gui.label_places import geometry_of
 from napari_sparseseg.gui.layer_keys import SOURCE_KEY
-from napari_sparseseg.gui.planes import um_per_px
+from napari_sparseseg.gui.planes import level_shape, um_per_px
 from napari_sparseseg.gui.readers import image_reader
 from napari_sparseseg.io import slides
 from napari_sparseseg.io.geometry import Geometry
@@ -34,6 +37,14 @@ def in_window(qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
     window = QWidget()
     qtbot.addWidget(window)
     monkeypatch.setattr(image_layers, "_window", lambda: window)
+
+
+@pytest.fixture
+def viewer(in_window: None, monkeypatch: pytest.MonkeyPatch) -> ViewerModel:
+    """Return the viewer of the window."""
+    viewer = ViewerModel()
+    monkeypatch.setattr(napari, "current_viewer", lambda: viewer)
+    return viewer
 
 
 @pytest.fixture
@@ -144,7 +155,7 @@ def test_one_of_several_series_is_chosen(
     offered: list[list[str]] = []
 
     def answer(*asked: Any) -> tuple[str, bool]:
-        assert f"'{tmp_path.name}' has 2 series" in asked[2]
+        assert f"'{tmp_path.name}' has 2 images or series" in asked[2]
         offered.append(asked[3])
         return asked[3][1], is_chosen
 
@@ -192,4 +203,95 @@ def test_a_slide_without_a_pixel_size_asks_for_it(
     assert "'a' does not say how large its pixels are" in asked[0]
     assert arguments["units"] == [unit] * 2
     assert arguments["scale"] == ((0.25, 0.25) if unit == "um" else (1, 1))
+    # What the user has said is not in the file: who opens that needs it, too.
+    assert arguments["metadata"][SOURCE_KEY]["geometry"].unit == "px"
     assert len([each for each in told if "is no pixel size" in each]) == n_told
+
+
+def answer_size(monkeypatch: pytest.MonkeyPatch, *texts: str) -> list[str]:
+    """Answer the questions for pixel sizes; return what was asked."""
+    asked: list[str] = []
+
+    def answer(dialog: QInputDialog) -> bool:
+        dialog.setTextValue(texts[len(asked)])
+        asked.append(dialog.labelText())
+        return True
+
+    monkeypatch.setattr(QInputDialog, "exec", answer)
+    return asked
+
+
+def test_what_is_opened_beside_others_has_their_unit_of_length(
+    tmp_path: Path, viewer: ViewerModel, told: list[str]
+) -> None:
+    """Where layers have several, napari 0.9 draws a stroke elsewhere, or fails."""
+    slide, series = write_slide(tmp_path / "a.svs"), write_series(tmp_path / "ct")
+    for first, second, unit, scale in (
+        (slide, series, "micrometer", (3000, 750, 500)),
+        (series, slide, "millimeter", (0.0005, 0.0005)),
+    ):
+        viewer.layers.clear()
+        for path in (first, second):
+            ((data, arguments, _),) = open_layers(path)
+            viewer.add_image(data, **arguments)
+        layer: Any = viewer.layers[1]
+        assert {str(each) for each in layer.units} == {unit}
+        np.testing.assert_allclose(layer.scale, scale)
+        # What is known of the file stays.
+        geometry = layer.metadata[SOURCE_KEY]["geometry"]
+        assert geometry.unit == ("um" if second is slide else "mm")
+        shape = level_shape(layer)
+        placed = {key: getattr(layer, key) for key in ("scale", "translate", "units")}
+        assert geometry_of(placed, shape, layer) == geometry
+        assert viewer.layers.extent.units is not None
+    assert um_per_px(layer) == pytest.approx(0.5)
+    assert not told
+
+
+@pytest.mark.parametrize("text", ["0.25", ""])
+def test_beside_a_slide_a_tile_is_asked_how_large_its_pixels_are(
+    tmp_path: Path,
+    viewer: ViewerModel,
+    qtbot: QtBot,
+    monkeypatch: pytest.MonkeyPatch,
+    told: list[str],
+    text: str,
+) -> None:
+    monkeypatch.setattr(image_layers, "BESIDE_MS", 0)
+    asked = answer_size(monkeypatch, text)
+    tile = tmp_path / "tile.png"
+    PIL.Image.fromarray(RGB[:64, :64]).save(tile)
+    # Alone nobody is asked.
+    ((_, arguments, _),) = open_layers(tile)
+    assert arguments["units"] == ["pixel"] * 2
+    assert not asked
+    told.clear()
+    for path in (write_slide(tmp_path / "a.svs"), tile):
+        ((data, arguments, _),) = open_layers(path)
+        viewer.add_image(data, **arguments)
+    assert len(asked) == 1
+    layer: Any = viewer.layers["tile"]
+    assert um_per_px(layer) == (0.25 if text else None)
+    if text:
+        assert not told
+    else:
+        qtbot.waitUntil(lambda: bool(told), timeout=3000)
+        (sentence,) = told
+        assert sentence.startswith("'tile' does not say how large its pixels are: ")
+        assert "as wide as 1 µm" in sentence
+
+
+def test_beside_a_tile_without_a_pixel_size_a_slide_says_what_is_seen(
+    tmp_path: Path,
+    viewer: ViewerModel,
+    qtbot: QtBot,
+    monkeypatch: pytest.MonkeyPatch,
+    told: list[str],
+) -> None:
+    monkeypatch.setattr(image_layers, "BESIDE_MS", 0)
+    viewer.add_image(RGB[:64, :64], name="tile")
+    ((_, arguments, _),) = open_layers(write_slide(tmp_path / "a.svs"))
+    assert arguments["units"] == ["um"] * 2
+    qtbot.waitUntil(lambda: bool(told), timeout=3000)
+    (sentence,) = told
+    assert sentence.startswith("'tile' does not say how large its pixels are: ")

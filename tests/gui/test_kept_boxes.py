@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,12 @@ from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.restore import open_boxes_again
 from napari_sparseseg.gui.restore_images import nobody
 from napari_sparseseg.gui.restore_question import BOXES, STROKES, offer
-from napari_sparseseg.gui.session_boxes import FILE, has_boxes, read_kept_boxes
+from napari_sparseseg.gui.session_boxes import (
+    FILE,
+    has_boxes,
+    read_kept_boxes,
+    write_kept_boxes,
+)
 from napari_sparseseg.gui.session_folder import find_crashed
 from napari_sparseseg.gui.session_labels import restore
 from napari_sparseseg.gui.writers import write_single_boxes
@@ -122,6 +128,27 @@ def test_drawn_boxes_are_on_disk_within_half_a_second(desk: Desk, qtbot: QtBot) 
     desk.shapes.features = {"class": ["tumour", "tumour"]}
     moved = replace(FIRST, y0=2, class_value=3)
     qtbot.waitUntil(lambda: desk.boxes == [(moved, SECOND)], timeout=500)
+
+
+def test_a_slow_disk_does_not_stop_the_window(
+    desk: Desk, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[bool] = []
+
+    def write(*given: Any) -> None:
+        threads.append(threading.current_thread() is threading.main_thread())
+        write_kept_boxes(*given)
+
+    monkeypatch.setattr(kept_boxes, "write_kept_boxes", write)
+    desk.draw(FIRST)
+    qtbot.waitUntil(lambda: desk.boxes == [(FIRST,)], timeout=500)
+    # It goes with its image.
+    desk.viewer.layers.remove(desk.shapes)
+    desk.kept.forget(desk.shapes)
+    qtbot.waitUntil(
+        lambda: not read_kept_boxes(desk.mirror.folder)[1][0].present, timeout=500
+    )
+    assert set(threads) == {False}
 
 
 def test_boxes_of_a_deleted_class_are_kept(desk: Desk) -> None:

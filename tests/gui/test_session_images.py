@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from napari.layers import Image, Labels
 from npe2 import PluginManager, PluginManifest
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtWidgets import QFileDialog, QInputDialog, QWidget
 
 from napari_sparseseg.errors import OutputError
 from napari_sparseseg.gui import image_layers, kept_images
@@ -292,6 +292,45 @@ def test_the_series_of_before_is_opened_without_a_question(
     (pair,) = now.controller.annotations.pairs
     assert pair.image.data.shape == image.data.shape == (6, 8, 10)
     np.testing.assert_array_equal(np.asarray(pair.image.data), np.asarray(image.data))
+
+
+def test_the_scene_of_before_is_opened_without_a_question(
+    make_table: Callable[[], Table],
+    qtbot: QtBot,
+    home: Path,
+    told: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scenes = np.random.default_rng(0).integers(0, 200, (2, *SHAPE[1:]), np.uint8)
+    path = home / "two scenes.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for scene in scenes:
+            writer.write(scene, photometric="minisblack", metadata={"axes": "YX"})
+    asked: list[list[str]] = []
+
+    def choose(*given: Any) -> tuple[str, bool]:
+        asked.append(given[3])
+        return given[3][1], True
+
+    monkeypatch.setattr(image_layers, "_window", QWidget)
+    monkeypatch.setattr(QInputDialog, "getItem", choose)
+    before = make_table()
+    (image,) = before.viewer.open(path, plugin="napari-sparseseg")
+    np.testing.assert_array_equal(np.asarray(image.data), scenes[1])
+    assert asked == [["0: 24 x 32 YX", "1: 24 x 32 YX"]]
+    told.clear()
+    before.controller.pairs.choose(image, None)
+    labels = before.controller.pairs.new_labels()
+    assert labels is not None
+    labels.data[4, 2:9] = 1
+    before.controller.pairs.choose(image, labels)
+    leave(before, qtbot, home / "a.sparseseg")
+    now = make_table()
+    now.controller.place.open(str(home / "a.sparseseg"))
+    assert len(asked) == 1
+    assert not told
+    (pair,) = now.controller.annotations.pairs
+    np.testing.assert_array_equal(np.asarray(pair.image.data), scenes[1])
 
 
 def layer_of(source: ImageSource) -> Image:

@@ -12,7 +12,7 @@ from napari_sparseseg.errors import ImageError
 from napari_sparseseg.io import slides
 from napari_sparseseg.io.slides import over_white
 from napari_sparseseg.io.sources import open_image
-from tests.io.written import RGB, write_slide
+from tests.io.written import RGB, write_scn, write_slide
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +82,22 @@ def test_coarser_levels_of_a_large_slide_are_means(
     expected = RGB.reshape(75, 4, 100, 4, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(source.levels[1][...], expected, atol=0.501)
     assert "has no coarse resolution" in source.notes[0]
+
+
+def test_of_a_glass_what_was_scanned_is_the_slide(tmp_path: Path) -> None:
+    """Where pixels (0, 0) are is that of QuPath, which takes OpenSlide's bounds."""
+    path = write_scn(tmp_path / "a.scn", (104, 208))
+    truth = openslide.OpenSlide(path)
+    assert truth.dimensions == (1200, 1000)
+    source = open_image(path)
+    assert [level.shape for level in source.levels] == [(300, 400, 3), (75, 100, 3)]
+    np.testing.assert_array_equal(source.data, RGB)
+    np.testing.assert_array_equal(source.data[290:, 33:40], RGB[290:, 33:40])
+    there = truth.read_region((208 + 4 * 20, 104 + 4 * 30), 1, (50, 40))
+    np.testing.assert_array_equal(
+        source.levels[1][30:70, 20:70], np.asarray(there)[..., :3]
+    )
+    assert source.geometry.um_per_px == 0.25
 
 
 def test_a_pixel_size_that_is_missing_is_asked_for_and_never_guessed(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from napari_sparseseg.errors import ImageError
 from napari_sparseseg.io import tiff_images
-from napari_sparseseg.io.sources import image_files, open_image
+from napari_sparseseg.io.sources import image_files, list_scenes, open_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,6 +170,21 @@ def test_of_several_images_the_largest_is_open_and_others_are_named(
     np.testing.assert_array_equal(first.data[...], STACK[0, :8, :8])
     with pytest.raises(ImageError, match="no image 2; it holds 0"):
         open_image(tmp_path / "a.tif", series="2")
+
+
+def test_images_that_are_about_as_large_are_to_be_chosen_from(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(STACK[0, :8, :8], photometric="minisblack")
+        writer.write(RGB[:48], photometric="rgb")
+        writer.write(RGB, photometric="rgb")
+    assert list(list_scenes(path).items()) == [
+        ("2", "2: 96 x 128 x 3 YXS"),
+        ("1", "1: 48 x 128 x 3 YXS"),
+    ]
+    assert next(iter(list_scenes(path))) == open_image(path).series
+    pyramid = write_pyramid(tmp_path / "b.tif", [RGB, RGB[::2, ::2]])
+    assert list(list_scenes(pyramid)) == ["0"]
 
 
 def test_times_and_planes_and_strange_colours_are_refused(tmp_path: Path) -> None:

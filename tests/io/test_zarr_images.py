@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 from napari_sparseseg.errors import ImageError
-from napari_sparseseg.io.sources import open_image
+from napari_sparseseg.io.sources import list_scenes, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,6 +157,8 @@ def test_one_of_several_images_is_chosen(tmp_path: Path) -> None:
         write(tmp_path / "a.zarr" / name, [VOLUME[int(name)]], "yx", (0.5, 0.5))
     with pytest.raises(ImageError, match="holds the images 0, 1; name one"):
         open_image(tmp_path / "a.zarr")
+    assert list(list_scenes(tmp_path / "a.zarr")) == ["0", "1"]
+    assert not list_scenes(tmp_path / "a.zarr" / "0")
     source = open_image(tmp_path / "a.zarr", series="1")
     np.testing.assert_array_equal(source.data[...], VOLUME[1])
     assert source.series == "1"

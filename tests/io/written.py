@@ -72,3 +72,49 @@ def write_slide(
                 metadata=None,
             )
     return path
+
+
+def write_scn(path: Path, part: tuple[int, int] = (104, 208)) -> Path:
+    """Write what OpenSlide takes for a slide of Leica: `RGB` on a larger glass.
+
+    Parameters
+    ----------
+    path
+        The file.
+    part
+        (y, x) of the first pixel on the glass.
+    """
+    nm = 250
+    coarse = RGB.reshape(75, 4, 100, 4, 3).mean(axis=(1, 3)).round().astype(np.uint8)
+
+    def size(height: int, width: int) -> str:
+        return f'sizeX="{width}" sizeY="{height}"'
+
+    dimensions = "".join(
+        f'<dimension {size(*level.shape[:2])} r="{number}" ifd="{number}"/>'
+        for number, level in enumerate((RGB, coarse))
+    )
+    text = (
+        '<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'
+        f'<collection name="" {size(1000 * nm, 1200 * nm)}><image name="">'
+        "<creationDate>2026-01-01T00:00:00Z</creationDate>"
+        f'<device model="" version=""/><pixels>{dimensions}</pixels>'
+        f'<view {size(300 * nm, 400 * nm)} offsetY="{part[0] * nm}" '
+        f'offsetX="{part[1] * nm}"/><scanSettings><objectiveSettings>'
+        "<objective>20</objective></objectiveSettings><illuminationSettings>"
+        "<numericalAperture>0.5</numericalAperture>"
+        "<illuminationSource>brightfield</illuminationSource>"
+        "</illuminationSettings></scanSettings></image></collection></scn>"
+    )
+    with tifffile.TiffWriter(path) as writer:
+        for number, level in enumerate((RGB, coarse)):
+            writer.write(
+                level,
+                tile=(64, 64),
+                photometric="rgb",
+                description=None if number else text,
+                metadata=None,
+                resolution=(1e7 / nm / 4**number,) * 2,
+                resolutionunit="CENTIMETER",
+            )
+    return path

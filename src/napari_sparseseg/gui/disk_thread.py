@@ -26,9 +26,16 @@ PAUSE_S = 0.5
 
 
 class DiskThread:
-    """Does one thing after the other, and remembers what has failed last."""
+    """Does one thing after the other, and remembers what has failed last.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    pause_s
+        What is to be done is collected for so long.
+    """
+
+    def __init__(self, pause_s: float = PAUSE_S) -> None:
+        self._pause_s = pause_s
         self._executor = ThreadPoolExecutor(max_workers=1)
         self._tasks: dict[Hashable, Callable[[], object]] = {}
         self._lock = Lock()
@@ -60,7 +67,7 @@ class DiskThread:
         self._hurry.clear()
 
     def _work(self) -> None:
-        self._hurry.wait(PAUSE_S)
+        self._hurry.wait(self._pause_s)
         with self._lock:
             tasks, self._tasks = self._tasks, {}
         for task in tasks.values():

@@ -119,7 +119,8 @@ class FieldsControl(QObject):
         self._drag.start(slide)
         self._state.is_cutting = True
         at = (
-            "with the slide's own pixels, whose size is not known"
+            "with the slide's own pixels, whose size is not known (to give it, open "
+            "the slide again)"
             if size is None
             else f"at {self._step * size:.3g} µm per pixel"
         )

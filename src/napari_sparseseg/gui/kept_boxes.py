@@ -7,25 +7,29 @@ all.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg.errors import LayerError, OutputError
 from napari_sparseseg.gui.boxes_layer import class_names, read_boxes, with_classes_of
+from napari_sparseseg.gui.disk_thread import DiskThread
 from napari_sparseseg.gui.homes import other_home
 from napari_sparseseg.gui.kept_images import KeptImages
 from napari_sparseseg.gui.kept_labels import RETRY_MS, KeptLabels
 from napari_sparseseg.gui.notify import telling
+from napari_sparseseg.gui.parts import once
 from napari_sparseseg.gui.planes import check_pair, labels_level, level_shape
 from napari_sparseseg.gui.session_boxes import BoxesRecord, write_kept_boxes
 from napari_sparseseg.gui.session_folder import remove_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from napari.components import ViewerModel
 
@@ -52,6 +56,8 @@ class KeptBoxes(QObject):
         The class table.
     """
 
+    _tried = Signal()
+
     def __init__(
         self,
         viewer: ViewerModel,
@@ -71,9 +77,11 @@ class KeptBoxes(QObject):
         self._is_failing = False
         self._labels: KeptLabels | None = None
         self._images = KeptImages(lambda: mirror.folder, self)
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self.flush)
+        # Changes are collected by the timer.
+        self._disk = DiskThread(pause_s=0)
+        self._failure: OutputError | None = None
+        self._tried.connect(self._on_tried)
+        self._timer = once(self, self._bring)
         classes.changed.connect(self._on_classes)
         classes.shared.connect(self._hand_over)
 
@@ -115,19 +123,26 @@ class KeptBoxes(QObject):
 
     def forget(self, layer: Any) -> None:
         """Follow a layer no more that was deleted; what is on disk stays there."""
-        self.flush()
+        self._bring()
         for shapes, image in list(self._followed.items()):
             if layer in (shapes, image):
                 self._leave(shapes)
         if layer in self._records:
             self._deleted.append(replace(self._records.pop(layer), present=False))
-            self.flush()
+            self._bring()
         if isinstance(layer, Labels) and self._labels is not None:
             self._labels.forget(layer)
 
     @telling()
     def flush(self) -> None:
-        """Write the boxes of now if they are others than those on disk."""
+        """Write the boxes of now if they are others than those on disk, and wait."""
+        self._bring()
+        self._disk.wait()
+        self._on_tried()
+
+    @telling()
+    def _bring(self) -> None:
+        """Write the boxes of now in a thread, if they are others than those on disk."""
         self._timer.stop()
         classes = self._classes.table
         for shapes in self._followed:
@@ -136,18 +151,29 @@ class KeptBoxes(QObject):
             self._read(shapes, image, classes)
         now = [*self._records.values(), *self._deleted], classes
         # A session that never had boxes needs no file.
-        if now == self._written or not now[0]:
-            return
+        if now != self._written and now[0]:
+            self._written = now
+            self._disk.do("boxes", partial(self._write, self._mirror.folder, *now))
+
+    def _write(
+        self, folder: Path, records: list[BoxesRecord], classes: ClassTable
+    ) -> None:
         try:
-            write_kept_boxes(self._mirror.folder, *now)
+            write_kept_boxes(folder, records, classes)
+            self._failure = None
         except OutputError as error:
+            self._failure = error
+        self._tried.emit()
+
+    def _on_tried(self) -> None:
+        """Tell once that boxes are not on disk, and try again."""
+        if self._failure is None:
+            self._is_failing = False
+        elif self._written is not None:  # else it is known by now
             if not self._is_failing:
-                show_warning(f"The boxes are not kept on disk: {error}")
-            self._is_failing = True
+                show_warning(f"The boxes are not kept on disk: {self._failure}")
+            self._is_failing, self._written = True, None
             self._timer.start(RETRY_MS)
-            return
-        self._is_failing = False
-        self._written = now
 
     @telling()
     def close(self) -> None:

@@ -1,9 +1,14 @@
-"""Whole slides: levels of RGB that OpenSlide reads where they are looked at."""
+"""Whole slides: levels of RGB that OpenSlide reads where they are looked at.
+
+Some scanners, as those of MRXS and SCN files, note which part of the glass they have
+scanned. A slide is that part, as in QuPath, so that outlines have the same pixels.
+https://github.com/qupath/qupath/issues/1278
+"""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +39,15 @@ COARSER = 4
 CACHE_BYTES = 128 * 2**20
 
 
+class Scanned(NamedTuple):
+    """The part of the glass that was scanned, in pixels of the finest level."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+
 class SlideLevel(BlockArray):
     """(y, x, 3) uint8 of one level of a slide, over white.
 
@@ -43,14 +57,18 @@ class SlideLevel(BlockArray):
         An ``openslide.OpenSlide``.
     level
         0 is the finest.
+    part
+        What of it is read.
     path
         What an error message names.
     """
 
-    def __init__(self, slide: Any, level: int, path: Path) -> None:
-        width, height = slide.level_dimensions[level]
-        super().__init__((height, width, 3), np.uint8)
+    def __init__(self, slide: Any, level: int, part: Scanned, path: Path) -> None:
+        (wide, high), (width, height) = slide.dimensions, slide.level_dimensions[level]
+        shape = (height * part.height // high, width * part.width // wide, 3)
+        super().__init__(shape, np.uint8)
         self._slide, self._level, self._path = slide, level, path
+        self._factor, self._part = slide.level_downsamples[level], part
 
     def make_block(self, rows: slice, columns: slice) -> NDArray[Any]:
         """Read a block.
@@ -62,9 +80,11 @@ class SlideLevel(BlockArray):
         """
         from openslide import OpenSlideError
 
-        factor = self._slide.level_downsamples[self._level]
         # OpenSlide wants the place in pixels of the finest level.
-        place = (round(columns.start * factor), round(rows.start * factor))
+        place = (
+            self._part.x + round(columns.start * self._factor),
+            self._part.y + round(rows.start * self._factor),
+        )
         size = (columns.stop - columns.start, rows.stop - rows.start)
         try:
             rgba = np.asarray(self._slide.read_region(place, self._level, size))
@@ -113,8 +133,9 @@ def open_slide(path: Path) -> ImageSource:
             path=str(path),
         ) from error
     slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
+    part = _scanned(slide)
     levels: list[LazyArray] = [
-        SlideLevel(slide, level, path) for level in range(slide.level_count)
+        SlideLevel(slide, level, part, path) for level in range(slide.level_count)
     ]
     notes = []
     if max(levels[-1].shape[:2]) > SLOW_SIDE:
@@ -143,6 +164,19 @@ def over_white(rgba: NDArray[Any]) -> NDArray[np.uint8]:
     share = alpha.astype(np.float32) / 255
     mixed = rgba[..., :3] * share + 255 * (1 - share)
     return np.rint(mixed).astype(np.uint8)
+
+
+def _scanned(slide: Any) -> Scanned:
+    """Give what was scanned; all of it where the file does not say."""
+    width, height = slide.dimensions
+    names = ("y", "x", "height", "width")
+    found = [slide.properties.get(f"openslide.bounds-{name}") for name in names]
+    if None in found:
+        return Scanned(0, 0, height, width)
+    part = Scanned(*map(int, found))
+    is_inside = 0 <= part.y < part.y + part.height <= height
+    is_inside &= 0 <= part.x < part.x + part.width <= width
+    return part if is_inside else Scanned(0, 0, height, width)
 
 
 def _geometry(slide: Any) -> Geometry:

@@ -133,12 +133,16 @@ def open_image(
     if um_per_px is not None:
         return replace(source, geometry=source.geometry.with_um_per_px(um_per_px))
     if source.geometry.unit == "px":
-        note = (
-            f"{place.name} does not say how large its pixels are; give the micrometres "
-            "per pixel where sizes matter."
-        )
-        return replace(source, notes=(*source.notes, note))
+        return replace(source, notes=(*source.notes, lack_of_size(place)))
     return source
+
+
+def lack_of_size(path: Path) -> str:
+    """Word that a file does not say how large its pixels are."""
+    return (
+        f"{path.name} does not say how large its pixels are; give the micrometres "
+        "per pixel where sizes matter."
+    )
 
 
 def list_series(path: str | Path) -> list[SeriesInfo]:
@@ -163,6 +167,35 @@ def list_series(path: str | Path) -> list[SeriesInfo]:
     if place.is_file() and not dicom_series.is_dicom(place):
         return []
     return dicom_series.find_series(place)
+
+
+def list_scenes(path: str | Path) -> dict[str, str]:
+    """List the images of a file or folder among which the user may want to choose.
+
+    Returns
+    -------
+    dict
+        What each is, in words, by its *series* as `open_image` takes it. The first is
+        the one that is opened else, if any is. Empty or one where there is no choice.
+
+    Raises
+    ------
+    ImageError
+        If there is no such file or folder, or it is damaged.
+    """
+    from napari_sparseseg.io import slides, tiff_images, zarr_images
+
+    place = Path(path)
+    _check_there(place)
+    if zarr_images.is_zarr(place):
+        return zarr_images.list_scenes(place)
+    if place.is_dir():
+        return {each.uid: f"{each.number}: {each}" for each in list_series(place)}
+    with reading(place), place.open("rb") as file:
+        is_tiff = file.read(4).startswith(TIFF)
+    if is_tiff and not slides.is_slide(place):
+        return tiff_images.list_scenes(place)
+    return {}
 
 
 def may_be_image(path: str | Path) -> bool:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 #: Images of one plane and one resolution up to this are read at once.
 SMALL_BYTES = 64 * 2**20
 
+#: Labels, macros and thumbnails of slides have a smaller share of the largest image.
+SCENE_SHARE = 1 / 4
+
 #: Names of first axes: time, else planes. tifffile has Q or I where a file has no say.
 _PLANE_AXES = {"Z": "z", "Q": "z", "I": "z", "T": "t"}
 
@@ -60,6 +63,31 @@ def open_tiff(path: Path, series: str | None, *, times: bool = False) -> ImageSo
         if len(tiff.series) == 1 and _is_small_plane(tiff.series[0]):
             return open_picture(path)
         return _open_lazily(tiff, path, index, times)
+
+
+def list_scenes(path: Path) -> dict[str, str]:
+    """List images of a file that are about as large as the largest, which is first.
+
+    Returns
+    -------
+    dict
+        What each holds, in words, by its number.
+
+    Raises
+    ------
+    ImageError
+        If the file is damaged.
+    """
+    with reading(path), opened_tiff(path) as tiff:
+        sizes = {
+            index: int(np.prod(each.shape)) for index, each in enumerate(tiff.series)
+        }
+        largest = max(sizes.values(), default=0)
+        return {
+            str(index): f"{index}: {_words(tiff.series[index])}"
+            for index in sorted(sizes, key=lambda each: (-sizes[each], each))
+            if sizes[index] >= largest * SCENE_SHARE
+        }
 
 
 def open_picture(path: Path) -> ImageSource:

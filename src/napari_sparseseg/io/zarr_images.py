@@ -74,6 +74,27 @@ def open_zarr(path: Path, series: str | None, *, times: bool = False) -> ImageSo
         return _source(path, name, scales, arrays, about, times)
 
 
+def list_scenes(path: Path) -> dict[str, str]:
+    """List the images of a folder of several, by name; of others none.
+
+    Raises
+    ------
+    ImageError
+        If it is damaged.
+    """
+    import zarr
+
+    with reading(path, "OME-Zarr"):
+        node = zarr.open(path, mode="r")
+        if isinstance(node, zarr.Array) or {"multiscales", "plate"} & {*_ome(node)}:
+            return {}
+        return {name: f"'{name}'" for name in sorted(_images_in(node))}
+
+
+def _images_in(group: Any) -> list[str]:
+    return [name for name, each in group.groups() if "multiscales" in _ome(each)]
+
+
 def _ome(group: Any) -> Mapping[str, Any]:
     """Give the metadata of OME, which version 0.5 has under a key."""
     attributes = dict(group.attrs)
@@ -121,7 +142,7 @@ def _chosen(group: Any, path: Path, series: str | None) -> tuple[str | None, Any
             f"well, as {path / 'A' / '1' / '0'}.",
             path=str(path),
         )
-    images = [name for name, each in group.groups() if "multiscales" in _ome(each)]
+    images = _images_in(group)
     if series in images or (series is None and len(images) == 1):
         name = series or images[0]
         return name, group[name]
