@@ -52,7 +52,9 @@ if TYPE_CHECKING:
 
 PATIENCE_MS = 300_000
 
-STUB, QUICK = (Path(__file__).with_name(f"{name}_engine.py") for name in ("stub", "quick"))
+STUB, QUICK = (
+    Path(__file__).with_name(f"{name}_engine.py") for name in ("stub", "quick")
+)
 
 
 @pytest.fixture
