@@ -1,5 +1,6 @@
 """Fixtures that all tests share."""
 
+import gc
 import json
 import os
 import re
@@ -61,6 +62,17 @@ def pytest_configure(config: pytest.Config) -> None:
     # process that loads Mesa's first dies. Windows never load torch, tests do.
     with suppress(ImportError):
         import_module("triton")
+
+
+def pytest_collection_finish() -> None:
+    """Let nobody who collects garbage look at what was imported, again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    # Else libraries take what is left for their leaks, and say so at the end.
+    gc.unfreeze()
 
 
 @pytest.fixture

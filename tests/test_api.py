@@ -762,6 +762,7 @@ class TestResume:
         ],
     )
     @pytest.mark.filterwarnings("ignore:the encoder is frozen with random weights")
+    @pytest.mark.usefixtures("short")
     @pytest.mark.parametrize("first", [2, 4])
     def test_is_like_never_having_stopped(
         self,
@@ -802,6 +803,7 @@ class TestResume:
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[key], found[key]) for key in expected)
 
+    @pytest.mark.usefixtures("short")
     @pytest.mark.parametrize("n_events", [1, 2, 5])
     @pytest.mark.parametrize("head_start", [False, True])
     def test_after_a_generator_that_was_closed_early(

@@ -36,6 +36,7 @@ from napari_sparseseg.pseudo_masks.api import (
     prepare,
 )
 from napari_sparseseg.pseudo_masks.crf import CrfOptions, dense_crf
+from napari_sparseseg.pseudo_masks.grabcut import grabcut_in_parts
 from napari_sparseseg.pseudo_masks.label_map import BoxMask
 from napari_sparseseg.pseudo_masks.method_names import LEARNING, Method
 from napari_sparseseg.pseudo_masks.methods import ImageDone
@@ -56,6 +57,17 @@ TABLE = ClassTable.from_values([1, 3, 4])
 
 #: A bright disc of radius 10 around (30, 40), and its box.
 DISC = Box(20, 30, 41, 51, 3)
+
+
+@pytest.fixture(autouse=True)
+def quick_grabcuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a box be cut out twice instead of ten times, and smaller."""
+
+    def cut(image: Any, box: Box, options: Any, generator: Any) -> Any:
+        options = replace(options, runs=2, working_side=60)
+        return grabcut_in_parts(image, box, options, generator)
+
+    monkeypatch.setattr(methods, "grabcut_in_parts", cut)
 
 
 def scan(shape: tuple[int, int] = (64, 80), seed: int = 0) -> NDArray[np.int16]:

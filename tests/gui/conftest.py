@@ -15,7 +15,7 @@ import pytest
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, Signal
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_sparseseg.annotations.classes import ClassTable, LabelClass
 from napari_sparseseg.engine import messages
@@ -42,10 +42,16 @@ SIDE = 64
 @contextmanager
 def _without_leaks() -> Iterator[None]:
     before = set(QApplication.topLevelWidgets())
+
+    def left() -> set[QWidget]:
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
+        return set(QApplication.topLevelWidgets()) - before
+
     yield
-    gc.collect()
-    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
-    leaked = set(QApplication.topLevelWidgets()) - before
+    if left():
+        # Some may be garbage, which takes long to collect.
+        gc.collect()
+    leaked = left()
     assert not leaked, f"windows are left behind: {leaked}"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -358,17 +356,6 @@ class TestLayers:
         assert told == []
         layers.boxes.setCurrentText("others")
         assert told == [("others",)]
-
-
-def test_importing_the_dock_loads_no_torch() -> None:
-    code = (
-        "import sys, napari_sparseseg.gui.boxes; "
-        "print({'torch', 'torchvision', 'kornia'} & set(sys.modules))"
-    )
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    )
-    assert loaded.stdout.strip() == "set()"
 
 
 def test_settings_are_remembered_but_for_classes(

@@ -52,7 +52,9 @@ if TYPE_CHECKING:
 
 PATIENCE_MS = 300_000
 
-STUB = Path(__file__).with_name("stub_engine.py")
+STUB, QUICK = (
+    Path(__file__).with_name(f"{name}_engine.py") for name in ("stub", "quick")
+)
 
 
 @pytest.fixture
@@ -71,7 +73,8 @@ def viewer(
         monkeypatch.setattr(kept, "keep", lambda _: None)
     monkeypatch.setattr(settings, "follow", lambda _: None)
     viewer = make_napari_viewer(show=True)
-    viewer.window.resize(1500, 950)
+    # The larger, the longer it takes to draw without a graphics card.
+    viewer.window.resize(1000, 700)
     yield viewer
     # A viewer that is closed has no docks any more.
     with contextlib.suppress(RuntimeError):
@@ -477,13 +480,14 @@ def test_what_is_closed_leaves_no_process(
         assert "masks of ct" not in stubbed.layers
 
 
-@pytest.mark.timeout(600)
 def test_boxes_on_a_ct_slice_become_masks_that_are_trained_on(
     viewer: napari.Viewer,
     qtbot: QtBot,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    engine = functools.partial(EngineLink, command=[sys.executable, str(QUICK)])
+    monkeypatch.setattr(boxes, "EngineLink", engine)
     sample = abdomen_phantom()
     viewer.open_sample(PLUGIN, "abdomen_phantom")
     widget = open_boxes(viewer)
@@ -523,7 +527,7 @@ def test_boxes_on_a_ct_slice_become_masks_that_are_trained_on(
     assert not labels.data.any()
     assert {row.status for row in state.rows} == {"proposed"}
 
-    generate(method="acol", epochs=8, seconds=5.0)
+    generate(method="acol", epochs=8, seconds=3.0)
     assert {row.status for row in state.rows} == {"proposed"}
 
     # The map of the largest box, drawn anew by other parameters of the CRF.

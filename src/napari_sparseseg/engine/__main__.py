@@ -58,9 +58,15 @@ def main() -> int:
         except OSError:  # the window is gone
             requests.put(messages.Shutdown())
 
-    threading.Thread(
-        target=read_requests, args=(source, requests.put), daemon=True
-    ).start()
+    is_ready = threading.Event()
+
+    def take(request: messages.Request) -> None:
+        if isinstance(request, messages.Shutdown) and not is_ready.is_set():
+            # Nothing has begun, and what is being imported would take seconds yet.
+            os._exit(0)
+        requests.put(request)
+
+    threading.Thread(target=read_requests, args=(source, take), daemon=True).start()
     problem = import_slow(lambda module: send(messages.Starting(module=module)))
     if problem is not None:
         send(messages.Failed(request="ready", message=problem))
@@ -70,6 +76,7 @@ def main() -> int:
     # Not before, since it loads torch.
     from napari_sparseseg.engine.worker import Worker
 
+    is_ready.set()
     send(ready())
     Worker(requests, send).run()
     return 0
