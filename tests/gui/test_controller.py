@@ -561,6 +561,28 @@ def test_a_model_of_other_images_is_no_failure(
     assert shown == {"show_info": ["ImageError"], "show_error": ["RuntimeError"]}
 
 
+def test_what_is_not_predicted_is_named(
+    table: Table, qtbot: QtBot, told: list[str]
+) -> None:
+    table.add_painted(1, 2)
+    table.wait_for_counts(qtbot, 1, 2)
+    table.controller.prediction.model_changed()
+    (asked,) = table.link.taken(messages.Predict)
+
+    def fail(generation: int) -> None:
+        message = "the image is odd."
+        table.link.tell(
+            messages.Failed(request="predict", message=message, generation=generation)
+        )
+
+    fail(asked.generation - 1)  # of one that nobody waits for any more
+    assert not told
+    assert table.state.progress == 0
+    fail(asked.generation)
+    assert told == ["'tile' is not predicted: the image is odd."]
+    assert table.state.progress is None
+
+
 def test_deleted_layers_are_forgotten(table: Table, qtbot: QtBot) -> None:
     _, layer = table.add_painted(1, 2)
     table.wait_for_counts(qtbot, 1, 2)

@@ -328,12 +328,17 @@ def test_opacity_and_visibility_go_both_ways(prediction: PredictionLayer) -> Non
     assert (prediction.opacity, prediction.visible) == (0.9, True)
 
 
+@pytest.mark.parametrize("in_background", [False, True])
 def test_what_is_out_of_date_is_dimmed_after_a_while_and_shown_at_once_when_fresh(
-    prediction: PredictionLayer, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+    prediction: PredictionLayer,
+    qtbot: QtBot,
+    monkeypatch: pytest.MonkeyPatch,
+    in_background: bool,
 ) -> None:
-    prediction._patience.setInterval(20)
+    patience = ("PATIENCE_MS", "LONG_PATIENCE_MS")
+    monkeypatch.setattr(prediction_layer, patience[in_background], 20)
     whole = (0, 0, 200, 300)
-    prediction.look_at(PLANE, whole)
+    prediction.look_at(PLANE, whole, in_background=in_background)
     prediction.write(whole, PLANE, values(200, 300))
     layer = shown_layer(prediction)
     qtbot.wait(60)
@@ -351,8 +356,10 @@ def test_what_is_out_of_date_is_dimmed_after_a_while_and_shown_at_once_when_fres
     assert layer.opacity == pytest.approx(0.3 / DIMMED)
 
 
-def test_only_what_is_seen_counts(prediction: PredictionLayer, qtbot: QtBot) -> None:
-    prediction._patience.setInterval(10)
+def test_only_what_is_seen_counts(
+    prediction: PredictionLayer, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_layer, "PATIENCE_MS", 10)
     prediction.write((0, 0, 96, 96), PLANE, values(96, 96))
     layer = shown_layer(prediction)
     prediction.look_at(PLANE, (10, 10, 90, 90))

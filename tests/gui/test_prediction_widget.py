@@ -90,8 +90,9 @@ def test_progress_is_seen_while_a_prediction_runs(
     widget: PredictionWidget, state: State
 ) -> None:
     assert widget.progress.isHidden()
-    state.progress = 0.4
+    state.predicting, state.progress = "slide field 2", 0.4
     assert (widget.progress.isHidden(), widget.progress.value()) == (False, 40)
+    assert "'slide field 2'" in widget.progress.toolTip()
     state.progress = None
     assert widget.progress.isHidden()
 

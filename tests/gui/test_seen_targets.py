@@ -158,6 +158,25 @@ def test_of_a_large_slide_that_is_seen_whole_nothing_is_predicted(
     assert play(table) == ["field 0"]
 
 
+def test_of_a_large_slide_what_is_seen_is_predicted_where_that_is_little(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slide = add_slide(table, 1024)
+    add_field(table, slide, "field 0", (0, 0))
+    monkeypatch.setattr(prediction_target, "MOST_PIXELS", 512**2)
+    # In pixels of the coarser level, which is drawn.
+    slide.corner_pixels = np.array([[16, 0], [127, 111]])
+    table.controller.prediction.model_changed()
+    (field,) = table.link.taken(messages.Predict)
+    table.link.tell(
+        messages.Predicted(generation=field.generation, shown="head", step=0, seconds=1)
+    )
+    (asked,) = table.link.taken(messages.Predict)
+    assert asked.in_background
+    assert asked.region == asked.view == (32, 0, 256, 224)
+    assert np.load(asked.pixels).shape == (512, 512, 3)
+
+
 class TestHidden:
     """Nothing is seen of an image under another one, or beside the canvas."""
 

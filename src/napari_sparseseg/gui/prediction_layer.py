@@ -158,9 +158,9 @@ class PredictionLayer:
         self._refresh = QSignalThrottler()
         self._refresh.setTimeout(REFRESH_MS)
         self._refresh.triggered.connect(self._refresh_now)
+        self._patience_ms = PATIENCE_MS
         self._patience = QTimer()
         self._patience.setSingleShot(True)
-        self._patience.setInterval(PATIENCE_MS)
         self._patience.timeout.connect(self._dim)
         for event in placing_events(image):
             event.connect(self._on_image_moved)
@@ -285,7 +285,7 @@ class PredictionLayer:
 
         In the background it may be out of date for longer.
         """
-        self._patience.setInterval(LONG_PATIENCE_MS if in_background else PATIENCE_MS)
+        self._patience_ms = LONG_PATIENCE_MS if in_background else PATIENCE_MS
         self._view = None if plane is None else (plane, region)
         self._judge_view()
 
@@ -367,7 +367,7 @@ class PredictionLayer:
         """Wait before dimming what is out of date, but show fresh parts at once."""
         if self._view is not None and self._freshness.stale_share(*self._view) > 0:
             if not self._dimmed and not self._patience.isActive():
-                self._patience.start()
+                self._patience.start(self._patience_ms)
             return
         self._patience.stop()
         self._dimmed = False
