@@ -462,11 +462,11 @@ class TestFiles:
         asked = self.start(desk)
         desk.controller.cancel()
         assert desk.state.status == "Cancelling …"
-        assert desk.state.cancelling
+        cancelling = [desk.state.cancelling]
         assert desk.link.taken(messages.CancelFiles)
         desk.end(asked)
         assert desk.state.progress is None
-        assert not desk.state.cancelling
+        assert [*cancelling, desk.state.cancelling] == [True, False]
         qtbot.wait(50)
         assert not desk.link.restarts
 
