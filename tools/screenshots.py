@@ -20,6 +20,9 @@ NAMES = {
     "window 3 learned.png": "window-learned.png",
     "window masks of boxes.png": "boxes.png",
     "dock networks.png": "networks.png",
+    "window predict and export.png": "predict.png",
+    "dock list of images.png": "list.png",
+    "window new field.png": "field.png",
 }
 
 #: The plugin's sample with boxes.
@@ -37,7 +40,8 @@ def main() -> None:
     with TemporaryDirectory() as place:
         taken = photograph_window(Path(place), validations=VALIDATIONS)
         taken += photograph_window(Path(place), sample=BOX_SAMPLE)
-        taken += photograph_window(Path(place), networks=True)
+        for part in ("networks", "prediction", "list", "field"):
+            taken += photograph_window(Path(place), only=part)
         for picture in taken:
             target = IMAGES / NAMES[picture.name]
             with Image.open(picture) as image:

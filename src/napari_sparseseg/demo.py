@@ -157,7 +157,7 @@ def photograph_window(
     sample: str = "tissue_phantom",
     validations: int = 3,
     *,
-    networks: bool = False,
+    only: str | None = None,
 ) -> list[Path]:
     """Use the window on a display of its own, and leave pictures of it.
 
@@ -171,8 +171,10 @@ def photograph_window(
         Key of one of the plugin's samples that has strokes or boxes.
     validations
         How often the prediction is scored on held-out strokes before the last picture.
-    networks
-        Whether only the choice of a network is opened and pictured.
+    only
+        Which part of a dock is opened and pictured alone: the choice of
+        ``"networks"``, the dock of ``"prediction"``, the ``"list"`` of images, or a
+        new ``"field"`` of a slide. Default: none, but the way of a user.
 
     Returns
     -------
@@ -193,7 +195,7 @@ def photograph_window(
             display,
             folder,
             *("--sample", sample, "--validations", str(validations)),
-            *(("--networks",) if networks else ()),
+            *(("--only", only) if only else ()),
         )
         pictures = sorted(folder.glob("*.png"))
         return [Path(shutil.move(path, out / path.name)) for path in pictures]

@@ -198,6 +198,7 @@ def test_cancel_ends_it_between_two_layers(
     engine: Engine, model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, layers = threading.Event(), []
+    events: list[Any] = []
     forward = nn.Conv2d.forward
 
     def first_of_many(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -207,7 +208,7 @@ def test_cancel_ends_it_between_two_layers(
         return forward(layer, x)
 
     monkeypatch.setattr(nn.Conv2d, "forward", first_of_many)
-    job, events = job_of(engine), []
+    job = job_of(engine)
     request = PredictFiles(generation=4, job=job)
     prediction = FilePrediction(request, model, events.append)
     begun.set()
@@ -224,7 +225,8 @@ def test_cancel_ends_it_between_two_layers(
 def test_cancel_does_not_wait_for_imports(
     engine: Engine, model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    is_imported, events = threading.Event(), []
+    is_imported = threading.Event()
+    events: list[Any] = []
     monkeypatch.setattr(file_prediction, "_import_slow", lambda: is_imported.wait(20))
     file_prediction._start_imports.cache_clear()
     request = PredictFiles(generation=4, job=job_of(engine))

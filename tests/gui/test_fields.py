@@ -59,7 +59,7 @@ def add_slide(table: Table, name: str = "slide", um: float | None = UM) -> Image
 
 def drag(table: Table, *corners: float) -> None:
     """Do what a drag on the canvas ends with."""
-    table.controller.fields._drag.dragged.emit(corners)
+    table.controller.fields.drag.dragged.emit(corners)
 
 
 def cut(table: Table, qtbot: QtBot, *corners: float, um: float | None = None) -> Image:

@@ -90,7 +90,7 @@ def test_it_is_said_what_is_exported_before(
     state.pairs = (first, replace(second, is_chosen=True))
     widget.export_button.click()
     words = (
-        "Goes out: the live prediction of 'second', not your strokes. "
+        "Writes the live prediction of 'second', not your strokes. "
         "Classes: background, tumour, stroma."
     )
     assert titles == [f"Export labels. {words}"]

@@ -401,7 +401,7 @@ class TestFiles:
         homes.settle(strokes, image)
         desk.controller.choose(image, strokes)
         said = desk.state.to_export
-        assert said.startswith("Goes out: what was painted or opened as labels of 'ct'")
+        assert said.startswith("Writes what was painted or opened as labels of 'ct'")
         assert said.endswith("numbers, but no names.")
         strokes.metadata[CLASSES_KEY] = CLASSES.to_json()
         desk.controller.choose(image, strokes)
@@ -413,8 +413,7 @@ class TestFiles:
         desk.answer()
         desk.controller.choose(image, desk.viewer.layers["segmentation of ct"])
         assert desk.state.to_export == (
-            "Goes out: what a model predicted of 'ct'. "
-            "Classes: background, liver, tumour."
+            "Writes what a model predicted of 'ct'. Classes: background, liver, tumour."
         )
         desk.controller.choose(image, None)
         assert desk.state.to_export == ""
@@ -463,9 +462,11 @@ class TestFiles:
         asked = self.start(desk)
         desk.controller.cancel()
         assert desk.state.status == "Cancelling …"
+        cancelling = [desk.state.cancelling]
         assert desk.link.taken(messages.CancelFiles)
         desk.end(asked)
         assert desk.state.progress is None
+        assert [*cancelling, desk.state.cancelling] == [True, False]
         qtbot.wait(50)
         assert not desk.link.restarts
 
@@ -530,8 +531,11 @@ class TestFiles:
         desk.end(asked)
         assert told == [
             f"1 of 5 images predicted, 1 of them before, in {desk.folder / 'out'}.",
-            "1.tif: damaged. 2.tif: damaged. 3.tif: damaged. 1 more failed.",
+            "'1.tif': damaged. '2.tif': damaged. '3.tif': damaged. 1 more failed.",
         ]
+        assert desk.state.status == (
+            f"{told[0]} Not predicted: 1.tif, 2.tif, 3.tif and 1 more."
+        )
 
 
 class TestModel:

@@ -62,7 +62,7 @@ def test_nothing_small_is_left() -> None:
 @pytest.mark.parametrize("smallest", [3, 12, 200])
 def test_those_go_that_another_library_removes(smallest: int) -> None:
     for labels in (speckled(), tissue()):
-        hanging_together = measure.label(labels, connectivity=1)
+        hanging_together = measure.label(labels, connectivity=1)  # type: ignore[no-untyped-call]
         kept = remove_small(hanging_together, smallest)
         expected = (labels != 0) & (kept == 0)
         assert 0 < expected.sum() < labels.size
@@ -134,9 +134,10 @@ def tissue() -> NDArray[Any]:
     """Return blobs of all sizes, a part of which is not labelled."""
     noise = np.random.default_rng(1).normal(size=(3, 60, 70))
     maps = [gaussian_filter(each, 1.2) for each in noise]
-    labels = 1 + np.argmax(maps, axis=0)
+    labels: NDArray[Any] = 1 + np.argmax(maps, axis=0)
     labels[15:30, 20:50] *= np.random.default_rng(2).random((15, 30)) < 0.1
-    return labels.astype(np.uint8)
+    labels = labels.astype(np.uint8)
+    return labels
 
 
 def speckled() -> NDArray[Any]:

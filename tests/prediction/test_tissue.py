@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ class TestTissueMask:
         read: list[object] = []
 
         class Counted(np.ndarray):
-            def __getitem__(self, key: object) -> object:
+            def __getitem__(self, key: Any) -> Any:
                 read.append(key)
                 return np.asarray(self)[key]
 

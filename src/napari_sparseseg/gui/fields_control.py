@@ -57,6 +57,11 @@ class FieldsControl(QObject):
     learned_um
         Returns micrometres per pixel of what is learned from, None where not known.
 
+    Attributes
+    ----------
+    drag
+        The rectangle that is waited for.
+
     Signals
     -------
     made(image)
@@ -80,14 +85,14 @@ class FieldsControl(QObject):
         self._state = state
         self._pairs = pairs
         self._learned_um = learned_um
-        self._drag = RectangleDrag(viewer, self)
+        self.drag = RectangleDrag(viewer, self)
         self._slide: Image | None = None
         self._step = 1.0
         self._coming: Future[NDArray[Any]] | None = None
         self._origin: FieldOrigin | None = None
         self._reader = ThreadPoolExecutor(max_workers=1)
-        self._drag.dragged.connect(self._on_dragged)
-        self._drag.given_up.connect(self.cancel)
+        self.drag.dragged.connect(self._on_dragged)
+        self.drag.given_up.connect(self.cancel)
         self._read.connect(self._on_read)
         pairs.chosen.connect(self._judge)
         viewer.layers.events.inserted.connect(self._judge)
@@ -116,7 +121,7 @@ class FieldsControl(QObject):
         size = um_per_px(slide)
         wished = wished_um or self._learned_um()
         self._slide, self._step = slide, field_step(slide_shapes(slide), size, wished)
-        self._drag.start(slide)
+        self.drag.start(slide)
         self._state.is_cutting = True
         at = (
             "with the slide's own pixels, whose size is not known (to give it, open "
@@ -138,7 +143,7 @@ class FieldsControl(QObject):
 
     def forget(self, layer: Layer) -> None:
         """Give up what is waited for where its layer was deleted."""
-        if self._state.is_cutting and layer in (self._slide, self._drag.layer):
+        if self._state.is_cutting and layer in (self._slide, self.drag.layer):
             self.cancel()
 
     def close(self) -> None:
@@ -179,10 +184,10 @@ class FieldsControl(QObject):
         try:
             plan = plan_field(slide_shapes(slide), corners, self._step, slide.name)
         except ImageError as error:
-            self._drag.again()
+            self.drag.again()
             show_warning(str(error))
             return
-        self._drag.stop()
+        self.drag.stop()
         self._origin = new_origin(slide, plan, um_per_px(slide))
         height, width = plan.shape
         self._state.status = f"Reading a field of {height} x {width} pixels …"
@@ -214,7 +219,7 @@ class FieldsControl(QObject):
         self._state.status = _words_on(origin, name)
 
     def _end(self) -> None:
-        self._drag.stop()
+        self.drag.stop()
         if self._coming is not None:
             self._coming.cancel()
         self._coming = self._origin = self._slide = None

@@ -91,7 +91,7 @@ class RectangleDrag(QObject):
 
     def again(self) -> None:
         """Take the rectangle away, and wait for another one."""
-        self._show(_NOTHING)
+        self.show(_NOTHING)
 
     def stop(self) -> None:
         """Wait no more, and leave the layers as they were."""
@@ -110,7 +110,7 @@ class RectangleDrag(QObject):
         while event.type == "mouse_move":
             ends = np.array([start, self._place_of(event)])
             corners = (*ends.min(axis=0).tolist(), *ends.max(axis=0).tolist())
-            self._show(corners)
+            self.show(corners)
             yield
         # The layer goes, but not while napari works on its event.
         self._released.start(0)
@@ -131,7 +131,8 @@ class RectangleDrag(QObject):
         )
         return place
 
-    def _show(self, corners: Rectangle) -> None:
+    def show(self, corners: Rectangle) -> None:
+        """Show a rectangle, (y0, x0, y1, x1) as `dragged` has it."""
         if self._image is None or self._layer is None:
             return
         (y0, x0, y1, x1), self._corners = corners, corners

@@ -1,7 +1,7 @@
 """``python -m napari_sparseseg.gui.journey FOLDER``: use the window, leave pictures.
 
-It opens a sample, trains on its strokes, makes masks of its boxes, or shows the choice
-of a network, and waits for what a user waits for. Settings and strokes of the user's
+It opens a sample, trains on its strokes, makes masks of its boxes, or shows one part of
+a dock, and waits for what a user waits for. Settings and strokes of the user's
 own are not touched where the caller sees to it: they are found as always.
 """
 
@@ -12,22 +12,34 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import napari
+from PIL import Image as Picture
 from qtpy.QtCore import QEventLoop, QTimer
 
 from napari_sparseseg.errors import EngineError, SparseSegError
 from napari_sparseseg.gui.launch import PLUGIN, open_dock, open_window
+from napari_sparseseg.gui.predict_state import PredictWishes
 from napari_sparseseg.gui.prediction_layer import is_prediction
+from napari_sparseseg.io.atomic import write_atomically
+from napari_sparseseg.io.images import write_label_map
+from napari_sparseseg.samples import tissue_phantom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from napari_sparseseg.gui.boxes import Boxes
     from napari_sparseseg.gui.boxes_state import BoxesState
     from napari_sparseseg.gui.label_and_train import LabelAndTrain
+    from napari_sparseseg.gui.predict import PredictAndExport
+    from napari_sparseseg.gui.predict_state import PredictState
     from napari_sparseseg.gui.state import State
 
 #: The pictures, in the order in which they are taken.
@@ -36,12 +48,27 @@ FIRST = "window 2 first prediction.png"
 LEARNED = "window 3 learned.png"
 MASKS = "window masks of boxes.png"
 NETWORKS = "dock networks.png"
+PREDICTED = "window predict and export.png"
+LISTED = "dock list of images.png"
+FIELD = "window new field.png"
 
 #: The sample that has boxes instead of strokes.
 BOX_SAMPLE = "abdomen_phantom"
 
 #: (width, height): the whole dock is seen.
 WINDOW_PX = 1540, 1180
+
+#: Of a window whose picture shows one thing.
+SMALL_PX = 1200, 820
+
+#: Of the slide from which a field is cut: sides in pixels, micrometres per pixel.
+SLIDE_PX, SLIDE_UM = 1024, 0.5
+
+#: The rectangle that is dragged on it, (y0, x0, y1, x1).
+RECTANGLE = (300.0, 420.0, 560.0, 760.0)
+
+#: Images of the list.
+LISTED_IMAGES = 6
 
 #: Seconds for each part of the way, on two cores that others use too.
 PATIENCE_S = 240.0
@@ -145,6 +172,125 @@ def show_networks(folder: Path, sample: str) -> None:
         training.grab().save(str(folder / NETWORKS))
 
 
+def show_prediction(folder: Path, sample: str) -> None:
+    """Predict with what is learned at the moment; picture the window.
+
+    Parameters
+    ----------
+    folder, sample
+        As of `show_networks`.
+
+    Raises
+    ------
+    EngineError
+        If it takes too long, or the engine does not work.
+    """
+    with _opened(sample) as (viewer, dock):
+        dock.dock.training.train_button.click()
+        _wait_for(lambda: _is_predicted(viewer, dock.state), dock.state, "a model")
+        _wait_for(lambda: len(dock.state.curve) > 0, dock.state, "a score")
+        dock.controller.stop()
+        _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Predict and export")
+        predict: PredictAndExport = widget
+        state = predict.state
+        try:
+            viewer.window.resize(*SMALL_PX)
+            _wait_for(lambda: state.engine == "ready", state, "the engine")
+            predict.controller.use_wishes(PredictWishes(smallest_object=20))
+            predict.dock.run.predict_button.click()
+            _wait_for(lambda: state.progress is None, state, "the prediction")
+            viewer.reset_view()
+            _work(OPENED_S)
+            _take_picture(viewer, folder / PREDICTED)
+        finally:
+            predict.controller.close()
+
+
+def show_list(folder: Path, sample: str) -> None:
+    """List a folder of images with their labels; picture that part of the dock.
+
+    Parameters
+    ----------
+    folder, sample
+        As of `show_networks`.
+
+    Raises
+    ------
+    EngineError
+        If it takes too long, or the engine does not work.
+    """
+    with TemporaryDirectory() as place, _opened(sample) as (_, dock):
+        images = Path(place) / "glands"
+        images.mkdir()
+        for seed in range(LISTED_IMAGES):
+            tile = tissue_phantom(seed, (192, 192))
+            path = images / f"case {seed + 1}.png"
+            write_atomically(path, partial(_write_picture, tile.image))
+            if seed + 1 < LISTED_IMAGES:
+                labels = tile.labels if seed % 3 else tile.truth
+                write_label_map(
+                    images / f"{path.stem}_labels.png", labels, tile.classes
+                )
+        dock.controller.list.add([str(images)])
+        _wait_for(
+            lambda: (
+                len(dock.state.pairs) > LISTED_IMAGES
+                and not dock.controller.images.n_waiting
+            ),
+            dock.state,
+            "the list",
+        )
+        _work(OPENED_S)
+        dock.dock.pairs.grab().save(str(folder / LISTED))
+
+
+def show_field(folder: Path, sample: str) -> None:
+    """Drag a rectangle on a slide; picture the window.
+
+    Parameters
+    ----------
+    folder, sample
+        As of `show_networks`.
+
+    Raises
+    ------
+    EngineError
+        If it takes too long, or the engine does not work.
+    """
+    with _opened(sample) as (viewer, dock):
+        viewer.layers.clear()
+        fine = tissue_phantom(0, (SLIDE_PX, SLIDE_PX)).image
+        viewer.add_image(
+            [fine, fine[::2, ::2], fine[::4, ::4]],
+            name="slide",
+            rgb=True,
+            multiscale=True,
+            scale=(SLIDE_UM, SLIDE_UM),
+            units="um",
+        )
+        viewer.window.resize(*SMALL_PX)
+        viewer.reset_view()
+        _work(OPENED_S)
+        fields = dock.controller.fields
+        fields.start()
+        fields.drag.show(RECTANGLE)
+        _take_picture(viewer, folder / FIELD)
+        fields.cancel()
+
+
+#: What is pictured alone.
+SHOWN: dict[str, Callable[[Path, str], None]] = {
+    "networks": show_networks,
+    "prediction": show_prediction,
+    "list": show_list,
+    "field": show_field,
+}
+
+
+def _write_picture(pixels: NDArray[np.uint8], path: Path) -> None:
+    Picture.fromarray(pixels).save(path)
+
+
 @contextmanager
 def _opened(sample: str) -> Iterator[tuple[napari.Viewer, LabelAndTrain]]:
     """Open a window with a sample, whose dock is ready; close it in the end."""
@@ -165,7 +311,9 @@ def _is_predicted(viewer: napari.Viewer, state: State) -> bool:
 
 
 def _wait_for(
-    condition: Callable[[], bool], state: State | BoxesState, what: str
+    condition: Callable[[], bool],
+    state: State | BoxesState | PredictState,
+    what: str,
 ) -> None:
     """Let the window work until something is so."""
     end = time.monotonic() + PATIENCE_S
@@ -196,11 +344,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sample", default="tissue_phantom")
     parser.add_argument("--validations", type=int, default=1)
-    parser.add_argument("--networks", action="store_true", help="Advanced alone")
+    parser.add_argument("--only", choices=list(SHOWN), help="one picture alone")
     wishes = parser.parse_args()
     try:
-        if wishes.networks:
-            show_networks(wishes.folder, wishes.sample)
+        if wishes.only:
+            SHOWN[wishes.only](wishes.folder, wishes.sample)
         elif wishes.sample == BOX_SAMPLE:
             travel_with_boxes(wishes.folder)
         else:

@@ -51,11 +51,11 @@ def words_on_labels(layer: Labels) -> str:
     image = image_of(layer)
     of_image = "" if image is None else f" of '{image.name}'"
     if is_prediction(layer):
-        what = f"Goes out: what a model predicted{of_image}."
+        what = f"Writes what a model predicted{of_image}."
     elif has_masks(layer):
-        what = f"Goes out: masks{of_image} made from boxes, and what was painted there."
+        what = f"Writes masks{of_image} made from boxes, and what was painted there."
     else:
-        what = f"Goes out: what was painted or opened as labels{of_image}."
+        what = f"Writes what was painted or opened as labels{of_image}."
     table = layer.metadata.get(CLASSES_KEY)
     if table is None:
         return f"{what} Its classes have numbers, but no names."

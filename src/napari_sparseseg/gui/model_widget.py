@@ -143,7 +143,7 @@ class ModelWidget(QWidget):
         image = next((row.image for row in state.pairs if row.is_chosen), "")
         of_image = f" of '{image}'" if image else ""
         return (
-            f"Goes out: the live prediction{of_image}, not your strokes. "
+            f"Writes the live prediction{of_image}, not your strokes. "
             f"Classes: {enumerated(state.classes.names, 6)}."
         )
 

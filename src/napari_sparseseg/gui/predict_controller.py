@@ -16,7 +16,7 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg.engine import messages
-from napari_sparseseg.errors import LayerError
+from napari_sparseseg.errors import LayerError, enumerated
 from napari_sparseseg.gui import predict_settings
 from napari_sparseseg.gui.activity import Activity
 from napari_sparseseg.gui.boxes_classes import find_training
@@ -69,6 +69,7 @@ IN_MEMORY = 2**29
 SAME_SIZE = 1.05
 
 NO_IMAGE = "Open an image first."
+OPENING = "Predicted; opening the result …"
 RUNNING = "A prediction runs; cancel it first."
 UNTRAINED = (
     "Nothing is trained yet in the dock Label and train; train, or choose a file."
@@ -126,9 +127,11 @@ class PredictController(QObject):
         self._opened: tuple[str, ...] = ()
         self._target: ResultLayer | None = None
         self._failures: list[str] = []
+        self._failed: list[str] = []
         self._written = 0
         self._skipped = 0
         self._is_given_up = False
+        self._is_opening = False
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._run = PredictRun(viewer, state, link, self._files, self)
         self._activity = Activity("Prediction")
@@ -195,7 +198,8 @@ class PredictController(QObject):
         self.look_for_models()
         if self._state.cannot_predict or self._run.is_busy:
             return
-        self._failures, self._written, self._skipped = [], 0, 0
+        self._failures, self._failed = [], []
+        self._written = self._skipped = 0
         self._is_given_up = False
         self._run.start(self._job(), self._state.wishes)
         self._state.status = "Predicting …"
@@ -353,21 +357,27 @@ class PredictController(QObject):
     def _on_file_done(self, event: messages.FileDone) -> None:
         one = self._target
         if event.failure:
-            name = f"{event.name}: " if one is None else ""
+            name = f"'{event.name}': " if one is None else ""
             self._failures.append(f"{name}{event.failure}")
+            self._failed.append(event.name)
             return
         self._written += 1
         if one is not None:
             if event.notes:
                 show_info(" ".join(sentence(note) for note in event.notes))
             assert self._run.model is not None
+            self._is_opening = True
             self._do(
                 partial(levels_of, Path(event.paths[0])),
                 partial(self._show_levels, one, self._run.model.classes),
+                self._on_opened,
             )
             return
         if any("was there already" in note for note in event.notes):
             self._skipped += 1
+
+    def _on_opened(self) -> None:
+        self._is_opening = False
 
     def _show_levels(
         self,
@@ -388,7 +398,8 @@ class PredictController(QObject):
         if self._is_given_up:
             self._state.status = "Cancelled; what was predicted stays."
         elif one is not None:
-            self._state.status = failures[0] if failures else words_on_result(one)
+            there = OPENING if self._is_opening else words_on_result(one)
+            self._state.status = sentence(failures[0]) if failures else there
             if one.layer is not None:
                 self.shown.emit(one.layer)
         elif self._written or not failure:
@@ -397,6 +408,8 @@ class PredictController(QObject):
             self._state.status = f"{self._written} of {counted(n, 'image')} predicted"
             self._state.status += f"{skipped}, in {self._state.wishes.out}."
             show_info(self._state.status)
+            if self._failed:
+                self._state.status += f" Not predicted: {enumerated(self._failed, 3)}."
         if failures:
             more = f" {len(failures) - 3} more failed." if len(failures) > 3 else ""
             show_error(" ".join(map(sentence, failures[:3])) + more)

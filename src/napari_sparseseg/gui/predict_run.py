@@ -208,6 +208,7 @@ class PredictRun(QObject):
             return
         self._link.send(messages.CancelFiles())
         self._state.speed = ""
+        self._state.cancelling = True
         self._cancelling.start()
 
     def note_death(self, sentence: str) -> bool:
@@ -435,6 +436,7 @@ class PredictRun(QObject):
         self._todo = []
         self._generation += 1
         self._state.progress = None
+        self._state.cancelling = False
         self._state.speed = ""
         if was_busy:
             self.ended.emit(failure)

@@ -18,6 +18,10 @@ PREDICT = (
 )
 CANCEL = "End the prediction; what is predicted stays"
 NOT_RUNNING = "Nothing is being predicted."
+CANCELLING = "It is being cancelled."
+
+#: Of the whole bar.
+PARTS = 1000
 
 
 class PredictRunWidget(QWidget):
@@ -40,7 +44,6 @@ class PredictRunWidget(QWidget):
         self.why_not = note()
         self.speed = note()
         self.progress = QProgressBar()
-        self.progress.setRange(0, 1000)
         self.progress.setTextVisible(False)
         self.progress.setFixedHeight(6)
         self.progress.setToolTip("How much is predicted")
@@ -57,7 +60,7 @@ class PredictRunWidget(QWidget):
         layout.addWidget(self.progress)
         layout.addWidget(self.speed)
         layout.addWidget(self.why_not)
-        for name in ("progress", "speed", "cannot_predict"):
+        for name in ("progress", "cancelling", "speed", "cannot_predict"):
             listen(self, getattr(state.events, name), self._show)
         self._show()
 
@@ -65,8 +68,11 @@ class PredictRunWidget(QWidget):
         state = self._state
         runs = state.progress is not None
         allow(self.predict_button, PREDICT, state.cannot_predict)
-        allow(self.cancel_button, CANCEL, "" if runs else NOT_RUNNING)
+        why_not = CANCELLING if state.cancelling else "" if runs else NOT_RUNNING
+        allow(self.cancel_button, CANCEL, why_not)
         self.progress.setVisible(runs)
-        self.progress.setValue(round((state.progress or 0.0) * 1000))
+        # A bar that moves, until it is known how much there is to do.
+        self.progress.setMaximum(PARTS if state.progress else 0)
+        self.progress.setValue(round((state.progress or 0.0) * PARTS))
         say(self.speed, state.speed)
         say(self.why_not, "" if runs else state.cannot_predict, WARNING)

@@ -128,6 +128,8 @@ class PredictState:
         What it does where it is starting, in plain words.
     progress
         Share that is done of what runs; None when nothing runs.
+    cancelling
+        Whether what runs is being given up.
     speed
         How fast it goes and how long it takes, in words.
     cannot_predict, cannot_export
@@ -148,6 +150,7 @@ class PredictState:
     engine: EngineState = "starting"
     starting: str = STARTING
     progress: float | None = None
+    cancelling: bool = False
     speed: str = ""
     cannot_predict: str = ""
     cannot_export: str = ""
