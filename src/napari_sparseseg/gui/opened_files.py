@@ -211,7 +211,7 @@ class OpenedFiles(QObject):
         try:
             reading = self._reader.submit(_read, file)
             yield reading
-            if self.wished is not file:
+            if self.wished is not file or file not in self._images.files:
                 return
             found = reading.result()
             image = Image(found.data, **found.arguments)
