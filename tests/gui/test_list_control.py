@@ -575,6 +575,27 @@ def test_an_image_that_is_deleted_before_its_labels_come_is_left_alone(
     assert told == []
 
 
+def test_an_image_that_is_removed_before_it_is_open_is_not_opened(
+    table: Table, qtbot: QtBot, folder: Path
+) -> None:
+    add(table, qtbot, folder)
+    table.controller.list.go(1)
+    table.controller.pairs.remove(1)
+    settle(table, qtbot)
+    assert names(table) == ["a", "a labels"]
+    assert [row.image for row in table.state.pairs] == ["a", "c"]
+
+
+def test_nothing_is_opened_of_an_image_whose_labels_do_not_fit(
+    table: Table, qtbot: QtBot, folder: Path, told: list[str]
+) -> None:
+    Picture.fromarray(dense()[:9]).save(folder / "a_labels.png")
+    add(table, qtbot, folder)
+    assert names(table) == []
+    assert told[0].startswith("The labels of a.png do not fit it; give labels")
+    assert [bool(row.problem) for row in table.state.pairs] == [True, False, False]
+
+
 @pytest.fixture
 def slow_reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Let the labels of ``c``, ``d`` and so on not be read until this is set."""

@@ -175,6 +175,7 @@ class FileReader(QObject):
         """Read nothing that has not begun, and tell at once what was read."""
         for future in self._waiting:
             future.cancel()
+        self._timer.stop()
         self._tell_found()
 
     def forget(self, file: ListedFile) -> None:

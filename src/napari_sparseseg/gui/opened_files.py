@@ -211,10 +211,13 @@ class OpenedFiles(QObject):
         try:
             reading = self._reader.submit(_read, file)
             yield reading
-            if self.wished is not file:
+            if self.wished is not file or file not in self._images.files:
                 return
             found = reading.result()
             image = Image(found.data, **found.arguments)
+            shape = level_shape(image)
+            if found.labels is not None and found.labels.size != math.prod(shape):
+                raise _misfit(file)
             yield None
             self._images.expect(image, file)
             self._viewer.add_layer(image)
@@ -233,11 +236,7 @@ class OpenedFiles(QObject):
             if pair is None:
                 self._viewer.layers.remove(labels)
                 self._viewer.layers.remove(image)
-                raise LayerError(
-                    f"The labels of {file.image.name} do not fit it; give labels of "
-                    "the same shape.",
-                    path=str(file.image),
-                )
+                raise _misfit(file)
         finally:
             if self.wished is file:
                 self.wished, is_wished = None, True
@@ -294,6 +293,14 @@ class OpenedFiles(QObject):
         self._sent.hand_over(pair, file)
         self._annotations.drop(pair)
         self._pairs.put_file(file)
+
+
+def _misfit(file: ListedFile) -> LayerError:
+    return LayerError(
+        f"The labels of {file.image.name} do not fit it; give labels of the same "
+        "shape.",
+        path=str(file.image),
+    )
 
 
 def _read(file: ListedFile) -> _Read:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ def never_warn(category: type[Warning] = Warning, module: str = "") -> None:
 
 def never_log(library: str) -> None:
     """Let nothing be logged any more by the loggers that a library has by now."""
+    _filter_loggers(library, len(logging.root.manager.loggerDict))
+
+
+@lru_cache
+def _filter_loggers(library: str, n_loggers: int) -> None:
+    """Look through the loggers, again once there are more of them."""
     known = list(logging.root.manager.loggerDict)
     for name in (library, *(each for each in known if each.startswith(f"{library}."))):
         logging.getLogger(name).addFilter(_refuse)
