@@ -133,6 +133,16 @@ class TestFolder:
         assert [job.out.name for job in own] == names
         assert len({job.series for job in own}) == 2
 
+    def test_names_a_dicom_slide_as_other_slides_by_its_file(
+        self, images: Path, tmp_path: Path, data_dir: Path
+    ) -> None:
+        slide = data_dir / "formats" / "wsi" / "pathml_small_wsi_dicom.dcm"
+        shutil.copy(slide, images)
+        jobs = jobs_of_folder(images, tmp_path / "out", ".tif")
+        assert [job for job in jobs if job.image.suffix == ".dcm"] == [
+            ImageJob(images / slide.name, tmp_path / "out" / f"{slide.stem}.tif")
+        ]
+
 
 class TestImages:
     def test_are_predicted_each_as_by_itself(

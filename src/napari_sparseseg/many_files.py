@@ -108,7 +108,7 @@ def _inside(images: Path, out: Path) -> Iterator[tuple[str, Path, str]]:
         if path not in series:
             yield stem_of(path), path, ""
     if series:
-        yield from _series_of(images)
+        yield from _series_of(images, among_files=True)
         return
     for folder in images.iterdir():
         is_result = folder.resolve() == out.resolve()
@@ -118,9 +118,15 @@ def _inside(images: Path, out: Path) -> Iterator[tuple[str, Path, str]]:
             yield from _series_of(folder)
 
 
-def _series_of(folder: Path) -> Iterator[tuple[str, Path, str]]:
+def _series_of(
+    folder: Path, among_files: bool = False
+) -> Iterator[tuple[str, Path, str]]:
+    """Name series by the folder, but slides of one file among others by the file."""
     found = list_series(folder)
     for each in found:
+        if among_files and each.is_slide and len(each.files) == 1:
+            yield stem_of(each.files[0]), each.files[0], ""
+            continue
         more = f" series {each.number}" if len(found) > 1 else ""
         yield f"{folder.name}{more}", folder, each.uid if more else ""
 

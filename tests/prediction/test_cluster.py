@@ -214,7 +214,7 @@ class TestNoCluster:
         model: SegmentationModel,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(cluster, "PATIENCE_S", 0.2)
+        monkeypatch.setattr(cluster, "ANSWER_S", 0.2)
         with pytest.raises(OptionError, match="no scheduler that answers at tcp"):
             predict_file(
                 model,

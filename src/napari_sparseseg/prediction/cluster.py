@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.prediction.large import ChunkDone, ChunkJob, ChunkRun
 
-#: How long a scheduler may take to answer, and the first worker to come, in seconds.
+#: How long a scheduler may take to answer, in seconds: addresses are easily mistyped.
+ANSWER_S = 20
+
+#: How long the first worker may take to come, in seconds.
 PATIENCE_S = 60
 
 #: Runs sent ahead to each thread of a worker, so that none waits for the next.
@@ -99,7 +102,7 @@ def connect(address: str | None, workers: int, tls: Tls | None) -> Iterator[Clie
             tls_client_key=str(tls.key),
             require_encryption=True,
         )
-        client = distributed.Client(address, security=security, timeout=PATIENCE_S)
+        client = distributed.Client(address, security=security, timeout=ANSWER_S)
     except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise OptionError(
