@@ -13,9 +13,10 @@ from npe2 import PluginManager, PluginManifest
 
 from napari_sparseseg.engine.messages import Predict, PutImage
 from napari_sparseseg.gui import live_prediction, prediction_target
-from napari_sparseseg.gui.fields import origin_of, prediction_level
+from napari_sparseseg.gui.fields import origin_of, prediction_level, slide_of
 from napari_sparseseg.gui.fields_drag import NAME
 from napari_sparseseg.gui.label_places import options_of
+from napari_sparseseg.gui.layer_keys import SOURCE_KEY
 from napari_sparseseg.gui.prediction_target import middle_of, window_around
 from napari_sparseseg.gui.session_images import read_kept_images
 from napari_sparseseg.io.export import export_labels
@@ -139,6 +140,21 @@ def test_several_fields_on_several_slides_train_together(
     assert [each.name for each in put] == names
     assert {round(each.um_per_px, 6) for each in put} == {0.5}
     assert [np.load(each.pixels).shape for each in put[:2]] == [(100, 100, 3)] * 2
+
+
+def test_a_slide_that_this_plugin_has_opened_is_known_by_its_path(
+    table: Table, qtbot: QtBot
+) -> None:
+    slide = add_slide(table)
+    # Of the list: napari has not opened it, and notes no path.
+    slide.metadata[SOURCE_KEY] = {"path": "/slides/a.svs"}
+    field = cut(table, qtbot, 0, 0, 200, 200)
+    slide.name = "renamed"
+    assert slide_of(field, table.viewer.layers) is slide
+    other = add_slide(table)
+    other.name = "other"
+    table.viewer.layers.remove(slide)
+    assert slide_of(field, table.viewer.layers) is None
 
 
 def test_rectangles_that_are_no_field_are_told_and_drawn_again(

@@ -31,11 +31,11 @@ class DiskThread:
     Parameters
     ----------
     pause_s
-        What is to be done is collected for so long.
+        What is to be done is collected for so long; None: `PAUSE_S`.
     """
 
-    def __init__(self, pause_s: float = PAUSE_S) -> None:
-        self._pause_s = pause_s
+    def __init__(self, pause_s: float | None = None) -> None:
+        self._pause_s = PAUSE_S if pause_s is None else pause_s
         self._executor = ThreadPoolExecutor(max_workers=1)
         self._tasks: dict[Hashable, Callable[[], object]] = {}
         self._lock = Lock()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 
+from napari_sparseseg.gui.image_layers import path_of
 from napari_sparseseg.gui.layer_keys import FIELD_KEY, SOURCE_KEY
 from napari_sparseseg.gui.planes import (
     PlaneKey,
@@ -113,7 +114,7 @@ def slide_of(field: Image, layers: Iterable[Layer]) -> Image | None:
         each
         for each in layers
         if is_slide(each)
-        and (each.name == origin.slide or _path_of(each) == origin.path != "")
+        and (each.name == origin.slide or path_of(each) == origin.path != "")
     ]
     return max(slides, key=lambda each: each.name == origin.slide, default=None)
 
@@ -149,7 +150,7 @@ def new_origin(slide: Image, plan: FieldPlan, slide_um: float | None) -> FieldOr
     """
     return FieldOrigin(
         slide.name,
-        _path_of(slide),
+        path_of(slide),
         str(slide.metadata.get(SOURCE_KEY, {}).get("series") or ""),
         plan.field,
         plan.shape,
@@ -210,7 +211,3 @@ class _Level:
             each.indices(size) for each, size in zip(key, self.shape, strict=False)
         )
         return read_plane(self._slide, PlaneKey(), self._level, (y0, x0, y1, x1))
-
-
-def _path_of(slide: Layer) -> str:
-    return str(slide.source.path or "")

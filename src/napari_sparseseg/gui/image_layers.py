@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import napari
 import numpy as np
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.io.geometry import Geometry, Unit
     from napari_sparseseg.io.sources import ImageSource, LazyArray
 
+    Length = Literal["um", "mm"]
     LayerTuple = tuple[Any, dict[str, Any], str]
 
 #: What a reader of napari returns where there is nothing to open.
@@ -37,7 +38,7 @@ NOTHING: list[Any] = [(None,)]
 _UNITS = {"um": "um", "mm": "mm", "px": "pixel"}
 
 #: And how it names those of a layer.
-_NAMED: dict[str, Unit] = {"micrometer": "um", "millimeter": "mm"}
+_NAMED: dict[str, Length] = {"micrometer": "um", "millimeter": "mm"}
 
 #: What napari says of several units comes when it draws, and would cover ours before.
 BESIDE_MS = 1000
@@ -224,18 +225,17 @@ def _note_beside(name: str, unit: Unit) -> str:
     name, unit
         Of the image that is opened.
     """
-    there = _unit_there()
+    there: Unit | None = _unit_there()
     if unit == "px":
-        unknown = name
+        unknown, known = name, there
     else:
-        # Beside the first one whose size is known.
-        unknown = "" if there is not None else _without_size()
-        there = unit
-    if there is None or not unknown:
+        # Told at the first one whose size is known.
+        unknown, known = _without_size() if there is None else "", unit
+    if known is None or not unknown:
         return ""
     return (
         f"'{unknown}' does not say how large its pixels are: beside images that do, "
-        f"napari draws them as wide as 1 {_WRITTEN[there]}, and they are learned from "
+        f"napari draws them as wide as 1 {_WRITTEN[known]}, and they are learned from "
         "as if they were as large as the others; open it again to give their size."
     )
 
@@ -282,7 +282,7 @@ def ask_um_per_px(name: str, window: QWidget) -> float | None:
     return um_per_px
 
 
-def _unit_there() -> Unit | None:
+def _unit_there() -> Length | None:
     """Return the unit of length of the images that are open; None: of none."""
     units = [_NAMED.get(str(image.units[-1])) for image in _images_there()]
     return next((unit for unit in units if unit is not None), None)

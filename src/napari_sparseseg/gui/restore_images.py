@@ -189,7 +189,7 @@ def _field_of(origin: FieldOrigin, record: ImageRecord, opened: OpenedImages) ->
             "slide, then the session once more.",
             path=record.path,
         )
-    origin = replace(origin, slide=slide.name, path=slide.source.path or "")
+    origin = replace(origin, slide=slide.name, path=path_of(slide))
     image = field_layer(slide, origin, field_pixels(slide, origin), record.name)
     _settle(image, record)
     return image
