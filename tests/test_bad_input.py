@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -635,23 +633,19 @@ class TestFullDisk:
         assert "new.checkpoint.safetensors cannot be written" in done.err
         assert load_model(place / "new.safetensors").info.training["steps"] == 1
 
-    def test_of_a_real_process_gives_one_sentence(self, place: Path) -> None:
-        pytest.importorskip("resource")
-        code = (
-            "import resource; "
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
-            "from napari_sparseseg.cli import main; main()"
-        )
+    def test_of_the_system_itself_gives_one_sentence(
+        self, run: Run, place: Path
+    ) -> None:
+        resource = pytest.importorskip("resource")
+        kept = resource.getrlimit(resource.RLIMIT_FSIZE)
         before = snapshot(place)
-        done = subprocess.run(
-            [sys.executable, "-c", code, *SHORT, "--model", "m.safetensors"],
-            check=False,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-        )
-        assert done.returncode == 2
-        (sentence,) = done.stderr.splitlines()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, kept[1]))
+        try:
+            done = run(*SHORT, "--model", "m.safetensors")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, kept)
+        assert done.code == 2
+        (sentence,) = done.err.splitlines()
         assert sentence.startswith("error: ")
         assert "larger than allowed" in sentence
         assert snapshot(place) == before

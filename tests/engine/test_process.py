@@ -215,6 +215,31 @@ def test_it_ends_when_its_input_is_closed(tmp_path: Path) -> None:
         assert engine.wait(10) == 0
 
 
+def test_it_ends_at_once_while_it_still_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = tmp_path / "begun"
+    (tmp_path / "torch.py").write_text(
+        f"import time\nopen({str(begun)!r}, 'w')\ntime.sleep(60)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(SOURCE)]))
+    engine = subprocess.Popen(
+        [sys.executable, "-m", "napari_sparseseg.engine"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    assert engine.stdin is not None
+    while not begun.exists():
+        assert engine.poll() is None
+        time.sleep(0.02)
+    engine.stdin.close()
+    try:
+        assert engine.wait(10) == 0
+    finally:
+        engine.kill()
+
+
 @pytest.fixture
 def torch_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, findable: None

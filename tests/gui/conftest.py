@@ -246,7 +246,8 @@ def window(
     monkeypatch.setattr(settings, "keep", lambda _: None)
     monkeypatch.setattr(settings, "follow", lambda _: None)
     viewer = make_napari_viewer(show=True)
-    viewer.window.resize(1500, 950)
+    # The larger, the longer it takes to draw without a graphics card.
+    viewer.window.resize(1200, 800)
     widget = LabelAndTrain(viewer)
     viewer.window.add_dock_widget(widget, name="Label and train")
     yield viewer, widget

@@ -1,4 +1,4 @@
-"""What a user does with the mouse on the canvas of a window."""
+"""What a user does with the mouse, on the canvas of a window and in its lists."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ from qtpy.QtTest import QTest
 if TYPE_CHECKING:
     import napari
     from napari.layers import Layer
+    from qtpy.QtWidgets import QComboBox
 
     Point = tuple[float, float]
 
 # The type hints of PyQt6 take its static methods for others.
 TEST: Any = QTest
+
+
+def choose(combo: QComboBox, data: Any) -> None:
+    """Choose the entry that stands for *data*."""
+    place = combo.findData(data)
+    assert place >= 0
+    combo.setCurrentIndex(place)
+    combo.activated.emit(place)
 
 
 def drag(

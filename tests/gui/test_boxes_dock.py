@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 from qtpy.QtCore import QSettings, Qt
-from qtpy.QtWidgets import QComboBox, QFileDialog, QInputDialog, QMenu
+from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu
 
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine.messages import CrfSettings, MaskMethod, MaskSettings
@@ -16,6 +16,7 @@ from napari_sparseseg.gui.boxes_dock import BoxesDockWidget
 from napari_sparseseg.gui.boxes_method_widget import METHODS
 from napari_sparseseg.gui.boxes_state import BoxesState, BoxRow
 from napari_sparseseg.gui.boxes_table_model import CLASS, MASK, WHERE
+from tests.gui.mouse import choose
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,14 +50,6 @@ def dock(no_leaks: None, qtbot: QtBot, state: BoxesState) -> BoxesDockWidget:
     qtbot.addWidget(dock)
     dock.method.changed.connect(lambda wished: setattr(state, "settings", wished))
     return dock
-
-
-def choose(combo: QComboBox, data: Any) -> None:
-    """Choose as a user does."""
-    place = combo.findData(data)
-    assert place >= 0
-    combo.setCurrentIndex(place)
-    combo.activated.emit(place)
 
 
 def collect(signal: Any) -> list[Any]:

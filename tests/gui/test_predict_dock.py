@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 from npe2 import PluginManifest
 from qtpy.QtCore import QSettings
-from qtpy.QtWidgets import QComboBox, QFileDialog
+from qtpy.QtWidgets import QFileDialog
 
 from napari_sparseseg.gui import predict_settings, settings
 from napari_sparseseg.gui.export_widget import FILTERS
@@ -23,6 +23,7 @@ from napari_sparseseg.gui.predict_state import (
     What,
 )
 from napari_sparseseg.gui.predict_what_widget import CHOICES, NOT_SMOOTHED
+from tests.gui.mouse import choose
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,14 +51,6 @@ def dock(no_leaks: None, qtbot: QtBot, state: PredictState) -> PredictDockWidget
     qtbot.addWidget(dock)
     dock.what.changed.connect(lambda wished: setattr(state, "wishes", wished))
     return dock
-
-
-def choose(combo: QComboBox, data: Any) -> None:
-    """Choose as a user does."""
-    place = combo.findData(data)
-    assert place >= 0
-    combo.setCurrentIndex(place)
-    combo.activated.emit(place)
 
 
 def test_each_choice_is_named_and_explained(dock: PredictDockWidget) -> None:

@@ -19,6 +19,7 @@ from napari_sparseseg.networks.published_weights import (
     PublishedWeights,
     published_path,
 )
+from tests.gui.mouse import choose
 
 if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot
@@ -63,12 +64,6 @@ def collect(widget: WeightsWidget) -> list[str]:
     widget.chosen.connect(told.append)
     widget.arrived.connect(lambda: told.append("arrived"))
     return told
-
-
-def choose(widget: WeightsWidget, data: str) -> None:
-    place = widget.combo.findData(data)
-    widget.combo.setCurrentIndex(place)
-    widget.combo.activated.emit(place)
 
 
 def test_size_and_licence_are_said_before_anything_is_fetched(
@@ -264,9 +259,9 @@ def test_a_choice_is_wished_for_and_a_file_asked_for(
     given = ["", "/data/mine.safetensors"]
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (given.pop(0), ""))
     told = collect(widget)
-    choose(widget, "none")
-    choose(widget, FILE)
-    choose(widget, FILE)
+    choose(widget.combo, "none")
+    choose(widget.combo, FILE)
+    choose(widget.combo, FILE)
     assert told == ["none", "/data/mine.safetensors"]
     # What is not granted is not shown.
     assert widget.combo.currentData() == "imagenet"

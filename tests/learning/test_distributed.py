@@ -224,7 +224,7 @@ def test_a_process_that_finds_no_other_says_so(
 ) -> None:
     port = free_port()
     set_up(monkeypatch, variables(rank, port))
-    monkeypatch.setattr(distributed, "CONNECTION_TIME", timedelta(seconds=1))
+    monkeypatch.setattr(distributed, "CONNECTION_TIME", timedelta(seconds=0.2))
     with (
         pytest.raises(TrainingError, match=f"process {rank} of 2 cannot .*:{port} "),
         joined("cpu"),

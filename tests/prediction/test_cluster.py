@@ -53,10 +53,9 @@ def image(tmp_path: Path, tissue: NDArray[np.uint8]) -> Path:
     return tmp_path / "image.zarr"
 
 
-@pytest.fixture
-def address() -> Iterator[str]:
-    """Return the address of a cluster of two threads."""
-    n_threads, kept = torch.get_num_threads(), cluster._predictor
+@pytest.fixture(scope="module")
+def threads() -> Iterator[Any]:
+    """Return a cluster of two threads."""
     with distributed.LocalCluster(
         n_workers=2,
         threads_per_worker=1,
@@ -64,7 +63,14 @@ def address() -> Iterator[str]:
         dashboard_address=None,
         scheduler_kwargs=cluster.UNSEEN,
     ) as local:
-        yield local.scheduler_address
+        yield local
+
+
+@pytest.fixture
+def address(threads: Any) -> Iterator[str]:
+    """Return the address of a cluster that has loaded nothing yet."""
+    n_threads, kept = torch.get_num_threads(), cluster._predictor
+    yield threads.scheduler_address
     torch.set_num_threads(n_threads)
     kept.cache_clear()
 
@@ -135,7 +141,7 @@ class TestCluster:
         assert sum(isinstance(each, ChunkDone) for each in rest) == 35 - 5
         np.testing.assert_array_equal(labels_of(out), expected_labels(model, tissue))
 
-    def test_that_does_not_see_the_folders_is_named(
+    def test_that_cannot_predict_says_why(
         self,
         tmp_path: Path,
         image: Path,
@@ -155,20 +161,13 @@ class TestCluster:
         with pytest.raises(ClusterError, match=r"has version 0\.0\.1"):
             predict_file(model, image, out, scheduler=address)
 
-    def test_passes_on_what_a_worker_says(
-        self,
-        tmp_path: Path,
-        image: Path,
-        address: str,
-        model: SegmentationModel,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
         def fail(*_: object) -> None:
             raise ImageError("image.zarr is damaged.")
 
+        monkeypatch.undo()
         monkeypatch.setattr(cluster, "_predictor", fail)
         with pytest.raises(ImageError, match="is damaged"):
-            predict_file(model, image, tmp_path / "out.ome.zarr", scheduler=address)
+            predict_file(model, image, out, scheduler=address)
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_the_map_lies_where_the_object_is() -> None:
         return given, disc[y0 : y0 + 64, x0 : x0 + 64]
 
     drawn = [draw(seed) for seed in range(8)]
-    options = replace(LIGHT, batch=4, epochs=15, micro_batch=None, learning_rate=5e-3)
+    options = replace(LIGHT, batch=4, epochs=8, micro_batch=None, learning_rate=5e-3)
     mining = RegionMining([given for given, _ in drawn], 1, options)
     for _ in mining.run():
         pass
