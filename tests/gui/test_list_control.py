@@ -586,6 +586,38 @@ def test_an_image_that_is_removed_before_it_is_open_is_not_opened(
     assert [row.image for row in table.state.pairs] == ["a", "c"]
 
 
+def test_an_image_that_is_removed_while_it_is_added_goes_again(
+    table: Table, qtbot: QtBot, folder: Path, told: list[str]
+) -> None:
+    add(table, qtbot, folder)
+    table.viewer.layers.events.inserted.connect(
+        lambda _: QTimer.singleShot(0, lambda: table.controller.pairs.remove(1))
+    )
+    table.controller.list.go(1)
+    qtbot.waitUntil(lambda: table.controller.list.is_opening)
+    settle(table, qtbot)
+    assert names(table) == ["a", "a labels"]
+    assert [row.image for row in table.state.pairs] == ["a", "c"]
+    assert told == []
+
+
+def test_an_image_that_is_not_wished_for_any_more_is_closed_before_others(
+    table: Table, qtbot: QtBot, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opened_files, "MOST_OPEN", 2)
+    add(table, qtbot, folder)
+    control, layers = table.controller.list, table.viewer.layers
+    wishes = [2]
+    layers.events.inserted.connect(lambda _: wishes and control.go(wishes.pop()))
+    go(table, qtbot, 1)
+    assert names(table) == ["a", "a labels", "c", "c strokes"]
+    # The same where an image is gone to that is open.
+    wishes.append(0)
+    go(table, qtbot, 1)
+    assert names(table) == ["a", "a labels", "c", "c strokes"]
+    assert seen(table) == ["a", "a labels"]
+
+
 def test_nothing_is_opened_of_an_image_whose_labels_do_not_fit(
     table: Table, qtbot: QtBot, folder: Path, told: list[str]
 ) -> None:
@@ -634,6 +666,24 @@ def test_reading_is_cancelled_and_what_was_read_stays(
     add(table, qtbot, folder)
     assert [row.strokes for row in state.pairs] == [2] * 5
     assert table.controller.images.counts()[2] == (4 * 18 + 100, 5)
+
+
+def test_what_cannot_be_used_is_told_when_reading_is_cancelled(
+    table: Table,
+    qtbot: QtBot,
+    folder: Path,
+    slow_reading: threading.Event,
+    told: list[str],
+) -> None:
+    label_all(folder, "c", "d")
+    (folder / "b.png").write_bytes(b"no picture")
+    table.controller.list.add([str(folder)])
+    qtbot.waitUntil(lambda: table.state.reading == (2, 4), timeout=20000)
+    assert told == []
+    table.controller.list.cancel()
+    assert len(told) == 1
+    assert "b.png" in told[0]
+    slow_reading.set()
 
 
 def test_looking_for_files_is_cancelled(

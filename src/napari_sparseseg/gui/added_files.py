@@ -124,6 +124,7 @@ class AddedFiles(QObject):
             if dropped
             else ""
         )
+        self._tell_problems()
         self.changed.emit()
 
     def forget(self, file: ListedFile) -> None:
@@ -167,9 +168,7 @@ class AddedFiles(QObject):
         self._adopt(there)
         self._problems += [file.problem for file, _ in there if file.problem]
         self._show_progress()
-        if self._state.reading is None:
-            problems, self._problems = self._problems, []
-            _tell(problems)
+        self._tell_problems()
         self.changed.emit()
 
     def _adopt(self, found: Iterable[tuple[ListedFile, ClassTable | None]]) -> None:
@@ -179,6 +178,12 @@ class AddedFiles(QObject):
             values = {value for counts in file.counts.values() for value in counts}
             self._classes.adopt_file(classes if is_first else None, values)
             is_first = is_first and not values
+
+    def _tell_problems(self) -> None:
+        """Tell, once nothing is read any more, what could not be."""
+        if self._state.reading is None:
+            problems, self._problems = self._problems, []
+            _tell(problems)
 
     def _show_progress(self) -> None:
         n_read = sum(file.is_read for file in self._wished)

@@ -27,9 +27,10 @@ from napari_sparseseg.io.annotation_files import read_labels
 from napari_sparseseg.io.sources import open_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from napari.components import ViewerModel
+    from napari.layers import Layer
     from numpy.typing import NDArray
 
     from napari_sparseseg.annotations.classes import ClassTable
@@ -159,8 +160,7 @@ class OpenedFiles(QObject):
         if shown.file is not None:
             self._opened = [pair for pair in self._opened if pair is not shown]
             self._opened.append(shown)
-        if len(self._opened) > MOST_OPEN:
-            self._do(self._closing(), at=len(self._work))
+        self._close_some()
 
     def close(self) -> None:
         """End: nothing is opened or closed any more."""
@@ -213,34 +213,61 @@ class OpenedFiles(QObject):
             yield reading
             if self.wished is not file or file not in self._images.files:
                 return
-            found = reading.result()
-            image = Image(found.data, **found.arguments)
-            shape = level_shape(image)
-            if found.labels is not None and found.labels.size != math.prod(shape):
-                raise _misfit(file)
-            yield None
-            self._images.expect(image, file)
-            self._viewer.add_layer(image)
-            yield None
-            labels = self._labels_of(file, image, found)
-            settle(labels, image)
-            yield None
-            if image not in self._viewer.layers:
-                return
-            self._viewer.add_layer(labels)
-            yield None
-            if not {image, labels} <= {*self._viewer.layers}:
-                return
-            self._pairs.add(image, labels)
-            pair = self._annotations.find(image, labels)
-            if pair is None:
-                self._viewer.layers.remove(labels)
-                self._viewer.layers.remove(image)
-                raise _misfit(file)
+            pair = yield from self._adding(file, reading.result())
         finally:
             if self.wished is file:
                 self.wished, is_wished = None, True
+        if pair is None:
+            return
+        if not is_wished:
+            # Nobody has looked at it: it is the first to be closed.
+            self._opened.insert(0, pair)
+            self._close_some()
         self.opened.emit(pair, is_wished)
+
+    def _adding(
+        self, file: ListedFile, found: _Read
+    ) -> Generator[None, None, Pair | None]:
+        """Add the layers of a file; return None where they or it are deleted meanwhile.
+
+        Raises
+        ------
+        SparseSegError
+            If its labels do not fit it.
+        """
+        image = Image(found.data, **found.arguments)
+        shape = level_shape(image)
+        if found.labels is not None and found.labels.size != math.prod(shape):
+            raise _misfit(file)
+        yield None
+        self._images.expect(image, file)
+        self._viewer.add_layer(image)
+        yield None
+        labels = self._labels_of(file, image, found)
+        settle(labels, image)
+        yield None
+        if not self._are_there(file, image):
+            return None
+        self._viewer.add_layer(labels)
+        yield None
+        if not self._are_there(file, image, labels):
+            return None
+        self._pairs.add(image, labels)
+        pair = self._annotations.find(image, labels)
+        if pair is None:
+            self._viewer.layers.remove(labels)
+            self._viewer.layers.remove(image)
+            raise _misfit(file)
+        return pair
+
+    def _are_there(self, file: ListedFile, *layers: Layer) -> bool:
+        """Tell whether the layers of a file are; they go where it has left the list."""
+        there = [layer for layer in layers if layer in self._viewer.layers]
+        if file in self._images.files:
+            return len(there) == len(layers)
+        for layer in there:
+            self._viewer.layers.remove(layer)
+        return False
 
     def _labels_of(self, file: ListedFile, image: Image, found: _Read) -> Labels:
         if found.labels is None:
@@ -256,6 +283,10 @@ class OpenedFiles(QObject):
         )
         labels.brush_size = 5
         return labels
+
+    def _close_some(self) -> None:
+        if len(self._opened) > MOST_OPEN:
+            self._do(self._closing(), at=len(self._work))
 
     def _closing(self) -> Steps:
         # What is shown is drawn before.
