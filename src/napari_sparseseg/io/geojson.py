@@ -149,7 +149,14 @@ def _shapes(
         path.with_name("labels.tif.aux.xml").write_text(
             f"<PAMDataset><GeoTransform>{numbers}</GeoTransform></PAMDataset>"
         )
-        with rasterio.open(path) as file:
+        # That holds whatever the environment says of files beside one.
+        with rasterio.Env(
+            GDAL_PAM_ENABLED=True,
+            GDAL_DISABLE_READDIR_ON_OPEN=False,
+            GDAL_GEOREF_SOURCES="PAM",
+        ):
+            file = rasterio.open(path)
+        with file:
             # A file cannot be masked here: what is 0 is outlined, too.
             found = shapes(rasterio.band(file, 1), connectivity=4)
             yield from (each for each in found if each[1])
