@@ -10,6 +10,7 @@ import queue
 import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 import psutil
@@ -101,8 +102,13 @@ def give_way() -> None:
     """
     if sys.platform == "win32":
         psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
-    else:
-        os.nice(NICENESS)
+        return
+    niceness = os.nice(NICENESS)
+    if sys.platform == "linux":
+        # There each thread has its own, and that of BLAS have begun by now.
+        for thread in psutil.Process().threads():
+            with suppress(ProcessLookupError):
+                os.setpriority(os.PRIO_PROCESS, thread.id, niceness)
 
 
 def prepare_threads() -> None:
