@@ -356,6 +356,19 @@ def test_what_is_out_of_date_is_dimmed_after_a_while_and_shown_at_once_when_fres
     assert layer.opacity == pytest.approx(0.3 / DIMMED)
 
 
+def test_what_comes_to_the_fore_is_dimmed_sooner(
+    prediction: PredictionLayer, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_layer, "PATIENCE_MS", 20)
+    whole = (0, 0, 200, 300)
+    prediction.look_at(PLANE, whole, in_background=True)
+    prediction.write(whole, PLANE, values(200, 300))
+    prediction.mark_stale()
+    prediction.look_at(PLANE, whole)
+    layer = shown_layer(prediction)
+    qtbot.waitUntil(lambda: layer.opacity < 0.5, timeout=2000)
+
+
 def test_only_what_is_seen_counts(
     prediction: PredictionLayer, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:

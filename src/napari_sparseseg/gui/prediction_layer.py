@@ -110,10 +110,10 @@ class PredictionLayer:
 
     What is out of date is shown dimmed: the whole layer, when any part of the view
     that was told by `look_at` has been so for a second, or ten in the background. The
-    data stay plain class
-    values, so that whatever saves the layer saves what is seen, and no further layer
-    is needed; the error is on the safe side, since fresh parts may look old for a
-    moment, but never old ones fresh. `stale_share` is for saying it in words.
+    data stay plain class values, so that whatever saves the layer saves what is seen,
+    and no further layer is needed; the error is on the safe side, since fresh parts may
+    look old for a moment, but never old ones fresh. `stale_share` is for saying it in
+    words.
 
     Parameters
     ----------
@@ -366,7 +366,8 @@ class PredictionLayer:
     def _judge_view(self) -> None:
         """Wait before dimming what is out of date, but show fresh parts at once."""
         if self._view is not None and self._freshness.stale_share(*self._view) > 0:
-            if not self._dimmed and not self._patience.isActive():
+            left = self._patience.remainingTime()
+            if not self._dimmed and not 0 <= left <= self._patience_ms:
                 self._patience.start(self._patience_ms)
             return
         self._patience.stop()
