@@ -288,6 +288,25 @@ class TestPlanes:
         assert lost in reason
         assert "Details: " in told[-1]
 
+    def test_go_on_where_one_that_was_given_up_has_failed(
+        self, desk: Desk, told: list[str]
+    ) -> None:
+        desk.add_stack()
+        desk.press()
+        (given_up,) = desk.link.taken(messages.Predict)
+        desk.controller.cancel()
+        desk.press()
+        (asked,) = desk.link.taken(messages.Predict)
+        for generation in (given_up.generation, asked.generation):
+            assert desk.state.progress is not None
+            desk.link.tell(
+                messages.Failed(
+                    request="predict", message="no memory.", generation=generation
+                )
+            )
+        assert desk.state.progress is None
+        assert told == ["No memory."]
+
     def test_go_with_their_image(self, desk: Desk) -> None:
         image = desk.add_stack()
         desk.press()

@@ -343,6 +343,8 @@ class PredictRun(QObject):
             case messages.FilesDone() if event.generation == self._generation:
                 self._end("")
             case messages.Failed() if event.request in OURS:
+                if event.generation not in (None, self._generation):
+                    return
                 details = f" Details: {log_file()}" if event.details else ""
                 self._end(event.message + details)
 
