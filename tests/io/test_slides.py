@@ -10,7 +10,7 @@ import pytest
 
 from napari_sparseseg.errors import ImageError
 from napari_sparseseg.io import slides
-from napari_sparseseg.io.slides import over_white
+from napari_sparseseg.io.slides import Scanned, over_white
 from napari_sparseseg.io.sources import open_image
 from tests.io.written import RGB, write_scn, write_slide
 
@@ -98,6 +98,15 @@ def test_of_a_glass_what_was_scanned_is_the_slide(tmp_path: Path) -> None:
         source.levels[1][30:70, 20:70], np.asarray(there)[..., :3]
     )
     assert source.geometry.um_per_px == 0.25
+
+
+def test_levels_in_which_what_was_scanned_has_no_pixel_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slides, "_scanned", lambda _: Scanned(104, 208, 3, 9))
+    source = open_image(write_scn(tmp_path / "a.scn", (104, 208)))
+    assert [level.shape for level in source.levels] == [(3, 9, 3)]
+    np.testing.assert_array_equal(source.data, RGB[:3, :9])
 
 
 def test_a_pixel_size_that_is_missing_is_asked_for_and_never_guessed(

@@ -134,9 +134,9 @@ def open_slide(path: Path) -> ImageSource:
         ) from error
     slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
     part = _scanned(slide)
-    levels: list[LazyArray] = [
-        SlideLevel(slide, level, part, path) for level in range(slide.level_count)
-    ]
+    found = [SlideLevel(slide, level, part, path) for level in range(slide.level_count)]
+    # A small part has no pixel in the coarsest levels of the glass.
+    levels: list[LazyArray] = [level for level in found if 0 not in level.shape]
     notes = []
     if max(levels[-1].shape[:2]) > SLOW_SIDE:
         notes.append(
