@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.engine import messages
 from napari_sparseseg.gui import prediction_target
 from napari_sparseseg.gui.fields import field_layer, new_origin
+from napari_sparseseg.gui.planes import PlaneKey
+from napari_sparseseg.gui.prediction_layer import PredictionLayer
 from napari_sparseseg.gui.seen_targets import is_hidden
 from napari_sparseseg.io.geometry import Field
 from napari_sparseseg.io.slide_fields import FieldPlan
@@ -206,6 +209,18 @@ class TestHidden:
         pixels = np.zeros((SIDE, SIDE), np.uint8)
         table.viewer.add_image(pixels, name="above", **look)
         assert is_hidden(image, table.viewer) == hides
+
+    def test_what_is_predicted_of_it_does_not_hide_it(
+        self, table: Table, image: Image
+    ) -> None:
+        prediction = PredictionLayer(table.viewer.layers, image, ClassTable().add("a"))
+        region = (0, 0, SIDE, SIDE)
+        values = np.ones((SIDE, SIDE), np.float32)
+        prediction.write_confidence(region, PlaneKey(), values)
+        confidence = prediction.confidence_layer
+        assert confidence is not None
+        confidence.opacity = 1
+        assert not is_hidden(image, table.viewer)
 
     def test_what_is_of_another_plane_hides_nothing(
         self, table: Table, image: Image

@@ -16,6 +16,7 @@ from napari_sparseseg.gui.planes import (
     shows_planes,
     visible_region,
 )
+from napari_sparseseg.gui.prediction_layer import is_prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,6 +166,7 @@ def _covers(layer: Layer, corners: NDArray[np.float64], viewer: ViewerModel) -> 
     """Tell whether an image lies on all that is between some places."""
     if not (
         isinstance(layer, Image)
+        and not is_prediction(layer)
         and layer.visible
         and layer.opacity == 1
         and layer.blending in OPAQUE
