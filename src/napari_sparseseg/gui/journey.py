@@ -227,7 +227,9 @@ def show_list(folder: Path, sample: str) -> None:
             path = images / f"case {seed + 1}.png"
             write_atomically(path, partial(_write_picture, tile.image))
             if seed + 1 < LISTED_IMAGES:
-                labels = tile.labels if seed % 3 else tile.truth
+                labels = tile.labels
+                if seed % 3 == 0 and tile.truth is not None:
+                    labels = tile.truth
                 write_label_map(
                     images / f"{path.stem}_labels.png", labels, tile.classes
                 )
