@@ -703,6 +703,26 @@ def test_looking_for_files_is_cancelled(
     assert [row.image for row in table.state.pairs] == ["a"]
 
 
+def test_a_window_is_closed_while_files_are_looked_for(
+    table: Table, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on, ended = (threading.Event() for _ in range(3))
+
+    def look_slowly(_: Any) -> Any:
+        begun.set()
+        may_go_on.wait(3)
+        ended.set()
+        return [], []
+
+    monkeypatch.setattr(added_files, "find_pairs", look_slowly)
+    table.controller.list.add([str(folder)])
+    assert begun.wait(20)
+    table.controller.close()
+    assert not ended.is_set(), "a server may take minutes"
+    may_go_on.set()
+    assert ended.wait(20)
+
+
 def test_what_a_session_knows_of_files_is_kept_where_reading_them_is_cancelled(
     table: Table, qtbot: QtBot, folder: Path, slow_reading: threading.Event
 ) -> None:

@@ -83,7 +83,8 @@ class AddedFiles(QObject):
         self._looking.append(future)
         self._show_progress()
         future.add_done_callback(
-            lambda done: None if done.cancelled() else self._looked.emit(done)
+            # Of nobody who was closed meanwhile.
+            lambda done: self._looked.emit(done) if done in self._looking else None
         )
 
     def append(self, files: Sequence[ListedFile]) -> None:
@@ -134,7 +135,8 @@ class AddedFiles(QObject):
     def close(self) -> None:
         """End, and remove what was written."""
         self._looking.clear()
-        self._finder.shutdown(cancel_futures=True)
+        # A server may take minutes.
+        self._finder.shutdown(wait=False, cancel_futures=True)
         self._reader.close()
 
     @telling()
