@@ -202,7 +202,8 @@ def test_it_ends_when_its_input_is_closed(tmp_path: Path) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     with process.stdout as events:
-        assert isinstance(read_message(events, EVENTS), Ready)
+        while not isinstance(event := read_message(events, EVENTS), Ready):
+            assert isinstance(event, Starting)
         for request in inputs(tmp_path, tissue_phantom(0, (128, 128))):
             write_message(process.stdin, request, REQUESTS)
         start = Start(settings=SETTINGS, checkpoint=str(tmp_path / "checkpoint"))
@@ -264,7 +265,9 @@ def test_it_is_started_from_a_script_without_a_guard_which_runs_once(
         f"log = Path({str(tmp_path / 'log')!r})\n"
         "engine = EngineProcess(events.put, print, log)\n"
         "engine.start()\n"
-        "print(type(events.get(timeout=60)).__name__, engine.pid)\n"
+        "while (kind := type(events.get(timeout=60)).__name__) == 'Starting':\n"
+        "    pass\n"
+        "print(kind, engine.pid)\n"
     )
     # It ends without a word to the engine.
     done = subprocess.run(
