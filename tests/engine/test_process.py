@@ -203,7 +203,8 @@ def test_it_ends_when_its_input_is_closed(tmp_path: Path) -> None:
     assert engine.stdin is not None
     assert engine.stdout is not None
     with engine.stdout as events:
-        assert isinstance(read_message(events, EVENTS), Ready)
+        while not isinstance(event := read_message(events, EVENTS), Ready):
+            assert isinstance(event, Starting)
         for request in inputs(tmp_path, tissue_phantom(0, (128, 128))):
             write_message(engine.stdin, request, REQUESTS)
         start = Start(settings=SETTINGS, checkpoint=str(tmp_path / "checkpoint"))
@@ -289,7 +290,9 @@ def test_it_is_started_from_a_script_without_a_guard_which_runs_once(
         "engine = EngineProcess(events.put, lambda *_: None, log)\n"
         "engine.start()\n"
         "pid = engine.pid\n"
-        "print(type(events.get(timeout=60)).__name__, pid)\n"
+        "while (kind := type(events.get(timeout=60)).__name__) == 'Starting':\n"
+        "    pass\n"
+        "print(kind, pid)\n"
     )
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, check=True
