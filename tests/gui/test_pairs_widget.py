@@ -213,6 +213,8 @@ def test_a_click_chooses_an_image_and_a_tick_does_not(
     assert widget.rows.currentIndex().row() == -1
     state.pairs = (state.pairs[0], replace(state.pairs[1], is_chosen=True))
     assert widget.rows.currentIndex().row() == 1
+    state.pairs = (*state.pairs, PairRow("third", ""))
+    assert widget.rows.currentIndex().row() == 1, "where rows come, too"
 
 
 def test_the_kind_is_chosen_in_a_menu(widget: PairsWidget, state: State) -> None:

@@ -57,6 +57,8 @@ def user(
     # Alone, else napari asks once which of two readers shall open such files.
     npe2pm.register(PluginManifest.from_distribution("napari-sparseseg"))
     viewer, widget = window
+    # Fields are painted on as a whole.
+    viewer.window.resize(1500, 950)
     user = Pathologist(viewer, widget, tmp_path)
 
     def note(notification: Notification) -> None:

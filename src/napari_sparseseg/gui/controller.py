@@ -131,6 +131,14 @@ class Controller(QObject):
             self._pixels,
             self,
         )
+        self.prediction = LivePrediction(
+            state,
+            link.send,
+            SeenTargets(
+                viewer, self.annotations, self.pairs, self.targets, self._um_per_px
+            ),
+            self,
+        )
         self.list = ListControl(
             viewer,
             state,
@@ -140,14 +148,6 @@ class Controller(QObject):
             self.classes,
             self._sent,
             self.targets,
-            self,
-        )
-        self.prediction = LivePrediction(
-            state,
-            link.send,
-            SeenTargets(
-                viewer, self.annotations, self.pairs, self.targets, self._um_per_px
-            ),
             self,
         )
         self._kept_list = KeptList(state, self.images, lambda: mirror.folder, self)

@@ -188,7 +188,6 @@ def show_prediction(folder: Path, sample: str) -> None:
     with _opened(sample) as (viewer, dock):
         dock.dock.training.train_button.click()
         _wait_for(lambda: _is_predicted(viewer, dock.state), dock.state, "a model")
-        _wait_for(lambda: len(dock.state.curve) > 0, dock.state, "a score")
         dock.controller.stop()
         _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Predict and export")
         predict: PredictAndExport = widget
@@ -224,12 +223,11 @@ def show_list(folder: Path, sample: str) -> None:
         images.mkdir()
         for seed in range(LISTED_IMAGES):
             tile = tissue_phantom(seed, (192, 192))
+            assert tile.truth is not None
             path = images / f"case {seed + 1}.png"
             write_atomically(path, partial(_write_picture, tile.image))
             if seed + 1 < LISTED_IMAGES:
-                labels = tile.labels
-                if seed % 3 == 0 and tile.truth is not None:
-                    labels = tile.truth
+                labels = tile.labels if seed % 3 else tile.truth
                 write_label_map(
                     images / f"{path.stem}_labels.png", labels, tile.classes
                 )

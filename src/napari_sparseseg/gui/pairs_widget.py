@@ -222,7 +222,8 @@ class PairsWidget(QWidget):
     def _on_pairs(self) -> None:
         """Show the list, and pick in it what is worked on."""
         chosen = [row for row, pair in enumerate(self._state.pairs) if pair.is_chosen]
-        if chosen != self._chosen:
+        # Rows that come or go take the pick away.
+        if chosen != self._chosen or not self.rows.currentIndex().isValid():
             self._chosen = chosen
             for row in chosen:
                 index = self.model.index(row, IMAGE)
