@@ -430,7 +430,7 @@ def test_files_are_dropped_and_keys_go_from_one_to_the_next(
     assert dock.dock.pairs.image == "a"
     press(dock, "Alt+Right")
     qtbot.waitUntil(lambda: dock.dock.pairs.image == "b")
-    assert dock.dock.pairs.labels_name == "b strokes"
+    qtbot.waitUntil(lambda: dock.dock.pairs.labels_name == "b strokes")
     press(dock, "Alt+Left")
     assert dock.dock.pairs.labels_name == "a strokes"
     layers = dock._viewer.layers

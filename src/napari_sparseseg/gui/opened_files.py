@@ -263,7 +263,8 @@ class OpenedFiles(QObject):
     def _are_there(self, file: ListedFile, *layers: Layer) -> bool:
         """Tell whether the layers of a file are; they go where it has left the list."""
         there = [layer for layer in layers if layer in self._viewer.layers]
-        if file in self._images.files:
+        # The dock may have made a pair of them by now.
+        if file in self._images.known_files:
             return len(there) == len(layers)
         for layer in there:
             self._viewer.layers.remove(layer)
