@@ -350,6 +350,7 @@ def test_strokes_of_other_classes_are_refused_where_some_are_painted(
     table.controller.place.open(str(place))
     assert "'gland' there" in told[0]
     assert "'background' here" in told[0]
+    assert told[0].endswith("Start another napari, and open it there before you paint.")
     assert "drawn" not in table.viewer.layers
     assert not table.mirror.has_place
 

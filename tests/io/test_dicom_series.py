@@ -342,6 +342,7 @@ def test_the_real_series_without_uids_is_read(data_dir: Path) -> None:
     [
         ("pydicom_small/rtstruct.dcm", "contours .RTSTRUCT., no image; open the image"),
         ("dcmqi_ct3/seg/liver.dcm", "segmentation .SEG., no image; open the image"),
+        ("dcmqi_ct3/seg/liver.dcm", "with sparseseg import FILE --image IMAGE --out"),
         ("pydicom_small/ExplVR_LitEndNoMeta.dcm", "RT Ion Plan Storage, no image"),
         ("pydicom_small/no_meta.dcm", "is damaged, or no file of that kind"),
         ("dcmqi_ct3/seg", "no image in it that can be read, but a DICOM segmentation"),

@@ -152,6 +152,13 @@ class TestVolumes:
         assert [each.name for each in tmp_path.iterdir()] == [name]
         assert file.read_text() == "from before"
 
+    @pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd"])
+    def test_a_folder_that_is_not_there_is_told(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        with pytest.raises(OutputError, match="its folder does not exist; create it"):
+            export_labels(labels(4, 5), tmp_path / "gone" / name, CLASSES)
+
 
 class TestTiff:
     """TIFF and OME-TIFF keep values and sizes."""

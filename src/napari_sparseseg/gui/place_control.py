@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_warning
 
-from napari_sparseseg.errors import OutputError
+from napari_sparseseg.errors import ClassTableError, OutputError
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.restore import open_session
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels
 
+    from napari_sparseseg.annotations.classes import ClassTable
     from napari_sparseseg.gui.annotations import Annotations
     from napari_sparseseg.gui.class_control import ClassControl
     from napari_sparseseg.gui.kept_images import KeptImages
@@ -137,7 +138,7 @@ class PlaceControl:
         is_painted = has_labels(self._mirror.folder)
         classes = session.classes
         if is_painted or not len(classes):
-            classes = self._state.classes.merged(classes)
+            classes = self._merged(classes, folder)
         opened = open_session(self._viewer, folder, session, ask)
         self._classes.use(classes)
         for labels, image_name in zip(opened.layers, opened.image_names, strict=True):
@@ -165,6 +166,17 @@ class PlaceControl:
         self._tell()
         for sentence in opened.told:
             show_warning(sentence)
+
+    def _merged(self, classes: ClassTable, folder: Path) -> ClassTable:
+        """Give the classes here with those of a session, or say where it opens."""
+        try:
+            return self._state.classes.merged(classes)
+        except ClassTableError as error:
+            raise ClassTableError(
+                f"{folder.name} cannot be opened beside what was painted here: {error} "
+                "Start another napari, and open it there before you paint.",
+                **error.values,
+            ) from error
 
     def _take_list(self, folder: Path) -> None:
         self._listed(read_kept_list(folder))

@@ -538,7 +538,8 @@ def _no_image(path: Path, header: _Header | None) -> ImageError:
             path=str(path),
         )
     advice = (
-        "open the image that it was drawn on, and import this file as its labels"
+        "open the image that it was drawn on, and make labels of this file with "
+        "sparseseg import FILE --image IMAGE --out LABELS"
         if header.sop_class in (*_SEGMENTATIONS, _CONTOURS)
         else "open a file of an image"
     )

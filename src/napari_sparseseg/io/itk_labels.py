@@ -53,7 +53,11 @@ def write_itk(
     ------
     OutputError
         If what was written does not read back the same, as on a full disk.
+    OSError
+        If the folder is not there, or takes no files.
     """
+    # SimpleITK does not say why it cannot write.
+    path.touch()
     itk = simple_itk()
     image = to_itk(labels, geometry)
     if path.suffix == ".nrrd":
