@@ -62,7 +62,8 @@ def busiest_corner(sample: Sample) -> tuple[int, int]:
 def check(out: Path, events: list[Any], phantoms: dict[str, Sample]) -> None:
     """Check everything that a demo leaves in a folder."""
     tile, learned = (each for each in events if isinstance(each, SampleDone))
-    assert sum(isinstance(event, HeadFitted) for event in events) == 4
+    # At one resolution or, if there is time, at two.
+    assert 2 <= sum(isinstance(event, HeadFitted) for event in events) <= 4
     assert tile.name == "immunohistochemistry"
     assert tile.scores == {}
     assert learned.name == PHANTOM

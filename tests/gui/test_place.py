@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from napari.layers import Labels
+from npe2 import PluginManager, PluginManifest
 from qtpy.QtWidgets import QFileDialog
 
 from napari_sparseseg.annotations.classes import ClassTable
@@ -21,7 +22,7 @@ from napari_sparseseg.gui.class_control import FIRST_CLASSES
 from napari_sparseseg.gui.controller import CHECKPOINT
 from napari_sparseseg.gui.mirror import Mirror
 from napari_sparseseg.gui.place_widget import PlaceWidget
-from napari_sparseseg.gui.session_folder import find_crashed, remove_empty
+from napari_sparseseg.gui.session_folder import find_crashed, has_labels, remove_empty
 from napari_sparseseg.gui.session_labels import has_session, restore
 
 if TYPE_CHECKING:
@@ -353,6 +354,32 @@ def test_strokes_of_other_classes_are_refused_where_some_are_painted(
     assert told[0].endswith("Start another napari, and open it there before you paint.")
     assert "drawn" not in table.viewer.layers
     assert not table.mirror.has_place
+
+
+@pytest.mark.parametrize("is_painted", [False, True])
+def test_a_sample_makes_room_for_a_session_unless_it_was_painted_on(
+    table: Table,
+    qtbot: QtBot,
+    npe2pm: PluginManager,
+    place: Path,
+    told: list[str],
+    is_painted: bool,
+) -> None:
+    npe2pm.register(PluginManifest.from_distribution("napari-sparseseg"))
+    keep_at(place, painted())
+    image, strokes, *_ = table.viewer.open_sample("napari-sparseseg", "tissue_phantom")
+    table.controller.pairs.add(image, strokes)
+    if is_painted:
+        strokes.paint((3, 3), 2)
+    qtbot.waitUntil(lambda: has_labels(table.mirror.folder))
+    table.controller.place.open(str(place))
+    assert (image in table.viewer.layers) == is_painted
+    if is_painted:
+        assert "cannot be opened beside what was painted here" in told[0]
+    else:
+        assert not told
+        assert [layer.name for layer in table.viewer.layers] == ["drawn"]
+        assert table.state.classes == CLASSES
 
 
 def test_a_place_that_was_named_stays_the_place(

@@ -12,7 +12,7 @@ from napari_sparseseg.errors import ClassTableError, OutputError
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.notify import telling
 from napari_sparseseg.gui.restore import open_session
-from napari_sparseseg.gui.restore_images import nobody
+from napari_sparseseg.gui.restore_images import nobody, untouched_samples
 from napari_sparseseg.gui.session_folder import (
     has_labels,
     is_in_use,
@@ -134,6 +134,7 @@ class PlaceControl:
             If it cannot be opened; then nothing is.
         """
         session = restore(folder)
+        self._close_samples()
         self._annotations.flush()
         is_painted = has_labels(self._mirror.folder)
         classes = session.classes
@@ -166,6 +167,14 @@ class PlaceControl:
         self._tell()
         for sentence in opened.told:
             show_warning(sentence)
+
+    def _close_samples(self) -> None:
+        """Close samples on which nobody has painted: their classes are others."""
+        layers = untouched_samples(self._viewer)
+        for pair in [each for each in self._annotations.pairs if each.labels in layers]:
+            self._annotations.drop(pair)
+        for layer in layers:
+            self._viewer.layers.remove(layer)
 
     def _merged(self, classes: ClassTable, folder: Path) -> ClassTable:
         """Give the classes here with those of a session, or say where it opens."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image
+from napari.layers import Image, Labels
 from npe2 import PluginManager
 from qtpy.QtWidgets import QFileDialog
 
@@ -258,6 +258,31 @@ def _read(record: ImageRecord, where: str) -> list[Image]:
     layers: list[Layer] = list(aside.layers)
     aside.layers.clear()
     return [layer for layer in layers if isinstance(layer, Image)]
+
+
+def untouched_samples(viewer: ViewerModel) -> list[Layer]:
+    """Return the layers of samples on whose labels nobody has painted.
+
+    Samples with boxes are none of them: those may have been drawn by the user.
+    """
+    samples: dict[tuple[str, str], list[Layer]] = {}
+    for layer in viewer.layers:
+        if layer.source.sample is not None:
+            samples.setdefault(layer.source.sample, []).append(layer)
+    untouched = []
+    for sample, layers in samples.items():
+        if all(isinstance(each, Image | Labels) for each in layers):
+            labels = [each for each in layers if isinstance(each, Labels)]
+            aside = ViewerModel()
+            aside.open_sample(*sample)
+            fresh = [each for each in aside.layers if isinstance(each, Labels)]
+            if all(_is_one_of(each, fresh) for each in labels):
+                untouched += layers
+    return untouched
+
+
+def _is_one_of(labels: Labels, fresh: list[Labels]) -> bool:
+    return any(np.array_equal(labels.data, each.data) for each in fresh)
 
 
 def _reader(record: ImageRecord, where: str) -> str | None:
