@@ -137,11 +137,17 @@ class ClassControl(QObject):
     # What label layers bring along.
 
     def adopt(self, labels: Labels) -> None:
-        """Take over the classes of a label layer, and give it those of now."""
+        """Take over the classes of a label layer, and give it those of now.
+
+        Once something is painted, only those that are new; the user is told where a
+        value means another class.
+        """
         brought = labels.metadata.get(CLASSES_KEY)
-        if brought is not None and not self._state.counts:
+        if brought is not None:
             with telling():
-                self.use(ClassTable.from_json(brought))
+                table = ClassTable.from_json(brought)
+                painted = bool(self._state.counts)
+                self.use(self._state.classes.merged(table) if painted else table)
         self._take_in(values_of(labels))
         give_classes(labels, self._state.classes)
         with telling():

@@ -11,6 +11,7 @@ from napari.layers import Image
 from napari_sparseseg.annotations.boxes import fit_boxes, read_boxes
 from napari_sparseseg.annotations.classes import ClassTable, find_class_table
 from napari_sparseseg.errors import LabelError
+from napari_sparseseg.gui.annotation_layers import annotation_opener
 from napari_sparseseg.gui.boxes_layer import layer_of_boxes
 from napari_sparseseg.gui.image_layers import open_layers
 from napari_sparseseg.gui.painted_classes import with_values
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 def image_reader(
     path: str | Sequence[str],
 ) -> Callable[[str | Sequence[str]], list[Any]] | None:
-    """Return what opens an image, None of lists of files and of other folders."""
+    """Return what opens an image or annotations, None of lists and other folders."""
     if not isinstance(path, str) or not may_be_image(path):
         return None
-    return lambda _: open_layers(Path(path))
+    opener = annotation_opener(Path(path)) or open_layers
+    return lambda _: opener(Path(path))
 
 
 def boxes_reader(

@@ -14,7 +14,7 @@ from napari_sparseseg.io.dicom_labels import labels_of_segmentation
 from napari_sparseseg.io.dicom_series import DICOM_ERRORS, is_dicom, silence
 from napari_sparseseg.io.geojson import check_can_trace, labels_of_regions, read_geojson
 from napari_sparseseg.io.geometry import WHOLE_SLIDE, Field, Geometry, Grid
-from napari_sparseseg.io.images import IMAGE_SUFFIXES, read_label_map
+from napari_sparseseg.io.images import IMAGE_SUFFIXES, read_label_map, stem_of
 from napari_sparseseg.io.itk_labels import (
     classes_of_slicer,
     geometry_of,
@@ -26,7 +26,11 @@ from napari_sparseseg.io.optional import library
 from napari_sparseseg.io.rtstruct import labels_of_structures
 from napari_sparseseg.io.sources import ImageSource, open_image
 from napari_sparseseg.io.tiff_labels import OME_SUFFIXES, classes_of_ome_tiff
-from napari_sparseseg.io.zarr_labels import classes_of_zarr, read_metadata
+from napari_sparseseg.io.zarr_labels import (
+    classes_of_zarr,
+    is_label_zarr,
+    read_metadata,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -151,6 +155,26 @@ def read_annotations(
     names.check_found(file.name)
     labels = labels.reshape(_grid_of(image).shape)
     return Annotations(labels, names.classes, (*notes, *names.notes))
+
+
+def is_outline_file(path: Path) -> bool:
+    """Tell whether a file is GeoJSON by its name."""
+    return path.name.lower().endswith(".geojson") and path.is_file()
+
+
+def is_dicom_annotation(path: Path) -> bool:
+    """Tell whether a file is a DICOM segmentation or structure set."""
+    try:
+        return not _is_outlines(path) and _dicom_kind(path) is not None
+    except LabelError:
+        return False
+
+
+def has_own_classes(path: Path) -> bool:
+    """Tell whether a file is a label map by the class table beside or inside it."""
+    if path.is_dir():
+        return is_label_zarr(path)
+    return path.with_name(f"{stem_of(path)}.classes.json").is_file()
 
 
 def read_labels(
