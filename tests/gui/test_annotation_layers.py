@@ -90,6 +90,7 @@ def test_outlines_are_filled_in_pixels_of_the_slide(
     viewer.layers.selection.active = image
     file = outline(tmp_path / "a b.geojson", "tumour", (100, 130), (200, 260))
     labels = open_file(viewer, file)
+    assert labels.name == "a b of CMU-1-Small-Region"
     y, x = np.nonzero(labels.data)
     assert (y.min(), y.max(), x.min(), x.max()) == (100, 129, 200, 259)
     assert len(y) == 30 * 60

@@ -85,7 +85,7 @@ def _of_image(path: Path) -> list[Any]:
     )
     for note in found.notes:
         show_info(note)
-    name = f"{stem_of(path)} of {image.name}"
+    name = f"{path.stem} of {image.name}"
     return [_layer(found.labels.reshape(shape), found.classes, name, placed)]
 
 
