@@ -307,3 +307,18 @@ def test_the_newest_is_offered_first(
         assert box is not None
         press(box, "Open")
     assert [layer.name for layer in viewer.layers] == ["newer", "drawn"]
+
+
+def test_what_is_not_wanted_does_not_hide_what_is_older(
+    crashed: Path, root: Path, parent: QWidget
+) -> None:
+    newer = Mirror(root / "b.sparseseg", CLASSES, window=1)
+    newer.update(Labels(np.full((8, 8), 2, np.uint8), name="newer"), "tile")
+    os.utime(crashed / "open.json", (10, 10))
+    viewer = ViewerModel()
+    first = offer(parent, STROKES, {STROKES: into(viewer)})
+    assert first is not None
+    press(first, "Do not ask again")
+    (second,) = [each for each in parent.findChildren(QMessageBox) if each.isVisible()]
+    press(second, "Open")
+    assert [layer.name for layer in viewer.layers] == ["drawn"]

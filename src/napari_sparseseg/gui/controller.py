@@ -492,7 +492,7 @@ class Controller(QObject):
         if self.state.engine == "starting":
             return self.state.starting
         if not entries:
-            return "Open an image and press New labels."
+            return "Open an image, then press New labels or, on a slide, New field."
         if waiting:
             n_files = len(self.images.files)
             return f"Reading labels, {n_files - waiting} of {n_files} …"

@@ -102,6 +102,9 @@ def offer(
                     release(folder)
                 if button is deleted:
                     (leave if is_named(folder) else remove)(folder)
+        if button in (refused, deleted):
+            # What an older crash has left may be what is looked for.
+            offer(parent, what, openers)
 
     box.buttonClicked.connect(answer)
     _ASKED[box] = left
