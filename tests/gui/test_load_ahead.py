@@ -28,6 +28,7 @@ def test_units_are_parsed_ahead_unless_somebody_has_some_already(
     qtbot.waitUntil(lambda: not isinstance(used.get(), LazyRegistry))
     millimetre = used.mm
     assert (3 * millimetre).to("um").magnitude == 3000
-    units._use(LazyRegistry())
+    units._registry = LazyRegistry()
+    units._use()
     # Units of another registry could not be compared with this one.
     assert used.mm == millimetre

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
-from threading import Thread
+from threading import Thread, main_thread
 
 from qtpy.QtCore import QObject, Signal
 
@@ -18,26 +18,30 @@ class _Units(QObject):
     pint parses its own, half a second of work, when the first layer asks for a unit.
     """
 
-    _parsed = Signal(object)
+    # Without the units themselves: Qt keeps what is never received, as after the last
+    # window was closed, until Python has ended, and would then crash over them.
+    _parsed = Signal()
 
     def __init__(self) -> None:
         super().__init__()
+        self._registry: object = None
         self._parsed.connect(self._use)
 
     def parse(self) -> None:
         """Parse them, in whatever thread."""
         from pint import UnitRegistry
 
-        self._parsed.emit(UnitRegistry(on_redefinition="raise"))
+        self._registry = UnitRegistry(on_redefinition="raise")
+        self._parsed.emit()
 
-    def _use(self, registry: object) -> None:
+    def _use(self) -> None:
         from pint import get_application_registry, set_application_registry
         from pint.registry import LazyRegistry
 
         # Units of two registries do not go together: here nobody can have made any
         # between the question and the answer.
         if isinstance(get_application_registry().get(), LazyRegistry):
-            set_application_registry(registry)
+            set_application_registry(self._registry)
 
 
 @cache
@@ -47,7 +51,8 @@ def load_ahead() -> Thread:
     Otherwise the window stands still for so long while the first layer is made. Of
     modules Python takes care that no thread sees half of one.
     """
-    thread = Thread(target=_load, args=(_units(),), name="load ahead", daemon=True)
+    # Python waits for it when it ends: what is imported meanwhile would crash.
+    thread = Thread(target=_load, args=(_units(),), name="load ahead")
     thread.start()
     return thread
 
@@ -60,5 +65,7 @@ def _units() -> _Units:
 
 def _load(units: _Units) -> None:
     for name in LATE:
-        importlib.import_module(name)
-    units.parse()
+        if main_thread().is_alive():
+            importlib.import_module(name)
+    if main_thread().is_alive():
+        units.parse()
