@@ -18,8 +18,8 @@ class _Units(QObject):
     pint parses its own, half a second of work, when the first layer asks for a unit.
     """
 
-    # Without the units themselves: Qt keeps what is never received, as after the last
-    # window was closed, until Python has ended, and would then crash over them.
+    # Without the units themselves: what is never received, as after the last window was
+    # closed, stays in Qt's queue until Python has ended.
     _parsed = Signal()
 
     def __init__(self) -> None:
