@@ -152,3 +152,19 @@ def test_an_image_beside_a_class_table_of_its_folder_stays_an_image(
     SimpleITK.WriteImage(pixels, str(tmp_path / "ct.nii.gz"))
     (tmp_path / "classes.json").write_text(json.dumps(ClassTable().to_json()))
     assert isinstance(open_file(viewer, tmp_path / "ct.nii.gz"), Image)
+
+
+def test_an_image_beside_exported_labels_of_its_name_stays_an_image(
+    viewer: ViewerModel, tmp_path: Path
+) -> None:
+    values = np.arange(3 * 8 * 9, dtype=np.int16).reshape(3, 8, 9) - 50
+    SimpleITK.WriteImage(
+        SimpleITK.GetImageFromArray(values), str(tmp_path / "ct.nii.gz")
+    )
+    classes = ClassTable().add("liver")
+    export_labels(np.ones((3, 8, 9), np.uint8), tmp_path / "ct.tif", classes)
+    assert (tmp_path / "ct.classes.json").exists()
+    image = open_file(viewer, tmp_path / "ct.nii.gz")
+    assert isinstance(image, Image)
+    np.testing.assert_array_equal(image.data, values)
+    assert isinstance(open_file(viewer, tmp_path / "ct.tif"), Labels)

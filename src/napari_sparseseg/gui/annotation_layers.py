@@ -12,7 +12,13 @@ from napari.utils.notifications import show_error, show_info
 from napari_sparseseg.annotations.classes import ClassTable
 from napari_sparseseg.errors import LabelError, SparseSegError
 from napari_sparseseg.gui.class_colors import class_colormap
-from napari_sparseseg.gui.image_layers import NOTHING, layers_of, path_of, series_of
+from napari_sparseseg.gui.image_layers import (
+    NOTHING,
+    layers_of,
+    open_layers,
+    path_of,
+    series_of,
+)
 from napari_sparseseg.gui.label_places import image_of, options_of
 from napari_sparseseg.gui.layer_keys import CLASSES_KEY
 from napari_sparseseg.gui.opened_files import opacity_of
@@ -46,7 +52,7 @@ def annotation_opener(path: Path) -> Callable[[Path], list[Any]] | None:
     """
     if is_outline_file(path) or is_dicom_annotation(path):
         return _telling(_of_image)
-    return _telling(_of_labels) if has_own_classes(path) else None
+    return _of_labels if has_own_classes(path) else None
 
 
 def _telling(opener: Callable[[Path], list[Any]]) -> Callable[[Path], list[Any]]:
@@ -90,9 +96,20 @@ def _of_image(path: Path) -> list[Any]:
 
 
 def _of_labels(path: Path) -> list[Any]:
-    found = read_labels(path)
-    assert found.classes is not None
-    _, about, _ = layers_of(open_image(path))[0]
+    """Open a label map; what has other values than its classes is an image.
+
+    The class table may be of labels that were exported beside an image of their name.
+    """
+    try:
+        source = open_image(path)
+        if source.is_rgb:
+            return open_layers(path)
+        found = read_labels(path)
+        assert found.classes is not None
+        found.classes.check_values(found.labels)
+    except SparseSegError:
+        return open_layers(path)
+    _, about, _ = layers_of(source)[0]
     placed = {key: about[key] for key in ("scale", "translate", "units", "axis_labels")}
     return [_layer(found.labels, found.classes, stem_of(path), placed)]
 

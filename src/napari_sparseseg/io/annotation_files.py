@@ -9,7 +9,13 @@ import numpy as np
 
 from napari_sparseseg.annotations.classes import ClassTable, find_class_table
 from napari_sparseseg.annotations.strokes import MAX_CLASS_VALUE, narrow_labels
-from napari_sparseseg.errors import ClassTableError, LabelError, OptionError, enumerated
+from napari_sparseseg.errors import (
+    ClassTableError,
+    LabelError,
+    OptionError,
+    SparseSegError,
+    enumerated,
+)
 from napari_sparseseg.io.dicom_labels import labels_of_segmentation
 from napari_sparseseg.io.dicom_series import DICOM_ERRORS, is_dicom, silence
 from napari_sparseseg.io.geojson import check_can_trace, labels_of_regions, read_geojson
@@ -166,7 +172,7 @@ def is_dicom_annotation(path: Path) -> bool:
     """Tell whether a file is a DICOM segmentation or structure set."""
     try:
         return not _is_outlines(path) and _dicom_kind(path) is not None
-    except LabelError:
+    except SparseSegError:
         return False
 
 
